@@ -1,0 +1,43 @@
+# Everything is installed into .venv, by the targets themselves: `make demo` on a fresh clone works.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h)
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/demo $(VENV)/built
+	$(BIN)/python examples/denoise
+
+test: $(VENV)/test $(VENV)/built
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/lint $(VENV)/built
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/cython-lint fastgru
+	$(BIN)/mypy
+	$(BIN)/stubtest fastgru._core
+
+bench: $(VENV)/bench $(VENV)/built
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fastgru/*.so fastgru/_core.c .asv
+
+$(VENV)/created:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fastgru needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	touch $@
+
+# one stamp per dependency group of pyproject.toml
+$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/bench: $(VENV)/created pyproject.toml
+	$(BIN)/python -m pip install --quiet --group $(@F)
+	touch $@
+
+$(VENV)/built: $(VENV)/build $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	touch $@
