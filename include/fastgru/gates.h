@@ -1,0 +1,113 @@
+/* gates.h - the elementwise half of a GRU step: one pass over each row.
+ *
+ * Included by kernels.h after activations.h; struct fastgru_step in engine.h has the shapes.
+ * Every operation in the order of Keras: bias to the input projection, then the recurrent
+ * part, then the activation (Cho et al. 2014, arXiv:1406.1078; reset after: its version 1). */
+
+/* What a masked row leaves behind: its state as it was, and as output the one of its last
+ * valid step, which is the state, or zeros if there was none or if zeros are asked for. */
+FASTGRU_INLINE void KERNEL(masked_row)(const struct fastgru_step *s, const real *h, real *out, int seen)
+{
+    if (!out)
+        return;
+    if (seen && !s->zero_output_for_mask)
+        memcpy(out, h, (size_t)s->units * sizeof(real));
+    else
+        memset(out, 0, (size_t)s->units * sizeof(real));
+}
+
+/* z, r, hh and the blend for `n` <= VLEN units of one row. */
+FASTGRU_INLINE void KERNEL(gates_block)(
+    int n, ptrdiff_t units, int reset_after, int f, real f_alpha, int g, real g_alpha,
+    const real *bias,             /* (3 * units) at this block, like all that follow       */
+    const real *recurrent_bias,   /* (units)     reset after only                          */
+    const real *xw,               /* (3 * units); reset before: (r * h).Uh in the middle   */
+    const real *hu,               /* (3 * units); reset before: (2 * units)                */
+    real *h,                      /* (units)     in and out                                */
+    real *out)                    /* (units)     overwritten, or NULL                      */
+{
+    const vreal xz = vload(xw, n) + vload(bias, n);
+    vreal candidate = vload(xw + 2 * units, n) + vload(bias + 2 * units, n);
+    if (reset_after) {
+        const vreal xr = vload(xw + units, n) + vload(bias + units, n);
+        const vreal r = KERNEL(activation)(f, f_alpha, xr + vload(hu + units, n));
+        candidate += r * (vload(hu + 2 * units, n) + vload(recurrent_bias, n));
+    } else {
+        candidate += vload(xw + units, n);
+    }
+    const vreal z = KERNEL(activation)(f, f_alpha, xz + vload(hu, n));
+    const vreal hh = KERNEL(activation)(g, g_alpha, candidate);
+    const vreal next = z * vload(h, n) + (1 - z) * hh;
+    vstore(h, next, n);
+    if (out)
+        vstore(out, next, n);
+}
+
+FASTGRU_INLINE void KERNEL(gates_rows)(const struct fastgru_step *s, int reset_after, int f, int g)
+{
+    const ptrdiff_t units = s->units, whole = units - units % VLEN;
+    const real f_alpha = (real)s->recurrent_alpha, g_alpha = (real)s->alpha;
+    const real *bias = (const real *)s->bias, *recurrent_bias = (const real *)s->recurrent_bias;
+    for (ptrdiff_t row = 0; row < s->rows; ++row) {
+        const real *xw = (const real *)s->xw + row * s->xw_stride;
+        const real *hu = (const real *)s->hu + row * (reset_after ? 3 : 2) * units;
+        real *h = (real *)s->h + row * units;
+        real *out = s->out ? (real *)s->out + row * s->out_stride : NULL;
+        if (s->mask) {
+            if (!s->mask[row * s->mask_stride]) {
+                KERNEL(masked_row)(s, h, out, s->seen[row]);
+                continue;
+            }
+            s->seen[row] = 1;
+        }
+#define FASTGRU_BLOCK(n, j)                                                              \
+    KERNEL(gates_block)(n, units, reset_after, f, f_alpha, g, g_alpha, bias + (j),   \
+                        recurrent_bias + (j), xw + (j), hu + (j), h + (j), out ? out + (j) : NULL)
+        for (ptrdiff_t j = 0; j < whole; j += VLEN)
+            FASTGRU_BLOCK(VLEN, j);
+        if (whole < units)
+            FASTGRU_BLOCK((int)(units - whole), whole);
+#undef FASTGRU_BLOCK
+    }
+}
+
+/* The usual pairs of activations as constants, every other pair through one instance. */
+FASTGRU_INLINE void KERNEL(gates_by_activation)(const struct fastgru_step *s, int reset_after)
+{
+    const int f = s->recurrent_activation, g = s->activation;
+    if (f == FASTGRU_hard_sigmoid && g == FASTGRU_tanh)
+        KERNEL(gates_rows)(s, reset_after, FASTGRU_hard_sigmoid, FASTGRU_tanh);
+    else if (f == FASTGRU_sigmoid && g == FASTGRU_tanh)
+        KERNEL(gates_rows)(s, reset_after, FASTGRU_sigmoid, FASTGRU_tanh);
+    else
+        KERNEL(gates_rows)(s, reset_after, f, g);
+}
+
+static void KERNEL(gates_reset_after)(const struct fastgru_step *s)
+{
+    KERNEL(gates_by_activation)(s, 1);
+}
+
+static void KERNEL(gates_update)(const struct fastgru_step *s)
+{
+    KERNEL(gates_by_activation)(s, 0);
+}
+
+/* hr := r * h. Masked rows too: nothing reads their product. */
+static void KERNEL(gates_reset)(const struct fastgru_step *s)
+{
+    const ptrdiff_t units = s->units;
+    const int f = s->recurrent_activation;
+    const real alpha = (real)s->recurrent_alpha, *bias = (const real *)s->bias + units;
+    for (ptrdiff_t row = 0; row < s->rows; ++row) {
+        const real *xr = (const real *)s->xw + row * s->xw_stride + units;
+        const real *h = (const real *)s->h + row * units;
+        real *hr = (real *)s->hu + row * 2 * units + units;
+        for (ptrdiff_t j = 0; j < units; j += VLEN) {
+            const int n = units - j < VLEN ? (int)(units - j) : VLEN;
+            const vreal x = vload(xr + j, n) + vload(bias + j, n);
+            const vreal r = KERNEL(activation)(f, alpha, x + vload(hr + j, n));
+            vstore(hr + j, r * vload(h + j, n), n);
+        }
+    }
+}

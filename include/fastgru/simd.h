@@ -1,0 +1,223 @@
+/* simd.h - the vector vocabulary: the only place that knows how registers look.
+ *
+ * Included by kernels.h once per instruction set and dtype, with
+ *
+ *     FASTGRU_VBYTES   bytes of a register (16, 32, 64)
+ *     FASTGRU_FMA      1 where a fused multiply-add is one instruction
+ *     FASTGRU_DOUBLE   1 for float64, 0 for float32
+ *
+ * and leaves behind vreal (VLEN reals), vint (VLEN integers of the same width; a mask is
+ * all ones or all zeros per lane) and the verbs below. GCC and Clang get vectors of the
+ * compiler's own; any other compiler gets the same verbs on one lane (FASTGRU_SCALAR).
+ * All verbs are exact or correctly rounded, so a kernel differs between instruction sets
+ * only where it says FASTGRU_FMA. */
+
+/* One name for all inclusions: KERNEL adds the dtype and the instruction set. */
+#ifndef vreal
+#define vreal KERNEL(vreal)
+#define vint KERNEL(vint)
+#define vbits KERNEL(vbits)
+#define vfrom_bits KERNEL(vfrom_bits)
+#define vset KERNEL(vset)
+#define vload KERNEL(vload)
+#define vstore KERNEL(vstore)
+#define vless KERNEL(vless)
+#define vselect KERNEL(vselect)
+#define vat_least KERNEL(vat_least)
+#define vat_most KERNEL(vat_most)
+#define vabs KERNEL(vabs)
+#define vcopysign KERNEL(vcopysign)
+#define vfma KERNEL(vfma)
+#define vproduct_error KERNEL(vproduct_error)
+#define vnearest KERNEL(vnearest)
+#define vexp2i KERNEL(vexp2i)
+#define vpolynomial KERNEL(vpolynomial)
+#endif
+
+#undef real
+#undef lane
+#undef REAL_C
+#undef REAL_MAX
+#undef MANTISSA
+#undef EXPONENT_BIAS
+#undef VLEN
+
+#if FASTGRU_DOUBLE
+#define real double
+#define lane int64_t
+#define REAL_C(x) x
+#define MANTISSA 52
+#define EXPONENT_BIAS 1023
+#define REAL_MAX DBL_MAX
+#else
+#define real float
+#define lane int32_t
+#define REAL_C(x) x##f
+#define MANTISSA 23
+#define EXPONENT_BIAS 127
+#define REAL_MAX FLT_MAX
+#endif
+
+
+#if FASTGRU_SCALAR
+#define VLEN 1
+typedef real vreal;
+typedef lane vint;
+#else
+#define VLEN ((int)(FASTGRU_VBYTES / sizeof(real)))
+typedef real vreal __attribute__((vector_size(FASTGRU_VBYTES)));
+typedef lane vint __attribute__((vector_size(FASTGRU_VBYTES)));
+#endif
+
+/* ---- bits ------------------------------------------------------------------------ */
+
+FASTGRU_INLINE vint vbits(vreal x)
+{
+    vint i;
+    memcpy(&i, &x, sizeof x);
+    return i;
+}
+
+FASTGRU_INLINE vreal vfrom_bits(vint i)
+{
+    vreal x;
+    memcpy(&x, &i, sizeof x);
+    return x;
+}
+
+FASTGRU_INLINE vreal vset(real x)
+{
+#if FASTGRU_SCALAR
+    return x;
+#else
+    return x - (vreal){0};  /* x - 0 and not 0 + x, which would turn -0 into +0 */
+#endif
+}
+
+/* ---- memory ---------------------------------------------------------------------- */
+
+/* The first n <= VLEN reals at p; the lanes behind them are zero. */
+FASTGRU_INLINE vreal vload(const real *p, int n)
+{
+    vreal x;
+    if (n == VLEN) {
+        memcpy(&x, p, sizeof x);
+        return x;
+    }
+    memset(&x, 0, sizeof x);
+    for (int i = 0; i < n; ++i)
+        ((real *)&x)[i] = p[i];
+    return x;
+}
+
+FASTGRU_INLINE void vstore(real *p, vreal x, int n)
+{
+    if (n == VLEN) {
+        memcpy(p, &x, sizeof x);
+        return;
+    }
+    for (int i = 0; i < n; ++i)
+        p[i] = ((const real *)&x)[i];
+}
+
+/* ---- comparison and choice ------------------------------------------------------- */
+
+FASTGRU_INLINE vint vless(vreal a, vreal b)
+{
+#if FASTGRU_SCALAR
+    return -(lane)(a < b);
+#else
+    return (vint)(a < b);
+#endif
+}
+
+/* mask ? a : b, lane by lane */
+FASTGRU_INLINE vreal vselect(vint mask, vreal a, vreal b)
+{
+    return vfrom_bits((mask & vbits(a)) | (~mask & vbits(b)));
+}
+
+/* max(x, low) and min(x, high); a NaN in x stays, as in Keras. */
+FASTGRU_INLINE vreal vat_least(vreal x, real low)
+{
+    return vselect(vless(x, vset(low)), vset(low), x);
+}
+
+FASTGRU_INLINE vreal vat_most(vreal x, real high)
+{
+    return vselect(vless(vset(high), x), vset(high), x);
+}
+
+FASTGRU_INLINE vreal vabs(vreal x)
+{
+    const vint sign = vbits(vset(REAL_C(-0.0)));
+    return vfrom_bits(vbits(x) & ~sign);
+}
+
+FASTGRU_INLINE vreal vcopysign(vreal size, vreal sign)
+{
+    const vint bit = vbits(vset(REAL_C(-0.0)));
+    return vfrom_bits((vbits(size) & ~bit) | (vbits(sign) & bit));
+}
+
+/* ---- arithmetic ------------------------------------------------------------------ */
+
+/* a * b + c: rounded once with FASTGRU_FMA, twice without. */
+FASTGRU_INLINE vreal vfma(vreal a, vreal b, vreal c)
+{
+#if !FASTGRU_FMA
+    return a * b + c;
+#elif defined(__aarch64__) && FASTGRU_DOUBLE
+    return (vreal)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#elif defined(__aarch64__)
+    return (vreal)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif FASTGRU_VBYTES == 64 && FASTGRU_DOUBLE
+    return (vreal)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif FASTGRU_VBYTES == 64
+    return (vreal)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif FASTGRU_DOUBLE
+    return (vreal)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+    return (vreal)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#endif
+}
+
+/* a * b - product, where product is a * b rounded: what the rounding lost, exactly.
+ * Without an FMA by splitting both factors (Dekker, Numer. Math. 18, 1971); |a|, |b| < 2**60. */
+FASTGRU_INLINE vreal vproduct_error(vreal a, vreal b, vreal product)
+{
+#if FASTGRU_FMA
+    return vfma(a, b, -product);
+#else
+    const real split = (real)(((lane)1 << (MANTISSA / 2 + 1)) + 1);
+    const vreal a_split = a * split, b_split = b * split;
+    const vreal a_high = a_split - (a_split - a), a_low = a - a_high;
+    const vreal b_high = b_split - (b_split - b), b_low = b - b_high;
+    return (((a_high * b_high - product) + a_high * b_low) + a_low * b_high) + a_low * b_low;
+#endif
+}
+
+/* Nearest integer of x, |x| < 2**(MANTISSA - 1), as a real and as an integer:
+ * 1.5 * 2**MANTISSA pushes the fraction out of the mantissa. */
+FASTGRU_INLINE vreal vnearest(vreal x, vint *n)
+{
+    const vreal push = vset((real)(3 * ((lane)1 << (MANTISSA - 1))));
+    const vreal pushed = x + push;
+    *n = vbits(pushed) - vbits(push);
+    return pushed - push;
+}
+
+/* 2**n for the exponents of normal numbers */
+FASTGRU_INLINE vreal vexp2i(vint n)
+{
+    return vfrom_bits((n + EXPONENT_BIAS) << MANTISSA);
+}
+
+/* c[0] + c[1] x + ... + c[degree] x**degree by Horner's rule; degree is a constant. */
+FASTGRU_INLINE vreal vpolynomial(vreal x, const real *c, int degree)
+{
+    vreal p = vset(c[degree]);
+    for (int i = degree - 1; i >= 0; --i)
+        p = vfma(p, x, vset(c[i]));
+    return p;
+}
