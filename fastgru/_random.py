@@ -1,0 +1,68 @@
+"""Where random numbers come from: one process-wide generator, or one of its own for a seed."""
+
+import operator
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.random import Generator  # NumPy imports it on first use only, and so do we
+
+_lock = threading.Lock()
+_global: "Generator | None" = None
+
+
+def set_random_seed(seed: int) -> None:
+    """Restart the random numbers of initializers and dropout, so that a program draws the same ones each run.
+
+    Initializers that have a `seed` of their own are not affected.
+
+    Parameters
+    ----------
+    seed : int
+        Not negative.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is not an integer; a bool is none.
+    ValueError
+        If `seed` is negative.
+    """
+    global _global
+    number = _integer(seed)
+    if number < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    fresh = _pcg64(number)
+    with _lock:
+        _global = fresh
+
+
+def generator(seed: int | None = None) -> "Generator":
+    """The process-wide PCG64 generator, made on first use; for a seed, a new one that starts from it.
+
+    A generator may be drawn from by several threads at once: NumPy locks it for every draw.
+
+    Raises
+    ------
+    TypeError
+        If `seed` is neither None nor an integer.
+    """
+    global _global
+    if seed is not None:
+        return _pcg64(_integer(seed) % 2**64)  # Keras also takes negative seeds
+    with _lock:
+        if _global is None:
+            _global = _pcg64(None)
+        return _global
+
+
+def _pcg64(seed: int | None) -> "Generator":
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def _integer(seed: object) -> int:
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+    return operator.index(seed)
