@@ -1,0 +1,306 @@
+"""What users hand over -> checked arrays and plain values, and every message about it.
+
+Messages name the argument, what was wanted and what came. Only ValueError and TypeError leave here.
+"""
+
+import operator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "float16")}
+BLAS_LIMIT = 2**31 - 1  # sizes are C int
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a layer expects of an array: its rank, or its shape, where None fits any size."""
+
+    ndim: int | None = None
+    shape: tuple[int | None, ...] | None = None
+
+
+# ---- options ---------------------------------------------------------------------------------
+
+
+def units(value: Any) -> int:
+    """Number of units as a plain positive int."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"units must be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"units must be an integer, got {value!r} of type {type(value).__name__}") from None
+    if number < 1:
+        raise ValueError(f"units must be a positive integer, got {number}")
+    if 3 * number > BLAS_LIMIT:
+        raise ValueError(f"units must be at most {BLAS_LIMIT // 3}, got {number}")
+    return number
+
+
+def rate(name: str, value: Any) -> float:
+    """A dropout rate, clipped to [0, 1] as Keras clips it; NaN is 0."""
+    if isinstance(value, (str, bytes)) or value is None:
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    return min(1.0, max(0.0, number))
+
+
+def implementation(value: Any) -> int:
+    """1 or 2; 0, which old configs hold, runs as 2 does."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value in (0, 1, 2):
+        return int(value)
+    raise ValueError(f"implementation must be 1 or 2, got {value!r}")
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """One of DTYPES from a name, a NumPy type, or a Keras policy or its config; float32 for None."""
+    if value is None:
+        return DTYPES["float32"]
+    name = value
+    if isinstance(name, dict):
+        name = name.get("config", {}).get("name") if isinstance(name.get("config", {}), dict) else None
+    elif not isinstance(name, str):
+        name = getattr(value, "name", None) or getattr(value, "__name__", None)
+    if name not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {value!r}")
+    return DTYPES[name]
+
+
+def layer_name(value: Any) -> str:
+    """A layer's name."""
+    if not isinstance(value, str):
+        raise TypeError(
+            f"Expected `name` argument to be a string, got {value!r} of type {type(value).__name__}"
+        )
+    return value
+
+
+def trainable(value: Any) -> bool:
+    """The trainable flag."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"Expected `trainable` argument to be a boolean, got {value!r}")
+    return bool(value)
+
+
+def training(value: Any) -> bool:
+    """The training flag of a call: a bool, or 0 or 1; None is False."""
+    if value is None:
+        return False
+    if isinstance(value, (bool, np.bool_, int, np.integer)) and value in (0, 1):
+        return bool(value)
+    raise TypeError(f"training must be True, False or None, got {value!r}")
+
+
+def size(name: str, value: Any) -> int | None:
+    """One entry of a shape: a non-negative int, or None for any size."""
+    if value is None:
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must hold integers and None, got {value!r}") from None
+    if number < 0:
+        raise ValueError(f"{name} must hold sizes of 0 or more, got {number}")
+    return number
+
+
+def shape(name: str, value: Any) -> tuple[int | None, ...]:
+    """A shape as a tuple; of a list of shapes the first."""
+    if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
+        raise ValueError(f"{name} must be a shape such as (batch, timesteps, features), got {value!r}")
+    entries = list(value)
+    if entries and isinstance(entries[0], (list, tuple)):
+        entries = list(entries[0])
+    return tuple(size(name, entry) for entry in entries)
+
+
+def batch_input_shape(kwargs: dict[str, Any]) -> tuple[int | None, ...] | None:
+    """Take Keras' five ways to name the input's shape out of `kwargs`: (batch, timesteps, features)."""
+    given = {
+        key: kwargs.pop(key, None)
+        for key in ("batch_input_shape", "input_shape", "batch_size", "input_dim", "input_length")
+    }
+    if given["batch_input_shape"] is not None:
+        return shape("batch_input_shape", given["batch_input_shape"])
+    batch = size("batch_size", given["batch_size"])
+    if given["input_shape"] is not None:
+        return (batch, *shape("input_shape", given["input_shape"]))
+    if given["input_dim"] is not None or given["input_length"] is not None:
+        return (batch, size("input_length", given["input_length"]), size("input_dim", given["input_dim"]))
+    return None
+
+
+# ---- arrays ----------------------------------------------------------------------------------
+
+
+def _array(name: str, value: Any) -> Array:
+    """An array from anything that is one already: NumPy, buffers, other libraries' CPU arrays."""
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    interfaces = ("__array__", "__array_interface__", "__dlpack__", "__buffer__")
+    if not any(hasattr(value, i) for i in interfaces) and not isinstance(value, (memoryview, bytearray)):
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}")
+    try:
+        return np.asarray(value)
+    except Exception as error:
+        raise TypeError(f"{name} must be an array, got {type(value).__name__}: {error}") from error
+
+
+def cast(array: Array, wanted: np.dtype[Any]) -> Array:
+    """The array itself if it has the dtype, else a copy in it."""
+    if array.dtype == wanted:
+        return array
+    with np.errstate(all="ignore"):  # float64 beyond float32 is infinite, quietly, as in Keras
+        return array.astype(wanted)
+
+
+def float_array(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
+    """A float array, cast to `wanted` between float types; no other type is cast."""
+    array = _array(name, value)
+    if array.dtype.kind != "f":
+        raise TypeError(
+            f"{name} must be an array of {wanted}, got {array.dtype}: cast it with .astype({wanted.name!r})"
+        )
+    return cast(array, wanted)
+
+
+def inputs_and_state(inputs: Any, initial_state: Any) -> tuple[Any, Any]:
+    """Keras' list inputs: [x], or [x, state] unless a state is given apart."""
+    if not isinstance(inputs, list):
+        return inputs, initial_state
+    if not inputs or not hasattr(inputs[0], "ndim"):
+        raise TypeError(
+            "inputs must be an array of shape (batch, timesteps, features) or a list of it and the state, "
+            "got a list that starts with no array"
+        )
+    if len(inputs) == 1:
+        return inputs[0], initial_state
+    if initial_state is not None:
+        raise ValueError(
+            "initial_state must be given once, got it both in the list `inputs` and as an argument"
+        )
+    return inputs[0], inputs[1:]
+
+
+def inputs(value: Any, layer: str, wanted: np.dtype[Any]) -> Array:
+    """Input of rank 3 in the dtype `wanted`."""
+    array = float_array("inputs", value, wanted)
+    if array.ndim != 3:
+        raise ValueError(
+            f'Input 0 of layer "{layer}" is incompatible with the layer: expected ndim=3, found '
+            f"ndim={array.ndim}. Full shape received: {array.shape}"
+        )
+    return array
+
+
+def input_shape(
+    found: tuple[int, ...], layer: str, spec: tuple[int | None, ...] | None, time_major: bool
+) -> None:
+    """Does an input of this shape fit the layer, and does it have a timestep?"""
+    if spec is not None and (
+        found[2] != spec[2] or (spec[time_major] or found[time_major]) != found[time_major]
+    ):
+        raise ValueError(
+            f'Input 0 of layer "{layer}" is incompatible with the layer: expected shape={spec}, '
+            f"found shape={found}"
+        )
+    if found[not time_major] == 0:
+        raise ValueError(f"inputs must have at least one timestep, got shape {found}")
+
+
+def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype[Any]) -> Array:
+    """A state, alone or in a list or tuple of one."""
+    if isinstance(value, (list, tuple)):
+        if len(value) != 1:
+            raise ValueError(f"{name} must be one state, got {len(value)}")
+        value = value[0]
+    array = float_array(name, value, wanted)
+    if array.shape != wanted_shape:
+        raise ValueError(f"{name} must have shape {wanted_shape}, got {array.shape}")
+    return array
+
+
+def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
+    """A copy of a state, alone or in a list, tuple or dict of one; integers are cast, too."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, (list, tuple)):
+        value = [value]
+    if len(value) != 1:
+        raise ValueError(f"Layer {layer} expects 1 states, but it received {len(value)} state values.")
+    try:
+        array = np.asarray(value[0])
+    except Exception as error:
+        raise ValueError(f"states must be an array of shape {wanted_shape}, got {value[0]!r}") from error
+    if array.shape != wanted_shape:
+        raise ValueError(
+            f"State 0 is incompatible with layer {layer}: expected shape={wanted_shape}, "
+            f"found shape={array.shape}"
+        )
+    if not np.can_cast(array.dtype, wanted, "same_kind"):
+        raise ValueError(f"states must have a dtype that can be cast to {wanted}, got {array.dtype}")
+    with np.errstate(all="ignore"):
+        return array.astype(wanted)
+
+
+def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
+    """A mask as booleans, without the trailing axis that it may have."""
+    if isinstance(value, (list, tuple)):
+        value = value[0] if len(value) == 1 and getattr(value[0], "ndim", 0) >= 2 else value
+        try:
+            value = np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"mask must have shape {wanted_shape}, got a ragged list") from error
+    array = _array("mask", value)
+    if array.dtype.kind not in "biufc":
+        raise ValueError(f"mask must be castable to bool, got {array.dtype}")
+    if array.shape == (*wanted_shape, 1):
+        array = array[..., 0]
+    if array.shape != wanted_shape:
+        raise ValueError(f"mask must have shape {wanted_shape}, got {array.shape}")
+    return array.astype(bool, copy=False)
+
+
+def out(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any], read: Sequence[Any]) -> Array:
+    """An array to write the result into; `read`: the arrays that the call reads, or None."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"out must be a NumPy array, got {type(value).__name__}")
+    if value.dtype != wanted:
+        raise ValueError(f"out must have dtype {wanted}, got {value.dtype}")
+    if value.shape != wanted_shape:
+        raise ValueError(f"out must have shape {wanted_shape}, got {value.shape}")
+    if not value.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    if any(array is not None and np.shares_memory(value, array) for array in read):
+        raise ValueError(
+            "out must not overlap the inputs, the mask, the states or the weights, got an array that does"
+        )
+    return value
+
+
+def weight(layer: str, value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
+    """A weight as a fresh, C-contiguous, read-only array of the layer's own dtype."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise ValueError(f"Layer {layer} weight must have shape {wanted_shape}, got {value!r}") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"Layer {layer} weight must be an array of {wanted}, got {array.dtype}")
+    if array.shape != wanted_shape:
+        raise ValueError(
+            f"Layer {layer} weight shape {wanted_shape} is not compatible with provided weight shape "
+            f"{array.shape}."
+        )
+    with np.errstate(all="ignore"):
+        copy = np.array(array, dtype=wanted, order="C", copy=True)
+    copy.flags.writeable = False
+    return copy

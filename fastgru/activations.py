@@ -1,0 +1,253 @@
+"""Activations by Keras' names: callables on arrays, most of them with a kernel of their own."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fastgru import _core, constraints, initializers, regularizers
+from fastgru._registry import Configurable, Registry
+
+Array = NDArray[Any]
+
+
+class Activation:
+    """A callable on float arrays, elementwise unless it says otherwise.
+
+    Attributes
+    ----------
+    kernel : (str, float) or None
+        Name of the compiled kernel and its parameter; None if the activation runs in NumPy.
+    """
+
+    kernel: tuple[str, float] | None = None
+
+    def __call__(self, x: ArrayLike) -> Array:
+        x = np.asarray(x)
+        if x.dtype not in (np.float32, np.float64):
+            # as in the layer: float16 is computed in float32
+            compute = np.float32 if x.dtype == np.float16 else np.float64
+            return self(x.astype(compute)).astype(np.result_type(x.dtype, np.float16))
+        return self.compute(x)
+
+    def compute(self, x: Array) -> Array:
+        """The activation of a float32 or float64 array."""
+        assert self.kernel is not None
+        return _core.activate(self.kernel[0], x, self.kernel[1])
+
+
+class Named(Activation):
+    """An activation without arguments, known by its name alone."""
+
+    def __init__(self, name: str, alpha: float = 0.0) -> None:
+        self.__name__ = name
+        self.kernel = (name, alpha)
+
+    def __repr__(self) -> str:
+        return f"fastgru.activations.{self.__name__}"
+
+    def __reduce__(self) -> str:
+        return self.__name__  # pickled and copied as the one object of this module
+
+
+class NamedSoftmax(Named):
+    """Softmax over the last axis, in a gate its units; `log`: the logarithm of it."""
+
+    def __init__(self, name: str, log: bool) -> None:
+        super().__init__(name)
+        self.kernel = None
+        self._log = log
+
+    def compute(self, x: Array) -> Array:
+        shifted = x - x.max(axis=-1, keepdims=True)
+        total = exponential(shifted).sum(axis=-1, keepdims=True)
+        result: Array = shifted - np.log(total) if self._log else exponential(shifted) / total
+        return result
+
+
+linear = Named("linear")
+tanh = Named("tanh")
+sigmoid = Named("sigmoid")
+hard_sigmoid = Named("hard_sigmoid")
+relu = Named("relu")
+relu6 = Named("relu6")
+leaky_relu = Named("leaky_relu", 0.2)
+elu = Named("elu", 1.0)
+selu = Named("selu")
+gelu = Named("gelu")
+swish = Named("swish")
+mish = Named("mish")
+softplus = Named("softplus")
+softsign = Named("softsign")
+exponential = Named("exponential")
+softmax = NamedSoftmax("softmax", log=False)
+log_softmax = NamedSoftmax("log_softmax", log=True)
+
+
+class LayerActivation(Configurable, Activation):
+    """An activation that is a layer in Keras. Parameters are rounded to float32, as there."""
+
+    @classmethod
+    def from_config(cls, config: Any) -> Any:
+        """From Keras' config of the layer, whose name, dtype and trainable mean nothing here."""
+        return cls(**{k: v for k, v in config.items() if k not in ("name", "dtype", "trainable")})
+
+
+def _rounded(name: str, value: Any, least: float | None = None) -> float:
+    try:
+        number = float(np.float32(value))
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be a number, got {value!r}") from None
+    if least is not None and not number >= least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}")
+    return number
+
+
+class ReLU(LayerActivation):
+    """max_value from max_value on, x from threshold on, below it negative_slope * (x - threshold)."""
+
+    def __init__(
+        self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0
+    ) -> None:
+        self.max_value = None if max_value is None else _rounded("max_value", max_value, 0.0)
+        self.negative_slope = _rounded("negative_slope", negative_slope, 0.0)
+        self.threshold = _rounded("threshold", threshold, 0.0)
+
+    @property
+    def kernel(self) -> tuple[str, float] | None:  # type: ignore[override]
+        if self.threshold == 0.0 and self.max_value is None:
+            return ("leaky_relu", self.negative_slope) if self.negative_slope else ("relu", 0.0)
+        return None
+
+    def compute(self, x: Array) -> Array:
+        if self.kernel is not None:
+            return super().compute(x)
+        below = self.negative_slope * (x - x.dtype.type(self.threshold)) if self.negative_slope else x * 0
+        above = x if self.max_value is None else np.minimum(x, x.dtype.type(self.max_value))
+        return np.where(x >= self.threshold, above, below).astype(x.dtype)
+
+
+class LeakyReLU(LayerActivation):
+    """x where x >= 0, else alpha * x."""
+
+    def __init__(self, alpha: float = 0.3) -> None:
+        self.alpha = _rounded("alpha", alpha)
+
+    @property
+    def kernel(self) -> tuple[str, float]:  # type: ignore[override]
+        return "leaky_relu", self.alpha
+
+
+class ELU(LayerActivation):
+    """x where x > 0, else alpha * (e^x - 1)."""
+
+    def __init__(self, alpha: float = 1.0) -> None:
+        self.alpha = _rounded("alpha", alpha)
+
+    @property
+    def kernel(self) -> tuple[str, float]:  # type: ignore[override]
+        return "elu", self.alpha
+
+
+class ThresholdedReLU(LayerActivation):
+    """x where x > theta, else 0."""
+
+    def __init__(self, theta: float = 1.0) -> None:
+        self.theta = _rounded("theta", theta, 0.0)
+
+    @property
+    def kernel(self) -> tuple[str, float]:  # type: ignore[override]
+        return "thresholded_relu", self.theta
+
+
+class Softmax(LayerActivation):
+    """Softmax over an axis of (batch, units)."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def compute(self, x: Array) -> Array:
+        return np.moveaxis(softmax(np.moveaxis(x, self.axis, -1)), -1, self.axis)
+
+
+class PReLU(LayerActivation):
+    """x where x >= 0, else alpha * x, with a trained alpha per unit.
+
+    The layer that uses it owns alpha, as a weight behind its own; `shared_axes=[1]`: one for all units.
+    """
+
+    def __init__(
+        self,
+        alpha_initializer: Any = "zeros",
+        alpha_regularizer: Any = None,
+        alpha_constraint: Any = None,
+        shared_axes: Any = None,
+    ) -> None:
+        self.alpha_initializer = initializers.get(alpha_initializer)
+        self.alpha_regularizer = regularizers.get(alpha_regularizer)
+        self.alpha_constraint = constraints.get(alpha_constraint)
+        self.shared_axes = (
+            shared_axes if shared_axes is None or isinstance(shared_axes, (list, tuple)) else [shared_axes]
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            "alpha_initializer": initializers.serialize(self.alpha_initializer),
+            "alpha_regularizer": regularizers.serialize(self.alpha_regularizer),
+            "alpha_constraint": constraints.serialize(self.alpha_constraint),
+            "shared_axes": self.shared_axes,
+        }
+
+    def alpha_shape(self, units: int) -> tuple[int]:
+        """Shape of alpha in a layer of so many units."""
+        return (1,) if self.shared_axes and 1 in self.shared_axes else (units,)
+
+    def compute(self, x: Array) -> Array:
+        raise ValueError("PReLU has no alpha of its own: call with_alpha(alpha), or give it to a layer")
+
+    def with_alpha(self, alpha: Array) -> "BoundPReLU":
+        """The activation with its weight."""
+        return BoundPReLU(alpha)
+
+
+class BoundPReLU(Activation):
+    """x where x >= 0, else alpha * x; alpha has shape (units,) or (1,)."""
+
+    def __init__(self, alpha: Array) -> None:
+        self._alpha = alpha
+
+    def compute(self, x: Array) -> Array:
+        return np.where(x >= 0, x, self._alpha.astype(x.dtype) * x)
+
+
+_registry: Registry[Any] = Registry(
+    kind="activation",
+    module="keras.layers",
+    makers={
+        "ReLU": ReLU,
+        "LeakyReLU": LeakyReLU,
+        "PReLU": PReLU,
+        "ELU": ELU,
+        "Softmax": Softmax,
+        "ThresholdedReLU": ThresholdedReLU,
+    },
+    functions={
+        activation.__name__: activation
+        for activation in (
+            linear, tanh, sigmoid, hard_sigmoid, relu, relu6, leaky_relu, elu, selu, gelu, swish, mish,
+            softplus, softsign, exponential, softmax, log_softmax,
+        )
+    }
+    | {"silu": swish},
+    wrong_type=TypeError,
+)  # fmt: skip
+
+
+def get(identifier: Any) -> Any:
+    """The activation for a name, a config dict, None (linear), or a callable, which is kept as it is."""
+    return linear if identifier is None else _registry.get(identifier)
+
+
+def serialize(activation: Any) -> Any:
+    """What Keras writes for it into a config: a name, a dict, or the callable itself."""
+    return _registry.serialize(activation)

@@ -1,0 +1,561 @@
+"""The GRU layer of Keras, `tf.compat.v1.keras.layers.GRU`, for inference on arrays."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import _random, _validate, activations, constraints, initializers, regularizers
+from fastgru._core import Plan
+from fastgru._layer import Layer, Weight
+from fastgru._loop import Loop
+from fastgru._validate import InputSpec
+
+Array = NDArray[Any]
+
+
+def _read_only(name: str) -> property:
+    return property(lambda layer: getattr(layer, "_" + name), doc=f"The constructor's `{name}`; read-only.")
+
+
+def _rows_are_whole(array: Array) -> bool:
+    """Can a kernel write into it: elements of a row side by side, rows whole elements apart?"""
+    whole = not any(stride % array.itemsize for stride in array.strides)
+    return whole and array.flags.aligned and array.strides[-1] == array.itemsize
+
+
+class GRU(Layer):
+    """Gated recurrent unit: arguments, results, masks and states of Keras' version 1 layer.
+
+    Parameters
+    ----------
+    units : int
+        Size of the state and of the output.
+    activation, recurrent_activation : str, callable, dict or None
+        Of the candidate, and of the gates z and r. Names as in `fastgru.activations`; None is
+        linear; a callable maps (batch, units) to (batch, units) and runs in Python.
+    use_bias : bool
+        Is there a bias?
+    kernel_initializer, recurrent_initializer, bias_initializer : str, callable, dict or None
+        What weights start from; None is glorot_uniform, for the bias too.
+    kernel_regularizer, recurrent_regularizer, bias_regularizer : str, callable, dict or None
+        Losses of the weights, in `losses`.
+    activity_regularizer : str, callable, dict or None
+        Loss of every array that a call returns, over its first axis' length, in `losses`.
+    kernel_constraint, recurrent_constraint, bias_constraint : str, callable, dict or None
+        What `apply_constraints` projects weights with.
+    dropout, recurrent_dropout : float
+        Fraction of the input's and of the state's elements that a call with `training=True` drops,
+        the same ones at every step; clipped to [0, 1].
+    return_sequences : bool
+        Return the output of every step, or of the last one?
+    return_state : bool
+        Return the last state too?
+    go_backwards : bool
+        Run from the last timestep to the first? Outputs come in the order of the run.
+    stateful : bool
+        Does a call start from the state in which the one before ended?
+    unroll : bool
+        Accepted for Keras' sake: there is one way to run, and results are the same.
+    reset_after : bool
+        Is the reset gate applied after the recurrent product, as cuDNN, PyTorch and ONNX do, or
+        before it?
+    implementation : {1, 2}, keyword
+        2 drops the same input elements for all gates. `recurrent_dropout` sets it to 1.
+    time_major : bool, keyword
+        Do inputs, masks and sequences have the shape (timesteps, batch, ...)?
+    zero_output_for_mask : bool, keyword
+        Is the output of a masked step zero, or that of the step before?
+    batch_input_shape, input_shape, batch_size, input_dim, input_length : keyword
+        The shape of inputs, for the config and for `build()` without an argument.
+    name, dtype, trainable, weights : keyword
+        `dtype`: float32, float64, or float16, which is computed in float32. `weights`: what the
+        layer is built with instead of the initializers' values.
+
+    Raises
+    ------
+    ValueError
+        If an argument has a value out of range or an unknown name.
+    TypeError
+        If an argument is of the wrong type or unknown.
+
+    Notes
+    -----
+    With x the input, h the state, f the recurrent activation and g the activation::
+
+        z  = f(x.Kz + bz + h.Rz)                       update gate
+        r  = f(x.Kr + br + h.Rr)                       reset gate
+        hh = g(x.Kh + bh + (r * h).Rh)                 candidate
+        hh = g(x.Kh + bh + r * (h.Rh + ch))            with reset_after
+        h' = z * h + (1 - z) * hh                      state and output
+
+    Weights: kernel (features, 3 * units), recurrent_kernel (units, 3 * units) and bias (3 * units,),
+    or (2, 3 * units) with `reset_after`, input and recurrent bias; columns z | r | h.
+
+    Calls release the GIL, and any number of threads may share a layer; a stateful one runs them
+    one after the other.
+
+    References
+    ----------
+    Cho et al. 2014, arXiv:1406.1078: version 3 with the reset before, version 1 with the reset after.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, return_sequences=True, return_state=True)
+    >>> outputs, state = layer(np.zeros((2, 5, 3), np.float32))
+    >>> outputs.shape, state.shape
+    ((2, 5, 4), (2, 4))
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "hard_sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = False,
+        *,
+        implementation: int = 1,
+        time_major: bool = False,
+        zero_output_for_mask: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._units = _validate.units(units)
+        self._activation = activations.get(activation)
+        self._recurrent_activation = activations.get(recurrent_activation)
+        self._use_bias = bool(use_bias)
+        self._kernel_initializer = initializers.get(kernel_initializer)
+        self._recurrent_initializer = initializers.get(recurrent_initializer)
+        self._bias_initializer = initializers.get(bias_initializer)
+        self._kernel_regularizer = regularizers.get(kernel_regularizer)
+        self._recurrent_regularizer = regularizers.get(recurrent_regularizer)
+        self._bias_regularizer = regularizers.get(bias_regularizer)
+        self.activity_regularizer = regularizers.get(activity_regularizer)
+        self._kernel_constraint = constraints.get(kernel_constraint)
+        self._recurrent_constraint = constraints.get(recurrent_constraint)
+        self._bias_constraint = constraints.get(bias_constraint)
+        self._dropout = _validate.rate("dropout", dropout)
+        self._recurrent_dropout = _validate.rate("recurrent_dropout", recurrent_dropout)
+        self._implementation = 1 if self._recurrent_dropout else _validate.implementation(implementation)
+        self._reset_after = bool(reset_after)
+        self.return_sequences = bool(return_sequences)
+        self.return_state = bool(return_state)
+        self.go_backwards = bool(go_backwards)
+        self.stateful = bool(stateful)
+        self.unroll = bool(unroll)
+        self.time_major = bool(time_major)
+        self.zero_output_for_mask = bool(zero_output_for_mask)
+        self.input_spec = [InputSpec(ndim=3)]
+        self.state_spec: list[InputSpec] | None = None
+        self._state: Array | None = None
+        self._plan: Plan | Loop | None = None
+
+    # ---- arguments -------------------------------------------------------------------------
+
+    units = _read_only("units")
+    activation = _read_only("activation")
+    recurrent_activation = _read_only("recurrent_activation")
+    use_bias = _read_only("use_bias")
+    kernel_initializer = _read_only("kernel_initializer")
+    recurrent_initializer = _read_only("recurrent_initializer")
+    bias_initializer = _read_only("bias_initializer")
+    kernel_regularizer = _read_only("kernel_regularizer")
+    recurrent_regularizer = _read_only("recurrent_regularizer")
+    bias_regularizer = _read_only("bias_regularizer")
+    kernel_constraint = _read_only("kernel_constraint")
+    recurrent_constraint = _read_only("recurrent_constraint")
+    bias_constraint = _read_only("bias_constraint")
+    dropout = _read_only("dropout")
+    recurrent_dropout = _read_only("recurrent_dropout")
+    implementation = _read_only("implementation")
+    reset_after = _read_only("reset_after")
+
+    # ---- building --------------------------------------------------------------------------
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the weights; the first call does this by itself.
+
+        Parameters
+        ----------
+        input_shape : tuple, optional
+            (batch, timesteps, features), or (timesteps, batch, features) if `time_major`; None fits
+            any size, but features must be known, and batch too if the layer is stateful. By default
+            the shape that the constructor was given.
+
+        Raises
+        ------
+        ValueError
+            If the shape is none, a stateful layer's batch is unknown or 0, the layer has been built
+            for other features, or the constructor's weights do not fit.
+        TypeError
+            If the features are unknown.
+        """
+        given = self._batch_input_shape if input_shape is None else input_shape
+        shape = _validate.shape("input_shape", given)
+        if len(shape) < 3 or shape[-1] is None:
+            raise TypeError(
+                f"input_shape must be (batch, timesteps, features) with features known, got {shape}"
+            )
+        with self._lock:
+            if not self.built:
+                self._build(shape[-1], shape[1 if self.time_major else 0])
+            elif shape[-1] != self._weights[0].shape[0]:
+                raise ValueError(
+                    f"input_shape must end in {self._weights[0].shape[0]}, the features that the layer "
+                    f"{self.name} has been built for, got {shape}"
+                )
+
+    def _build(self, features: int, batch: int | None) -> None:
+        if self.stateful and not batch:
+            raise ValueError(
+                "If a RNN is stateful, it needs to know its batch size: build the layer with (batch, "
+                f"timesteps, features), or call it, with a batch that is not empty, got batch={batch}"
+            )
+        if features > _validate.BLAS_LIMIT:
+            raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
+        self._add_weights(self._weight_specs(features))
+        fixed = batch if self.stateful else None
+        self.input_spec = [
+            InputSpec(shape=(None, fixed, features) if self.time_major else (fixed, None, features))
+        ]
+        self.state_spec = [InputSpec(shape=(None, self._units))]
+        if self.stateful and batch:
+            self._keep(np.zeros((batch, self._units), self._dtype))
+
+    def _weight_specs(self, features: int) -> list[Weight]:
+        """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
+        width = 3 * self._units
+        glorot = initializers.get("glorot_uniform")
+        specs = [
+            Weight(
+                "kernel",
+                (features, width),
+                self._kernel_initializer or glorot,
+                self._kernel_regularizer,
+                self._kernel_constraint,
+            ),
+            Weight(
+                "recurrent_kernel",
+                (self._units, width),
+                self._recurrent_initializer or glorot,
+                self._recurrent_regularizer,
+                self._recurrent_constraint,
+            ),
+        ]
+        if self._use_bias:
+            specs.append(
+                Weight(
+                    "bias",
+                    (2, width) if self._reset_after else (width,),
+                    self._bias_initializer or glorot,
+                    self._bias_regularizer,
+                    self._bias_constraint,
+                )
+            )
+        for activation in (self._activation, self._recurrent_activation):
+            if isinstance(activation, activations.PReLU):
+                specs.append(
+                    Weight(
+                        "alpha",
+                        activation.alpha_shape(self._units),
+                        activation.alpha_initializer or glorot,
+                        activation.alpha_regularizer,
+                        activation.alpha_constraint,
+                    )
+                )
+        return specs
+
+    def _prepare(self, arrays: tuple[Array, ...]) -> Plan | Loop:
+        kernel, recurrent_kernel, bias = self._computed(arrays)
+        f, g = (
+            a.kernel if isinstance(a, activations.Activation) else None
+            for a in (self._recurrent_activation, self._activation)
+        )
+        if f is None or g is None:
+            return self._loop(arrays)
+        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f)
+
+    def _computed(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array | None]:
+        """kernel, recurrent_kernel and bias in the dtype that is computed in."""
+        kernel, recurrent_kernel, *rest = (array.astype(self._compute_dtype, copy=False) for array in arrays)
+        return kernel, recurrent_kernel, rest[0] if self._use_bias else None
+
+    def _loop(self, arrays: tuple[Array, ...], **dropout: Any) -> Loop:
+        alphas = iter(arrays[2 + self._use_bias :])
+        activation, recurrent_activation = (
+            a.with_alpha(next(alphas)) if isinstance(a, activations.PReLU) else a
+            for a in (self._activation, self._recurrent_activation)
+        )
+        return Loop(*self._computed(arrays), self._reset_after, activation, recurrent_activation, **dropout)
+
+    # ---- calling ---------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        inputs: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: Any = None,
+        *,
+        out: Any = None,
+    ) -> Any:
+        """Run the layer.
+
+        Parameters
+        ----------
+        inputs : ndarray, shape (batch, timesteps, features)
+            Or (timesteps, batch, features) if `time_major`; or a list of it and the initial state.
+            Of the layer's dtype and with a contiguous last axis it is read in place; other float
+            types are cast.
+        initial_state : ndarray, shape (batch, units), optional
+            Or a list or tuple of it. Zeros by default. A stateful layer uses it only while its own
+            state is all zeros.
+        mask : array_like, shape (batch, timesteps), optional
+            Or (timesteps, batch) if `time_major`. At a step where it is false the row keeps its
+            state, and its output is that of its last step before, or zeros if there was none; the
+            input may then be anything, NaN too.
+        training : bool, optional
+            Drop out?
+        out : ndarray, optional
+            Where to write the output: of exactly its shape and dtype, and no part of the inputs.
+
+        Returns
+        -------
+        ndarray or list of two
+            The output: (batch, timesteps, units), time-major as the inputs, with `return_sequences`,
+            else (batch, units). With `return_state` a list of it and of the last state, (batch, units).
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, there is no timestep, or a stateful layer's batch is empty.
+        TypeError
+            If an array is none, or not of floats; integers are not cast.
+        """
+        return self.call(inputs, mask, training, initial_state, out=out)
+
+    def call(
+        self,
+        inputs: Any,
+        mask: Any = None,
+        training: Any = None,
+        initial_state: Any = None,
+        *,
+        out: Any = None,
+    ) -> Any:
+        """`__call__` with Keras' other order of arguments."""
+        inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
+        x = _validate.inputs(inputs, self.name, self._compute_dtype)
+        _validate.input_shape(x.shape, self.name, self.input_spec[0].shape, self.time_major)
+        batch = x.shape[1 if self.time_major else 0]
+        if initial_state is not None:
+            initial_state = _validate.state(
+                "initial_state", initial_state, (batch, self._units), self._compute_dtype
+            )
+        if mask is not None:
+            mask = _validate.mask(mask, x.shape[:2])
+        if out is not None:
+            shape = (*x.shape[:2], self._units) if self.return_sequences else (batch, self._units)
+            out = _validate.out(
+                out, shape, self._dtype, [x, initial_state, mask, self._state, *self._weights]
+            )
+        training = training is not None and _validate.training(training)
+        if not self.built:
+            self.build(x.shape)
+        if not self.stateful:
+            return self._run(x, batch, initial_state, mask, training, out)
+        with self._lock:
+            if self._state is None:
+                self._keep(np.zeros((batch, self._units), self._dtype))
+            if initial_state is None or np.any(self._state):
+                initial_state = self._state
+            return self._run(x, batch, initial_state, mask, training, out)
+
+    def _run(
+        self,
+        x: Array,
+        batch: int,
+        initial_state: Array | None,
+        mask: Array | None,
+        training: bool,
+        out: Array | None,
+    ) -> Any:
+        """The results of a checked call; a stateful layer holds its lock."""
+        shape = (batch, self._units)
+        plan = self._plan
+        if training and (self._dropout or self._recurrent_dropout):
+            plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
+        if initial_state is None:
+            state = np.zeros(shape, self._compute_dtype)
+        else:
+            state = np.array(initial_state, self._compute_dtype, order="C")
+        output: Array | None = None  # or else it is the state
+        if self.return_sequences or mask is not None:
+            if self.return_sequences:
+                shape = (*x.shape[:2], self._units)
+            in_place = out is not None and out.dtype == self._compute_dtype and _rows_are_whole(out)
+            output = out if in_place else np.empty(shape, self._compute_dtype)
+        assert plan is not None
+        plan.run(x, state, output, mask, self.time_major, self.go_backwards, self.zero_output_for_mask)
+        if self.stateful:
+            self._keep(state)
+        return self._results(state if output is None else output, state, out)
+
+    def _results(self, output: Array, state: Array, out: Array | None) -> Any:
+        """In the layer's dtype; no array that is returned is another one, or the recorded state."""
+        if out is not None:
+            if output is not out:
+                with np.errstate(over="ignore"):
+                    np.copyto(out, output, casting="same_kind")
+            output = out
+        elif output.dtype != self._dtype:
+            output = _validate.cast(output, self._dtype)
+        elif output is state and (self.return_state or self.stateful):
+            output = output.copy()
+        results = [output]
+        if self.return_state:
+            results.append(_validate.cast(state.copy() if self.stateful else state, self._dtype))
+        if self.activity_regularizer is not None:
+            self._activity_losses = [self.activity_regularizer(array) / array.shape[0] for array in results]
+        return results if self.return_state else output
+
+    def _dropout_masks(self, batch: int, features: int) -> dict[str, list[Array]]:
+        """Arguments of Loop: 0 with probability p, else 1 / (1 - p), drawn anew for every call."""
+        masks = {}
+        for name, rate, size in (
+            ("input_masks", self._dropout, features),
+            ("recurrent_masks", self._recurrent_dropout, self._units),
+        ):
+            if rate == 1.0:
+                raise ValueError(f"dropout in training must be in the range [0, 1), got {rate}")
+            if rate:
+                kept = _random.generator().random((3, batch, size)) >= rate
+                masks[name] = list(kept.astype(self._compute_dtype) / self._compute_dtype.type(1 - rate))
+        if "input_masks" in masks and self._implementation != 1:
+            masks["input_masks"] = masks["input_masks"][:1] * 3
+        return masks
+
+    # ---- state -----------------------------------------------------------------------------
+
+    def _keep(self, state: Array) -> None:
+        state = _validate.cast(state, self._dtype)
+        state.flags.writeable = False
+        self._state = state
+
+    @property
+    def states(self) -> list[Array | None]:
+        """[state] of a stateful layer once it is built, (batch, units), read-only; else [None]."""
+        return [self._state if self.stateful else None]
+
+    def reset_states(self, states: Any = None) -> None:
+        """Set the recorded state of a stateful layer.
+
+        Parameters
+        ----------
+        states : ndarray, shape (batch, units), optional
+            Or a list or tuple of it; copied. Zeros by default.
+
+        Raises
+        ------
+        AttributeError
+            If the layer is not stateful.
+        ValueError
+            If the batch size is unknown because the layer is not built, or there is not one state of
+            the right shape and of a type that can be cast to the layer's.
+        """
+        if not self.stateful:
+            raise AttributeError("Layer must be stateful.")
+        with self._lock:
+            if self._state is None:
+                raise ValueError(
+                    "If a RNN is stateful, it needs to know its batch size: build the layer with "
+                    "(batch, timesteps, features), or call it, before its states are reset"
+                )
+            shape = self._state.shape
+            if states is None:
+                self._keep(np.zeros(shape, self._dtype))
+            else:
+                self._keep(_validate.recorded_state(states, self.name, shape, self._dtype))
+
+    def get_initial_state(self, inputs: Any) -> list[Array]:
+        """The state that a call starts from by default: zeros, (batch, units)."""
+        batch = np.shape(inputs)[1 if self.time_major else 0]
+        return [np.zeros((batch, self._units), self._dtype)]
+
+    # ---- shapes and masks ------------------------------------------------------------------
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Shape of what a call returns for inputs of this shape: a tuple, or a list of two."""
+        shape = _validate.shape("input_shape", input_shape)
+        if len(shape) < 2:
+            raise ValueError(f"input_shape must be (batch, timesteps, features), got {shape}")
+        state = (shape[1] if self.time_major else shape[0], self._units)
+        output = (*shape[:2], self._units) if self.return_sequences else state
+        return [output, state] if self.return_state else output
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Mask of what a call returns: the mask for sequences, None for all else."""
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0] if mask else None
+        output = mask if self.return_sequences else None
+        return [output, None] if self.return_state else output
+
+    # ---- config ----------------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config() | {
+            "return_sequences": self.return_sequences,
+            "return_state": self.return_state,
+            "go_backwards": self.go_backwards,
+            "stateful": self.stateful,
+            "unroll": self.unroll,
+            "time_major": self.time_major,
+        }
+        if self.zero_output_for_mask:
+            config["zero_output_for_mask"] = True
+        return config | {
+            "units": self._units,
+            "activation": activations.serialize(self._activation),
+            "recurrent_activation": activations.serialize(self._recurrent_activation),
+            "use_bias": self._use_bias,
+            "kernel_initializer": initializers.serialize(self._kernel_initializer),
+            "recurrent_initializer": initializers.serialize(self._recurrent_initializer),
+            "bias_initializer": initializers.serialize(self._bias_initializer),
+            "kernel_regularizer": regularizers.serialize(self._kernel_regularizer),
+            "recurrent_regularizer": regularizers.serialize(self._recurrent_regularizer),
+            "bias_regularizer": regularizers.serialize(self._bias_regularizer),
+            "activity_regularizer": regularizers.serialize(self.activity_regularizer),
+            "kernel_constraint": constraints.serialize(self._kernel_constraint),
+            "recurrent_constraint": constraints.serialize(self._recurrent_constraint),
+            "bias_constraint": constraints.serialize(self._bias_constraint),
+            "dropout": self._dropout,
+            "recurrent_dropout": self._recurrent_dropout,
+            "implementation": self._implementation,
+            "reset_after": self._reset_after,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        if config.get("implementation") == 0:  # written by Keras 2.0, where 0 was what 1 is now
+            config = config | {"implementation": 1}
+        return super().from_config(config)
