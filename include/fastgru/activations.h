@@ -94,6 +94,12 @@ FASTGRU_INLINE vreal KERNEL(sigmoid)(vreal x)
 /* swish, mish and gelu have more roundings than 3 ULP allow: `correction` collects the relative
  * errors of the worst of them, to first order, and goes into the result at the end. */
 
+/* From 50 on all three are x, infinity included, which the correction would turn into a NaN. */
+FASTGRU_INLINE vreal KERNEL(linear_above)(vreal x, vreal y)
+{
+    return vselect(vless(vset(50), x), x, y);
+}
+
 FASTGRU_INLINE vreal KERNEL(swish)(vreal x)
 {
     vreal scale, lost;
@@ -102,7 +108,7 @@ FASTGRU_INLINE vreal KERNEL(swish)(vreal x)
     const vint negative = vless(x, vset(0));
     const vreal correction = (vselect(negative, lost, -e * lost) - (e - (below - one))) / below;
     const vreal y = vat_least(x, FASTGRU_DOUBLE ? -800 : -120) * vselect(negative, scaled, one) / below;
-    return vfma(y, correction, y) * vselect(negative, scale, one);
+    return KERNEL(linear_above)(x, vfma(y, correction, y) * vselect(negative, scale, one));
 }
 
 FASTGRU_INLINE vreal KERNEL(mish)(vreal x)
@@ -123,7 +129,7 @@ FASTGRU_INLINE vreal KERNEL(mish)(vreal x)
     const vreal t = 2 * e * e / sum;
     const vreal right = vfma(-x, vfma(t, lost * (2 + 2 * e) / sum, t), x);
 
-    return vselect(vless(x, vset(0)), left, right);
+    return KERNEL(linear_above)(x, vselect(vless(x, vset(0)), left, right));
 }
 
 /* ---- softplus ------------------------------------------------------------------------ */
@@ -216,7 +222,8 @@ FASTGRU_INLINE vreal KERNEL(gelu)(vreal x)
     const vreal left = vfma(tail, correction, tail) * vat_least(x, FASTGRU_DOUBLE ? -39 : -15) * scale;
     const vreal outer = vselect(vless(x, vset(0)), left, x * (1 - tail * scale));
     const vreal centre = vpolynomial(x * x, KERNEL(normal_centre), FASTGRU_DOUBLE ? 9 : 5);
-    return vselect(vless(a, vset(REAL_C(0.75))), x * vfma(x, centre, vset(REAL_C(0.5))), outer);
+    const vreal inner = x * vfma(x, centre, vset(REAL_C(0.5)));
+    return KERNEL(linear_above)(x, vselect(vless(a, vset(REAL_C(0.75))), inner, outer));
 }
 
 /* ---- by number ------------------------------------------------------------------------- */
