@@ -210,6 +210,7 @@ cdef class Plan:
         tuple activation, tuple recurrent_activation, isa=None,
     ):
         cdef const fastgru_kernels *kernels = kernels_of(isa)
+        bind(&blas)
         self.isa = kernels.isa.decode()
         self.features, self.units = kernel.shape[0], recurrent_kernel.shape[0]
         self.kernel, self.recurrent_kernel, self.reset_after = kernel, recurrent_kernel, reset_after
@@ -258,7 +259,6 @@ cdef class Plan:
         run.batch, run.timesteps = cnp.PyArray_DIMS(x)[time_major], cnp.PyArray_DIMS(x)[not time_major]
         if run.batch == 0:
             return
-        bind(&blas)
         if not rows_are_whole(x):
             x = np.ascontiguousarray(x)
 

@@ -146,12 +146,11 @@ def _array(name: str, value: Any) -> Array:
     """An array from anything that is one already: NumPy, buffers, other libraries' CPU arrays."""
     if isinstance(value, np.ndarray):
         return np.asarray(value)
-    interfaces = ("__array__", "__array_interface__", "__dlpack__", "__buffer__")
-    if not any(hasattr(value, i) for i in interfaces) and not isinstance(value, (memoryview, bytearray)):
-        raise TypeError(f"{name} must be an array, got {type(value).__name__}")
     try:
+        if not any(hasattr(value, i) for i in ("__array__", "__array_interface__", "__dlpack__")):
+            value = memoryview(value)
         return np.asarray(value)
-    except Exception as error:
+    except Exception as error:  # whatever the other library raises
         raise TypeError(f"{name} must be an array, got {type(value).__name__}: {error}") from error
 
 

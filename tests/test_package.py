@@ -1,0 +1,183 @@
+"""The package as a whole: what an import costs, what a wheel holds, what sources must not say."""
+
+import email
+import os
+import re
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fastgru
+from fastgru import _core
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def python(code, *options, executable=sys.executable, cwd=None):
+    """Standard output of a fresh interpreter."""
+    run = subprocess.run(
+        [executable, *options, "-c", code], capture_output=True, text=True, check=False, cwd=cwd
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_importing_loads_no_scipy_and_nothing_else_heavy():
+    code = "import sys, numpy; before = set(sys.modules); import fastgru; print(*set(sys.modules) - before)"
+    new = {name.partition(".")[0] for name in python(code).split()}
+    assert "scipy" not in new
+    assert not new & {"tensorflow", "keras", "onnx", "h5py", "matplotlib", "rich", "multiprocessing"}
+
+
+def test_scipy_comes_when_a_layer_is_built():
+    # not with the first call, where a stream has 10 ms for a frame
+    code = """
+import sys, numpy as np, fastgru
+layer = fastgru.GRU(2)
+print("scipy" in sys.modules)
+layer.build((1, None, 3))
+print("scipy.linalg.cython_blas" in sys.modules)
+"""
+    assert python(code).split() == ["False", "True"]
+
+
+def test_a_blas_with_wide_integers_is_refused():
+    code = """
+import ctypes, sys, types, numpy as np, fastgru
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+name = b"void (char *, char *, long *, long *, long *, d *, d *, long *, d *, long *, d *, d *, long *)"
+import scipy.linalg.cython_blas as real
+real.__pyx_capi__["dgemm"] = new(1, name, None)
+try:
+    fastgru.GRU(2)(np.zeros((1, 1, 3), np.float32))
+except ImportError as error:
+    print(error)
+"""
+    assert "cython_blas.dgemm must take 32-bit integers" in python(code)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from the sdist alone, in a folder that holds nothing else."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
+    run = subprocess.run(build, capture_output=True, text=True, check=False)  # sdist, then wheel from it
+    assert run.returncode == 0, run.stdout + run.stderr
+    (path,) = folder.glob("*.whl")
+    return path
+
+
+def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        metadata = email.message_from_bytes(archive.read(next(n for n in names if n.endswith("METADATA"))))
+    files = {name.removeprefix("fastgru/") for name in names if name.startswith("fastgru/")}
+    headers = {f"include/fastgru/{path.name}" for path in (ROOT / "include/fastgru").glob("*.h")}
+    modules = {path.name for path in (ROOT / "fastgru").glob("*.py")}
+    assert headers
+    assert headers | modules | {"py.typed", "_core.pyi"} <= files
+    (extension,) = files - headers - modules - {"py.typed", "_core.pyi"}
+    assert extension.startswith("_core.")
+    assert {re.split(r"[<>=]", line)[0] for line in metadata.get_all("Requires-Dist")} == {"numpy", "scipy"}
+    assert metadata["Version"] == fastgru.__version__
+    assert wheel.stat().st_size < 1_500_000
+
+
+def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    executable = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    subprocess.run([executable, "-m", "pip", "install", "--quiet", wheel], check=True)
+    code = """
+import numpy as np, fastgru, pathlib
+print(fastgru.GRU(3)(np.zeros((2, 4, 5), np.float32)).shape)
+print((pathlib.Path(fastgru.get_include()) / "fastgru" / "engine.h").is_file(), fastgru.__file__)
+"""
+    lines = python(code, executable=executable, cwd=tmp_path).splitlines()
+    assert lines[0] == "(2, 3)"
+    assert lines[1].startswith(f"True {environment}")
+
+
+PROGRAM = """
+#include <math.h>
+#include <stdio.h>
+#include "fastgru/engine.h"
+
+int main(void)
+{
+    const struct fastgru_kernels *kernels = fastgru_kernels_at(0);
+    double x[3] = {-1.5, 0.0, 2.0}, y[3];
+    kernels->f64.activate(FASTGRU_tanh, 0, 3, x, y);
+    for (int i = 0; i < 3; ++i)
+        if (fabs(y[i] - tanh(x[i])) > 1e-15)
+            return 1;
+    return puts(kernels->isa) < 0;
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        ["gcc", "-std=c99", "-pedantic", "-DFASTGRU_SCALAR=1"],
+        ["gcc", "-std=gnu11", "-O2"],
+        ["g++", "-x", "c++", "-std=c++11"],
+    ],
+    ids=lambda c: " ".join(c),
+)
+def test_the_headers_compile_without_python(compiler, tmp_path):
+    source, program = tmp_path / "program.c", tmp_path / "program"
+    source.write_text(PROGRAM)
+    strict = ["-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{fastgru.get_include()}"]
+    subprocess.run([*compiler, *strict, str(source), "-o", str(program), "-lm"], check=True)
+    isa = subprocess.run([program], capture_output=True, text=True, check=True).stdout.strip()
+    assert isa == ("generic" if "-DFASTGRU_SCALAR=1" in compiler else _core.isas()[0])
+
+
+def sources(*patterns):
+    return [path for pattern in patterns for path in ROOT.glob(pattern)]
+
+
+def test_kernels_cannot_raise_and_never_take_the_gil():
+    (core,) = sources("fastgru/_core.pyx")
+    text = core.read_text()
+    assert "with gil" not in text
+    methods = re.findall(
+        r"cdef (?!class|struct|enum|extern|readonly|inline)[^=\n]*\((?:[^()]|\n)*\)([^:\n]*):", text
+    )
+    assert methods
+    for qualifiers in methods:
+        assert "noexcept" in qualifiers or "except" in qualifiers
+
+
+def test_no_flag_changes_what_floating_point_means():
+    flags = (ROOT / "setup.py").read_text()
+    assert "-ffp-contract=off" in flags
+    assert "fast-math" not in flags
+    assert "march" not in flags
+
+
+def test_modules_import_downwards_only():
+    floors = [
+        {"_include", "_random", "_registry", "_core", "_validate"},
+        {"initializers", "regularizers", "constraints", "_layer", "_loop"},
+        {"activations"},
+        {"gru"},
+        {"__init__"},
+    ]
+    floor_of = {name: i for i, names in enumerate(floors) for name in names}
+    assert {path.stem for path in sources("fastgru/*.py", "fastgru/_core.pyx")} == set(floor_of)
+    for path in sources("fastgru/*.py"):
+        text = path.read_text()
+        imported = set(re.findall(r"^from fastgru\.(\w+) import", text, re.M))
+        for group in re.findall(r"^from fastgru import ([^(\n]+|\([^)]*\))", text, re.M):
+            imported |= set(re.findall(r"\w+", group))
+        inside_registry = {"_random", "_registry"}
+        for name in imported:
+            if not {name, path.stem} <= inside_registry:
+                assert floor_of[name] < floor_of[path.stem], f"{path.stem} imports {name}"

@@ -1,0 +1,113 @@
+"""One layer, many threads."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import fastgru
+from fastgru import _core
+
+
+def run_together(functions):
+    """Call all functions at the same time, each in a thread of its own; their results."""
+    barrier = threading.Barrier(len(functions))
+
+    def start(function):
+        barrier.wait()
+        return function()
+
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(start, functions))
+
+
+@pytest.mark.parametrize("arguments", [{}, {"reset_after": True}, {"activation": lambda x: np.tanh(x)}])
+def test_threads_get_the_bits_that_one_thread_gets(arguments):
+    layer = fastgru.GRU(33, return_sequences=True, **arguments)
+    inputs = [np.random.default_rng(i).normal(size=(3, 40, 17)).astype(np.float32) for i in range(8)]
+    mask = np.random.default_rng(9).random((3, 40)) < 0.8
+    wanted = [layer(x, mask=mask) for x in inputs]
+    for _ in range(5):
+        results = run_together([lambda x=x: layer(x, mask=mask) for x in inputs])
+        for got, want in zip(results, wanted, strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+def test_the_first_call_builds_once():
+    for _ in range(20):
+        layer = fastgru.GRU(5)
+        x = np.ones((1, 2, 3), np.float32)
+        results = run_together([lambda layer=layer: layer(x)] * 6)
+        assert all((r == results[0]).all() for r in results)
+
+
+def test_stateful_calls_come_one_after_the_other():
+    # every call adds its own step to the chain of states: 200 steps in any order of threads
+    x = np.random.default_rng(0).normal(size=(2, 1, 3)).astype(np.float32)
+    layer = fastgru.GRU(5, stateful=True)
+    layer.build((2, None, 3))
+    run_together([lambda: [layer(x) for _ in range(25)]] * 8)
+    single = fastgru.GRU(5, stateful=True)
+    single.build((2, None, 3))
+    single.set_weights(layer.get_weights())
+    for _ in range(200):
+        single(x)
+    np.testing.assert_array_equal(layer.states[0], single.states[0])
+
+
+def test_a_call_sees_one_set_of_weights():
+    layer = fastgru.GRU(16, return_sequences=True)
+    x = np.random.default_rng(1).normal(size=(1, 30, 4)).astype(np.float32)
+    layer.build(x.shape)
+    sets = [[np.full_like(w, v) for w in layer.get_weights()] for v in (0.1, -0.2)]
+    wanted = []
+    for weights in sets:
+        layer.set_weights(weights)
+        wanted.append(layer(x).tobytes())
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            for weights in sets:
+                layer.set_weights(weights)
+
+    changer = threading.Thread(target=change)
+    changer.start()
+    try:
+        seen = {layer(x).tobytes() for _ in range(500)}
+    finally:
+        stop.set()
+        changer.join()
+    assert seen <= set(wanted)
+
+
+def test_the_computation_releases_the_gil():
+    # while one thread computes, another one keeps counting: without the GIL released it could not
+    layer = fastgru.GRU(256, reset_after=True)
+    x = np.zeros((32, 200, 64), np.float32)
+    layer(x[:, :1])
+    running, counted = threading.Event(), []
+
+    def count():
+        running.wait()
+        while running.is_set():
+            counted.append(None)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    before = _core.isas()  # no computation yet
+    running.set()
+    at_start = len(counted)
+    layer(x)
+    at_end = len(counted)
+    running.clear()
+    counter.join()
+    assert before
+    assert at_end > at_start
+
+
+def test_layers_get_names_of_their_own_in_all_threads():
+    results = run_together([lambda: [fastgru.GRU(1).name for _ in range(50)]] * 6)
+    names = [name for result in results for name in result]
+    assert len(set(names)) == 300
