@@ -36,7 +36,7 @@ def gelu(x):
         return np.array([exact(v) for v in x], LD)
 
 
-def expm1_below(x, alpha, scale=LD(1)):
+def expm1_below(x, alpha, scale):
     return np.where(x > 0, scale * x, alpha * np.expm1(np.minimum(x, 0)))
 
 
@@ -47,7 +47,7 @@ EXACT = {
     "sigmoid": sigmoid,
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
-    "elu": lambda x: expm1_below(x, LD(1)),
+    "elu": lambda x: expm1_below(x, 1, 1),
     "selu": lambda x: expm1_below(x, LD("1.75809934084737685994"), LD("1.05070098735548049342")),
     "gelu": gelu,
     "swish": lambda x: x * sigmoid(x),

@@ -1,5 +1,6 @@
 """One layer, many threads."""
 
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 
 import fastgru
-from fastgru import _core
 
 
 def run_together(functions):
@@ -35,9 +35,9 @@ def test_threads_get_the_bits_that_one_thread_gets(arguments):
 
 
 def test_the_first_call_builds_once():
+    x = np.ones((1, 2, 3), np.float32)
     for _ in range(20):
         layer = fastgru.GRU(5)
-        x = np.ones((1, 2, 3), np.float32)
         results = run_together([lambda layer=layer: layer(x)] * 6)
         assert all((r == results[0]).all() for r in results)
 
@@ -83,28 +83,27 @@ def test_a_call_sees_one_set_of_weights():
 
 
 def test_the_computation_releases_the_gil():
-    # while one thread computes, another one keeps counting: without the GIL released it could not
+    # with a switch interval this long a thread runs on until it lets go of the GIL by itself
     layer = fastgru.GRU(256, reset_after=True)
-    x = np.zeros((32, 200, 64), np.float32)
+    x = np.zeros((64, 300, 64), np.float32)
     layer(x[:, :1])
-    running, counted = threading.Event(), []
+    started, finished = threading.Event(), []
 
-    def count():
-        running.wait()
-        while running.is_set():
-            counted.append(None)
+    def compute():
+        started.set()
+        layer(x)
+        finished.append(True)
 
-    counter = threading.Thread(target=count)
-    counter.start()
-    before = _core.isas()  # no computation yet
-    running.set()
-    at_start = len(counted)
-    layer(x)
-    at_end = len(counted)
-    running.clear()
-    counter.join()
-    assert before
-    assert at_end > at_start
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000)
+    try:
+        thread = threading.Thread(target=compute)
+        thread.start()
+        started.wait()
+        assert not finished
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_layers_get_names_of_their_own_in_all_threads():

@@ -64,7 +64,11 @@ CALLS = [
     ({"inputs": X.tolist()}, TypeError, "got a list that starts with no array"),
     ({"inputs": (X,)}, TypeError, "inputs must be an array, got tuple"),
     ({"inputs": Strange()}, TypeError, "inputs must be an array, got Strange: no"),
-    ({"inputs": X > 0}, TypeError, r"inputs must be an array of float32, got bool: cast it with .astype\('float32'\)"),
+    (
+        {"inputs": X > 0},
+        TypeError,
+        r"inputs must be an array of float32, got bool: cast it with .astype\('float32'\)",
+    ),
     ({"inputs": X.astype(int)}, TypeError, "got int64: cast it"),
     ({"inputs": X.astype(np.uint8)}, TypeError, "got uint8: cast it"),
     ({"inputs": X.astype(complex)}, TypeError, "got complex128: cast it"),
@@ -82,12 +86,24 @@ CALLS = [
     ({"mask": np.full((2, 3), "a")}, ValueError, "mask must be castable to bool, got <U1"),
     ({"mask": [[True], [True, False]]}, ValueError, "mask must have shape"),
     ({"mask": 3}, TypeError, "mask must be an array, got int"),
-    ({"initial_state": np.zeros((1, 5), "f")}, ValueError, r"initial_state must have shape \(2, 5\), got \(1, 5\)"),
-    ({"initial_state": np.zeros((2, 6), "f")}, ValueError, r"initial_state must have shape \(2, 5\), got \(2, 6\)"),
+    (
+        {"initial_state": np.zeros((1, 5), "f")},
+        ValueError,
+        r"initial_state must have shape \(2, 5\), got \(1, 5\)",
+    ),
+    (
+        {"initial_state": np.zeros((2, 6), "f")},
+        ValueError,
+        r"initial_state must have shape \(2, 5\), got \(2, 6\)",
+    ),
     ({"initial_state": np.zeros(5, "f")}, ValueError, r"initial_state must have shape \(2, 5\), got \(5,\)"),
     ({"initial_state": []}, ValueError, "initial_state must be one state, got 0"),
     ({"initial_state": [np.zeros((2, 5))] * 2}, ValueError, "initial_state must be one state, got 2"),
-    ({"initial_state": np.zeros((2, 5), int)}, TypeError, "initial_state must be an array of float32, got int64"),
+    (
+        {"initial_state": np.zeros((2, 5), int)},
+        TypeError,
+        "initial_state must be an array of float32, got int64",
+    ),
     ({"initial_state": [None]}, TypeError, "initial_state must be an array, got NoneType"),
     ({"inputs": [X, X[:, 0, :1]]}, ValueError, "initial_state must have shape"),
     ({"inputs": [X, np.zeros((2, 5))], "initial_state": np.zeros((2, 5))}, ValueError, "given once"),
@@ -97,7 +113,7 @@ CALLS = [
     ({"out": np.empty((2, 5))}, ValueError, "out must have dtype float32, got float64"),
     ({"out": np.empty((2, 4), "f")}, ValueError, r"out must have shape \(2, 5\), got \(2, 4\)"),
     ({"out": np.broadcast_to(np.float32(0), (2, 5))}, ValueError, "out must be writeable"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("stateful", [False, True])
@@ -166,12 +182,28 @@ SET_WEIGHTS = [
     ([], ValueError, "weight list of length 0, but the layer was expecting 3 weights"),
     (None, TypeError, "weights must be a list of arrays, got NoneType"),
     ("abc", TypeError, "weights must be a list of arrays, got str"),
-    ([np.zeros((4, 15)), np.zeros((15, 5)), np.zeros(15)], ValueError, r"shape \(5, 15\) is not compatible .* \(15, 5\)"),
-    ([np.zeros((4, 15)), np.zeros((5, 15)), np.zeros((2, 15))], ValueError, r"shape \(15,\) is not compatible"),
-    ([np.zeros((4, 15)), np.zeros((5, 15)), np.full(15, "a")], TypeError, "weight must be an array of float32, got <U1"),
-    ([np.zeros((4, 15)), np.zeros((5, 15)), None], TypeError, "weight must be an array of float32, got object"),
+    (
+        [np.zeros((4, 15)), np.zeros((15, 5)), np.zeros(15)],
+        ValueError,
+        r"shape \(5, 15\) is not compatible .* \(15, 5\)",
+    ),
+    (
+        [np.zeros((4, 15)), np.zeros((5, 15)), np.zeros((2, 15))],
+        ValueError,
+        r"shape \(15,\) is not compatible",
+    ),
+    (
+        [np.zeros((4, 15)), np.zeros((5, 15)), np.full(15, "a")],
+        TypeError,
+        "weight must be an array of float32, got <U1",
+    ),
+    (
+        [np.zeros((4, 15)), np.zeros((5, 15)), None],
+        TypeError,
+        "weight must be an array of float32, got object",
+    ),
     ([np.zeros((4, 15)), np.zeros((5, 15)), [[1], [1, 2]]], ValueError, "weight must have shape"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("weights", "error", "message"), SET_WEIGHTS)

@@ -40,6 +40,7 @@
 #undef REAL_MAX
 #undef MANTISSA
 #undef EXPONENT_BIAS
+#undef LANES_BELOW
 #undef VLEN
 
 #if FASTGRU_DOUBLE
@@ -96,6 +97,15 @@ FASTGRU_INLINE vreal vset(real x)
 
 /* ---- memory ---------------------------------------------------------------------- */
 
+/* The lanes below n, for instructions that leave the others, and what they point to, alone. */
+#if FASTGRU_VBYTES == 64
+#define LANES_BELOW(n) ((1u << (n)) - 1)
+#elif FASTGRU_VBYTES == 32 && FASTGRU_DOUBLE
+#define LANES_BELOW(n) ((__m256i)((vint){0, 1, 2, 3} < (lane)(n)))
+#elif FASTGRU_VBYTES == 32
+#define LANES_BELOW(n) ((__m256i)((vint){0, 1, 2, 3, 4, 5, 6, 7} < (lane)(n)))
+#endif
+
 /* The first n <= VLEN reals at p; the lanes behind them are zero. */
 FASTGRU_INLINE vreal vload(const real *p, int n)
 {
@@ -104,20 +114,41 @@ FASTGRU_INLINE vreal vload(const real *p, int n)
         memcpy(&x, p, sizeof x);
         return x;
     }
+#if FASTGRU_VBYTES == 64 && FASTGRU_DOUBLE
+    return (vreal)_mm512_maskz_loadu_pd((__mmask8)LANES_BELOW(n), p);
+#elif FASTGRU_VBYTES == 64
+    return (vreal)_mm512_maskz_loadu_ps((__mmask16)LANES_BELOW(n), p);
+#elif FASTGRU_VBYTES == 32 && FASTGRU_DOUBLE
+    return (vreal)_mm256_maskload_pd(p, LANES_BELOW(n));
+#elif FASTGRU_VBYTES == 32
+    return (vreal)_mm256_maskload_ps(p, LANES_BELOW(n));
+#else
     memset(&x, 0, sizeof x);
     for (int i = 0; i < n; ++i)
         ((real *)&x)[i] = p[i];
     return x;
+#endif
 }
 
+/* x into the first n <= VLEN reals at p. */
 FASTGRU_INLINE void vstore(real *p, vreal x, int n)
 {
     if (n == VLEN) {
         memcpy(p, &x, sizeof x);
         return;
     }
+#if FASTGRU_VBYTES == 64 && FASTGRU_DOUBLE
+    _mm512_mask_storeu_pd(p, (__mmask8)LANES_BELOW(n), (__m512d)x);
+#elif FASTGRU_VBYTES == 64
+    _mm512_mask_storeu_ps(p, (__mmask16)LANES_BELOW(n), (__m512)x);
+#elif FASTGRU_VBYTES == 32 && FASTGRU_DOUBLE
+    _mm256_maskstore_pd(p, LANES_BELOW(n), (__m256d)x);
+#elif FASTGRU_VBYTES == 32
+    _mm256_maskstore_ps(p, LANES_BELOW(n), (__m256)x);
+#else
     for (int i = 0; i < n; ++i)
         p[i] = ((const real *)&x)[i];
+#endif
 }
 
 /* ---- comparison and choice ------------------------------------------------------- */
