@@ -556,6 +556,8 @@ class GRU(Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        # where TensorFlow reads its variables means nothing here
+        config = {key: value for key, value in config.items() if key != "enable_caching_device"}
         if config.get("implementation") == 0:  # written by Keras 2.0, where 0 was what 1 is now
-            config = config | {"implementation": 1}
+            config["implementation"] = 1
         return super().from_config(config)
