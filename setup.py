@@ -14,7 +14,7 @@ core = Extension(
     "fastgru._core",
     sources=["fastgru/_core.pyx"],
     include_dirs=["include", np.get_include()],
-    depends=["fastgru/_blas.pxd", *map(str, Path("include/fastgru").glob("*.h"))],
+    depends=[str(path) for glob in ("fastgru/*.pxd", "include/fastgru/*.h") for path in Path().glob(glob)],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
     extra_compile_args=[] if sys.platform == "win32" else unix,
 )

@@ -14,47 +14,16 @@ cimport numpy as cnp
 import numpy as np
 
 from fastgru._blas cimport Blas, bind, matmul
+from fastgru._engine cimport (
+    FASTGRU_ACTIVATION_COUNT,
+    fastgru_activation_names,
+    fastgru_functions,
+    fastgru_kernels,
+    fastgru_kernels_at,
+    fastgru_step,
+)
 
 cnp.import_array()
-
-cdef extern from "fastgru/engine.h" nogil:
-    enum:
-        FASTGRU_ACTIVATION_COUNT
-    const char *const fastgru_activation_names[]
-
-    struct fastgru_step:
-        Py_ssize_t rows
-        Py_ssize_t units
-        int activation
-        int recurrent_activation
-        double alpha
-        double recurrent_alpha
-        const void *bias
-        const void *recurrent_bias
-        void *xw
-        Py_ssize_t xw_stride
-        void *hu
-        void *h
-        void *out
-        Py_ssize_t out_stride
-        const unsigned char *mask
-        Py_ssize_t mask_stride
-        unsigned char *seen
-        int zero_output_for_mask
-
-    struct fastgru_functions:
-        void (*gates_reset_after)(const fastgru_step *) noexcept nogil
-        void (*gates_reset)(const fastgru_step *) noexcept nogil
-        void (*gates_update)(const fastgru_step *) noexcept nogil
-        void (*activate)(int, double, Py_ssize_t, const void *, void *) noexcept nogil
-
-    struct fastgru_kernels:
-        const char *isa
-        fastgru_functions f32
-        fastgru_functions f64
-
-    const fastgru_kernels *fastgru_kernels_at(int index) noexcept
-
 
 cdef Blas blas
 
@@ -136,18 +105,15 @@ cdef struct Run:
     bint zero_output_for_mask
 
 
-cdef View view_of(cnp.ndarray array, bint time_major) noexcept:
-    """Of None: no data. Of a two-dimensional float array: the same place for every step."""
+cdef View view_of(cnp.ndarray array, int batch_axis, int time_axis) noexcept:
+    """Of None: no data. Without a time axis: the same place for every step."""
     cdef View view
-    cdef cnp.npy_intp *strides
     view.data, view.batch_stride, view.time_stride = NULL, 0, 0
     if array is not None:
-        strides = cnp.PyArray_STRIDES(array)
         view.data = <char *> cnp.PyArray_DATA(array)
-        if cnp.PyArray_NDIM(array) == 2 and cnp.PyArray_TYPE(array) != cnp.NPY_BOOL:
-            view.batch_stride = strides[0]
-        else:
-            view.batch_stride, view.time_stride = strides[time_major], strides[not time_major]
+        view.batch_stride = cnp.PyArray_STRIDES(array)[batch_axis]
+        if time_axis >= 0:
+            view.time_stride = cnp.PyArray_STRIDES(array)[time_axis]
     return view
 
 
@@ -278,7 +244,11 @@ cdef class Plan:
         run.xw = scratch + ALIGNMENT - <size_t> scratch % ALIGNMENT
         run.hu = run.xw + run.steps * run.rows * row_bytes
         run.seen = NULL if mask is None else <unsigned char *> run.hu + run.rows * row_bytes
-        run.x, run.out, run.mask = view_of(x, time_major), view_of(out, time_major), view_of(mask, time_major)
+        run.x, run.mask = view_of(x, time_major, not time_major), view_of(mask, time_major, not time_major)
+        if out is not None and cnp.PyArray_NDIM(out) == 2:
+            run.out = view_of(out, 0, -1)
+        else:
+            run.out = view_of(out, time_major, not time_major)
         run.h = <char *> cnp.PyArray_DATA(state)
         run.backwards, run.zero_output_for_mask = go_backwards, zero_output_for_mask
         with nogil:
