@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 import fastgru
-from fastgru import _core
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -101,42 +100,6 @@ print((pathlib.Path(fastgru.get_include()) / "fastgru" / "engine.h").is_file(), 
     lines = python(code, executable=executable, cwd=tmp_path).splitlines()
     assert lines[0] == "(2, 3)"
     assert lines[1].startswith(f"True {environment}")
-
-
-PROGRAM = """
-#include <math.h>
-#include <stdio.h>
-#include "fastgru/engine.h"
-
-int main(void)
-{
-    const struct fastgru_kernels *kernels = fastgru_kernels_at(0);
-    double x[3] = {-1.5, 0.0, 2.0}, y[3];
-    kernels->f64.activate(FASTGRU_tanh, 0, 3, x, y);
-    for (int i = 0; i < 3; ++i)
-        if (fabs(y[i] - tanh(x[i])) > 1e-15)
-            return 1;
-    return puts(kernels->isa) < 0;
-}
-"""
-
-
-@pytest.mark.parametrize(
-    "compiler",
-    [
-        ["gcc", "-std=c99", "-pedantic", "-DFASTGRU_SCALAR=1"],
-        ["gcc", "-std=gnu11", "-O2"],
-        ["g++", "-x", "c++", "-std=c++11"],
-    ],
-    ids=lambda c: " ".join(c),
-)
-def test_the_headers_compile_without_python(compiler, tmp_path):
-    source, program = tmp_path / "program.c", tmp_path / "program"
-    source.write_text(PROGRAM)
-    strict = ["-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{fastgru.get_include()}"]
-    subprocess.run([*compiler, *strict, str(source), "-o", str(program), "-lm"], check=True)
-    isa = subprocess.run([program], capture_output=True, text=True, check=True).stdout.strip()
-    assert isa == ("generic" if "-DFASTGRU_SCALAR=1" in compiler else _core.isas()[0])
 
 
 def sources(*patterns):

@@ -26,11 +26,13 @@
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(FASTGRU_SCALAR)
 #define FASTGRU_SCALAR 0
 #define FASTGRU_INLINE static inline __attribute__((always_inline))
+#define FASTGRU_OUTLINE static __attribute__((noinline))
 #else
 #ifndef FASTGRU_SCALAR
 #define FASTGRU_SCALAR 1
 #endif
 #define FASTGRU_INLINE static inline
+#define FASTGRU_OUTLINE static
 #endif
 
 #if !FASTGRU_SCALAR && defined(__x86_64__)
@@ -129,7 +131,7 @@ struct fastgru_kernels {
     struct fastgru_functions f64;
 };
 
-/* Inlined helpers take vectors by value; no call with such an ABI is ever made. */
+/* Helpers take vectors by value, but never across the bounds of this file. */
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wpsabi"

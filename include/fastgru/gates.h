@@ -16,6 +16,21 @@ FASTGRU_INLINE void KERNEL(masked_row)(const struct fastgru_step *s, const real 
         memset(out, 0, (size_t)s->units * sizeof(real));
 }
 
+/* The three activations that are worth an instance of the kernels, inlined; the others called. */
+FASTGRU_INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
+{
+    switch (activation) {
+    case FASTGRU_tanh:
+        return KERNEL(tanh)(x);
+    case FASTGRU_sigmoid:
+        return KERNEL(sigmoid)(x);
+    case FASTGRU_hard_sigmoid:
+        return KERNEL(hard_sigmoid)(x);
+    default:
+        return KERNEL(activation)(activation, alpha, x);
+    }
+}
+
 /* z, r, hh and the blend for `n` <= VLEN units of one row. */
 FASTGRU_INLINE void KERNEL(gates_block)(
     int n, ptrdiff_t units, int reset_after, int f, real f_alpha, int g, real g_alpha,
@@ -30,13 +45,13 @@ FASTGRU_INLINE void KERNEL(gates_block)(
     vreal candidate = vload(xw + 2 * units, n) + vload(bias + 2 * units, n);
     if (reset_after) {
         const vreal xr = vload(xw + units, n) + vload(bias + units, n);
-        const vreal r = KERNEL(activation)(f, f_alpha, xr + vload(hu + units, n));
+        const vreal r = KERNEL(gate)(f, f_alpha, xr + vload(hu + units, n));
         candidate += r * (vload(hu + 2 * units, n) + vload(recurrent_bias, n));
     } else {
         candidate += vload(xw + units, n);
     }
-    const vreal z = KERNEL(activation)(f, f_alpha, xz + vload(hu, n));
-    const vreal hh = KERNEL(activation)(g, g_alpha, candidate);
+    const vreal z = KERNEL(gate)(f, f_alpha, xz + vload(hu, n));
+    const vreal hh = KERNEL(gate)(g, g_alpha, candidate);
     const vreal next = z * vload(h, n) + (1 - z) * hh;
     vstore(h, next, n);
     if (out)
@@ -106,7 +121,7 @@ static void KERNEL(gates_reset)(const struct fastgru_step *s)
         for (ptrdiff_t j = 0; j < units; j += VLEN) {
             const int n = units - j < VLEN ? (int)(units - j) : VLEN;
             const vreal x = vload(xr + j, n) + vload(bias + j, n);
-            const vreal r = KERNEL(activation)(f, alpha, x + vload(hr + j, n));
+            const vreal r = KERNEL(gate)(f, alpha, x + vload(hr + j, n));
             vstore(hr + j, r * vload(h + j, n), n);
         }
     }
