@@ -72,7 +72,7 @@ class Layer:
 
     def _take(self, arrays: Sequence[Array]) -> None:
         """Take over checked weights: all, or none if `_prepare` fails."""
-        plan = self._prepare(tuple(arrays))
+        plan = self._prepare(tuple(arrays)) if arrays else None
         self._weights, self._plan = tuple(arrays), plan
 
     def _add_weights(self, specs: Sequence[Weight]) -> None:

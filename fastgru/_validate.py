@@ -91,13 +91,15 @@ def trainable(value: Any) -> bool:
     return bool(value)
 
 
-def training(value: Any) -> bool:
-    """The training flag of a call: a bool, or 0 or 1; None is False."""
+def training(value: Any, *rates: float) -> bool:
+    """The training flag of a call: a bool, or 0 or 1; None is False. No rate may then be 1."""
     if value is None:
         return False
-    if isinstance(value, (bool, np.bool_, int, np.integer)) and value in (0, 1):
-        return bool(value)
-    raise TypeError(f"training must be True, False or None, got {value!r}")
+    if not isinstance(value, (bool, np.bool_, int, np.integer)) or value not in (0, 1):
+        raise TypeError(f"training must be True, False or None, got {value!r}")
+    if value and 1.0 in rates:
+        raise ValueError("dropout in training must be in the range [0, 1), got 1.0")
+    return bool(value)
 
 
 def size(name: str, value: Any) -> int | None:

@@ -71,7 +71,7 @@ sigmoid = Named("sigmoid")
 hard_sigmoid = Named("hard_sigmoid")
 relu = Named("relu")
 relu6 = Named("relu6")
-leaky_relu = Named("leaky_relu", 0.2)
+leaky_relu = Named("leaky_relu", float(np.float32(0.2)))  # the slope that TensorFlow takes is a float32
 elu = Named("elu", 1.0)
 selu = Named("selu")
 gelu = Named("gelu")
@@ -95,7 +95,7 @@ class LayerActivation(Configurable, Activation):
 
 def _rounded(name: str, value: Any, least: float | None = None) -> float:
     try:
-        number = float(np.float32(value))
+        number = float(np.float32(float(value)))
     except (TypeError, ValueError):
         raise ValueError(f"{name} must be a number, got {value!r}") from None
     if least is not None and not number >= least:

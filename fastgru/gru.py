@@ -170,6 +170,10 @@ class GRU(Layer):
         self._state: Array | None = None
         self._plan: Plan | Loop | None = None
 
+    def __repr__(self) -> str:
+        features = self._weights[0].shape[0] if self.built else "unknown"
+        return f"<GRU {self.name!r}: {features} features, {self._units} units, {self.dtype}>"
+
     # ---- arguments -------------------------------------------------------------------------
 
     units = _read_only("units")
@@ -216,12 +220,19 @@ class GRU(Layer):
             raise TypeError(
                 f"input_shape must be (batch, timesteps, features) with features known, got {shape}"
             )
+        features, batch = shape[-1], shape[1 if self.time_major else 0]
         with self._lock:
             if not self.built:
-                self._build(shape[-1], shape[1 if self.time_major else 0])
-            elif shape[-1] != self._weights[0].shape[0]:
+                self._build(features, batch)
+                return
+            if features != self._weights[0].shape[0]:
                 raise ValueError(
                     f"input_shape must end in {self._weights[0].shape[0]}, the features that the layer "
+                    f"{self.name} has been built for, got {shape}"
+                )
+            if self._state is not None and batch != self._state.shape[0]:
+                raise ValueError(
+                    f"input_shape must have the batch {self._state.shape[0]} that the stateful layer "
                     f"{self.name} has been built for, got {shape}"
                 )
 
@@ -379,7 +390,7 @@ class GRU(Layer):
             out = _validate.out(
                 out, shape, self._dtype, [x, initial_state, mask, self._state, *self._weights]
             )
-        training = training is not None and _validate.training(training)
+        training = _validate.training(training, self._dropout, self._recurrent_dropout)
         if not self.built:
             self.build(x.shape)
         if not self.stateful:
@@ -436,7 +447,9 @@ class GRU(Layer):
         if self.return_state:
             results.append(_validate.cast(state.copy() if self.stateful else state, self._dtype))
         if self.activity_regularizer is not None:
-            self._activity_losses = [self.activity_regularizer(array) / array.shape[0] for array in results]
+            self._activity_losses = [  # over the length of the first axis; of an empty batch: 0
+                self.activity_regularizer(array) / (array.shape[0] or np.inf) for array in results
+            ]
         return results if self.return_state else output
 
     def _dropout_masks(self, batch: int, features: int) -> dict[str, list[Array]]:
@@ -446,8 +459,6 @@ class GRU(Layer):
             ("input_masks", self._dropout, features),
             ("recurrent_masks", self._recurrent_dropout, self._units),
         ):
-            if rate == 1.0:
-                raise ValueError(f"dropout in training must be in the range [0, 1), got {rate}")
             if rate:
                 kept = _random.generator().random((3, batch, size)) >= rate
                 masks[name] = list(kept.astype(self._compute_dtype) / self._compute_dtype.type(1 - rate))
@@ -498,9 +509,11 @@ class GRU(Layer):
                 self._keep(_validate.recorded_state(states, self.name, shape, self._dtype))
 
     def get_initial_state(self, inputs: Any) -> list[Array]:
-        """The state that a call starts from by default: zeros, (batch, units)."""
-        batch = np.shape(inputs)[1 if self.time_major else 0]
-        return [np.zeros((batch, self._units), self._dtype)]
+        """The state that a call with these inputs starts from by default: zeros of their type."""
+        array = np.asarray(inputs)
+        if array.ndim != 3:
+            raise ValueError(f"inputs must have shape (batch, timesteps, features), got {array.shape}")
+        return [np.zeros((array.shape[1 if self.time_major else 0], self._units), array.dtype)]
 
     # ---- shapes and masks ------------------------------------------------------------------
 

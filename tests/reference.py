@@ -32,10 +32,12 @@ ACTIVATIONS = {
     "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
-    "leaky_relu": lambda x: np.where(x >= 0, x, 0.2 * x),
+    "leaky_relu": lambda x: np.where(x >= 0, x, float(np.float32(0.2)) * x),  # TensorFlow rounds it
     "elu": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
-    "gelu": lambda x: x * _erfc(-x / math.sqrt(2)) / 2,
+    "selu": lambda x: (
+        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+    ),
+    "gelu": lambda x: x * _erfc(-x * float(np.float32(math.sqrt(0.5)))) / 2,  # so does it this constant
     "swish": lambda x: x * _sigmoid(x),
     "silu": lambda x: x * _sigmoid(x),
     "mish": lambda x: x * np.tanh(_softplus(x)),

@@ -30,7 +30,7 @@ def gelu(x):
         if abs(v) > 100:  # e^-5000 is nothing
             return LD(max(v, 0))
         v = mpmath.mpf(float(v))
-        return LD(mpmath.nstr(v * mpmath.erfc(-v / mpmath.sqrt(2)) / 2, 25))
+        return LD(mpmath.nstr(v * mpmath.erfc(-v * float(np.float32(0.5**0.5))) / 2, 25))
 
     with mpmath.workdps(40):
         return np.array([exact(v) for v in x], LD)

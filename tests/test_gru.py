@@ -123,7 +123,14 @@ def test_every_combination_of_arguments_gives_the_equations(isa, call):
 @pytest.mark.parametrize("reset_after", [False, True])
 @pytest.mark.parametrize(
     ("batch", "timesteps", "features", "units"),
-    [(1, 300, 40, 64), (3, 50, 17, 129), (9, 40, 128, 31), (70, 20, 5, 100), (400, 6, 3, 260), (2000, 3, 1, 1)],
+    [
+        (1, 300, 40, 64),
+        (3, 50, 17, 129),
+        (9, 40, 128, 31),
+        (70, 20, 5, 100),
+        (400, 6, 3, 260),
+        (2000, 3, 1, 1),
+    ],
 )
 def test_larger_sizes_give_the_equations(isa, batch, timesteps, features, units, reset_after, dtype):
     rng = np.random.default_rng(units)
@@ -187,7 +194,12 @@ def test_a_python_callable_is_an_activation():
         layer.build(x.shape)
         layer.set_weights(weights)
         outputs, last = reference.gru(
-            x, *weights, activation=clipped, recurrent_activation="sigmoid", reset_after=reset_after, mask=mask
+            x,
+            *weights,
+            activation=clipped,
+            recurrent_activation="sigmoid",
+            reset_after=reset_after,
+            mask=mask,
         )
         check(layer, layer(x, mask=mask), outputs, last)
 
@@ -301,7 +313,12 @@ def test_out_is_written_and_returned(isa):
                 twin.set_weights(layer.get_weights())
                 shape = (2, 3, 5) if layer.return_sequences else (2, 5)
                 big = np.full((*shape[:-1], 12), 9, dtype)
-                for out in (np.empty(shape, dtype), big[..., 3:8], big[..., 1:11:2], np.empty(shape, dtype, "F")):
+                for out in (
+                    np.empty(shape, dtype),
+                    big[..., 3:8],
+                    big[..., 1:11:2],
+                    np.empty(shape, dtype, "F"),
+                ):
                     layer.reset_states() if layer.stateful else None
                     wanted = layer(x, mask=m)
                     twin.reset_states() if layer.stateful else None

@@ -214,21 +214,27 @@ static const real KERNEL(mills)[] = {
 
 FASTGRU_INLINE vreal KERNEL(gelu)(vreal x)
 {
-    /* x P(X < x): near 0 from the centre; else from the tail P(X > a), never as 1 + erf, which
-     * cancels. P(X > a) = e^(-a^2/2) p / shifted, and p is taken at shifted - 5, which is exact:
-     * its derivative, about -1 / (a + 5/4) relative, makes good for the step from there to a. */
-    const vreal a = vat_most(vabs(x), FASTGRU_DOUBLE ? 39 : 15);
+    /* x P(X < k x): near 0 from the centre; else from the tail P(X > a), a = k |x|, never as 1 + erf,
+     * which cancels. TensorFlow takes sqrt(1/2) as a float32, in float64 too: hence k = sqrt(2) times that.
+     * P(X > a) = e^(-a^2/2) p / shifted, and p is taken at shifted - 5, which is exact: its derivative,
+     * about -1 / (a + 5/4) relative, makes good for the step from there to a. */
+    const vreal k_less_1 = vset(REAL_C(-1.7114271035800383e-8));
+    const vreal size = vat_most(vabs(x), FASTGRU_DOUBLE ? 39 : 15);
+    const vreal a = vfma(size, k_less_1, size), a_low = vfma(size, k_less_1, size - a);
     const vreal a2 = a * a, shifted = a + 5;
     vreal scale, lost;
-    const vreal e = KERNEL(scaled_exp)(a2 / -2, vproduct_error(a, a, a2) / -2, &scale, &lost);
+    const vreal a2_low = vproduct_error(a, a, a2) + 2 * a * a_low;
+    const vreal e = KERNEL(scaled_exp)(a2 / -2, a2_low / -2, &scale, &lost);
     const vreal p = vpolynomial((shifted - 10) / shifted, KERNEL(mills), FASTGRU_DOUBLE ? 23 : 11);
-    const vreal ep = e * p, tail = ep / shifted, back = tail * shifted;
-    const vreal ep_lost = vproduct_error(e, p, ep) + ((ep - back) - vproduct_error(tail, shifted, back));
-    const vreal correction = lost + ep_lost / ep - (a - (shifted - 5)) / (a + REAL_C(1.25));
-    const vreal left = vfma(tail, correction, tail) * vat_least(x, FASTGRU_DOUBLE ? -39 : -15) * scale;
-    const vreal outer = vselect(vless(x, vset(0)), left, x * (1 - tail * scale));
-    const vreal centre = vpolynomial(x * x, KERNEL(normal_centre), FASTGRU_DOUBLE ? 9 : 5);
-    const vreal inner = x * vfma(x, centre, vset(REAL_C(0.5)));
+    const vreal ep = e * p, xep = vat_least(x, FASTGRU_DOUBLE ? -39 : -15) * ep;
+    const vreal y = xep / shifted, back = y * shifted;
+    const vreal ep_lost = vproduct_error(e, p, ep), step = (a - (shifted - 5)) + a_low;
+    const vreal y_lost = vproduct_error(size, ep, -xep) + (vproduct_error(y, shifted, back) - (xep - back));
+    const vreal correction = lost + ep_lost / ep - y_lost / xep - step / (a + REAL_C(1.25));
+    const vreal left = vfma(y, correction, y) * scale;
+    const vreal outer = vselect(vless(x, vset(0)), left, x * (1 - ep / shifted * scale));
+    const vreal kx = vcopysign(a, x), centre = vpolynomial(a2, KERNEL(normal_centre), FASTGRU_DOUBLE ? 9 : 5);
+    const vreal inner = x * vfma(kx, centre, vset(REAL_C(0.5)));
     return KERNEL(linear_above)(x, vselect(vless(a, vset(REAL_C(0.75))), inner, outer));
 }
 

@@ -60,7 +60,7 @@
     X(thresholded_relu)  /* x where x > a, else 0                              */ \
     X(elu)               /* x where x > 0, else a (e^x - 1)                    */ \
     X(selu)              /* 1.0507 x where x > 0, else 1.7581 (e^x - 1)        */ \
-    X(gelu)              /* x (1 + erf(x / sqrt 2)) / 2                        */ \
+    X(gelu)              /* x (1 + erf(c x)) / 2, c = 0.5^0.5 as a float32     */ \
     X(swish)             /* x / (1 + e^-x)                                     */ \
     X(mish)              /* x tanh(log(1 + e^x))                               */ \
     X(softplus)          /* log(1 + e^x)                                       */ \
