@@ -1,0 +1,31 @@
+"""What a process pays before its first result."""
+
+import os
+import subprocess
+import sys
+
+FIRST_RESULT = """
+import numpy, fastgru
+fastgru.GRU(64)(numpy.zeros((1, 1, 64), numpy.float32))
+"""
+
+
+class Import:
+    """Statements in processes of their own, with all bytecode compiled."""
+
+    env = {"PYTHONDONTWRITEBYTECODE": ""}  # noqa: RUF012
+    repeat = 5
+
+    def setup(self) -> None:
+        subprocess.run([sys.executable, "-c", FIRST_RESULT], env=os.environ | self.env, check=True)
+
+    def timeraw_fastgru(self) -> str:
+        return "import fastgru"
+
+    def timeraw_numpy(self) -> str:
+        """The part of it that is NumPy's."""
+        return "import numpy"
+
+    def timeraw_first_result(self) -> str:
+        """Imports, weights, and BLAS, which is bound by the first call."""
+        return FIRST_RESULT
