@@ -30,8 +30,9 @@ _name_counters: dict[str, Iterator[int]] = {}
 
 def _unique_name(cls: type) -> str:
     """gru, gru_1, ...: the class in snake case, numbered from the second layer on."""
-    words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", cls.__name__)
-    base = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()
+    base = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<!^)(?=[A-Z][a-z])", "_", cls.__name__).lower()
+    if base.startswith("_"):
+        base = "private" + base
     with _name_lock:
         number = next(_name_counters.setdefault(base, itertools.count()))
     return f"{base}_{number}" if number else base
