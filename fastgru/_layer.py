@@ -3,7 +3,7 @@
 import itertools
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -58,7 +58,7 @@ class Layer:
         self._dtype = _validate.dtype(dtype)
         self._compute_dtype = np.dtype(np.float32) if self._dtype == np.float16 else self._dtype
         self._trainable = _validate.trainable(trainable)
-        self._given_weights = None if weights is None else list(weights)
+        self._given_weights = None if weights is None else _validate.weight_list(weights)
         self._specs: tuple[Weight, ...] = ()
         self._weights: tuple[Array, ...] = ()
         self._activity_losses: list[Any] = []
@@ -91,8 +91,7 @@ class Layer:
         self._specs = tuple(specs)
         self._given_weights = None
 
-    def _checked(self, values: Iterable[Any], specs: Sequence[Weight]) -> list[Array]:
-        values = list(values)
+    def _checked(self, values: Sequence[Any], specs: Sequence[Weight]) -> list[Array]:
         if len(values) != len(specs):
             raise ValueError(
                 f"You called `set_weights(weights)` on layer {self.name!r} with a weight list of length "
@@ -118,10 +117,8 @@ class Layer:
         TypeError
             If one of them is no array of numbers.
         """
-        if isinstance(weights, (str, bytes, dict)) or not isinstance(weights, Iterable):
-            raise TypeError(f"weights must be a list of arrays, got {type(weights).__name__}")
         with self._lock:
-            self._take(self._checked(weights, self._specs))
+            self._take(self._checked(_validate.weight_list(weights), self._specs))
 
     def get_weights(self) -> list[Array]:
         """Copies of the weights; an empty list before the layer is built."""
@@ -193,7 +190,10 @@ class Layer:
     def losses(self) -> list[Any]:
         """Losses of the last call's activity, then those of the weights, in their order."""
         regularized = zip(self._weights, self._specs, strict=True)
-        return self._activity_losses + [s.regularizer(w) for w, s in regularized if s.regularizer is not None]
+        with np.errstate(over="ignore"):  # a loss may be infinite
+            return self._activity_losses + [
+                s.regularizer(w) for w, s in regularized if s.regularizer is not None
+            ]
 
     # ---- config and copies -----------------------------------------------------------------
 

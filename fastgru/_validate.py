@@ -75,6 +75,13 @@ def dtype(value: Any) -> np.dtype[Any]:
     return DTYPES[name]
 
 
+def weight_list(value: Any) -> list[Any]:
+    """Weights in a list, whatever they are."""
+    if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
+        raise TypeError(f"weights must be a list of arrays, got {type(value).__name__}")
+    return list(value)
+
+
 def layer_name(value: Any) -> str:
     """A layer's name."""
     if not isinstance(value, str):
@@ -166,6 +173,8 @@ def cast(array: Array, wanted: np.dtype[Any]) -> Array:
 
 def float_array(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
     """A float array, cast to `wanted` between float types; no other type is cast."""
+    if type(value) is np.ndarray and value.dtype == wanted:
+        return value  # the way of nearly every call
     array = _array(name, value)
     if array.dtype.kind != "f":
         raise TypeError(
@@ -255,13 +264,14 @@ def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted
 
 def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
     """A mask as booleans, without the trailing axis that it may have."""
-    if isinstance(value, (list, tuple)):
-        value = value[0] if len(value) == 1 and getattr(value[0], "ndim", 0) >= 2 else value
-        try:
-            value = np.asarray(value)
-        except ValueError as error:
-            raise ValueError(f"mask must have shape {wanted_shape}, got a ragged list") from error
-    array = _array("mask", value)
+    if isinstance(value, (list, tuple)) and len(value) == 1 and getattr(value[0], "ndim", 0) >= 2:
+        value = value[0]
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of a ragged list, or whatever another library raises
+        raise ValueError(
+            f"mask must have shape {wanted_shape}, got {type(value).__name__}: {error}"
+        ) from error
     if array.dtype.kind not in "biufc":
         raise ValueError(f"mask must be castable to bool, got {array.dtype}")
     if array.shape == (*wanted_shape, 1):

@@ -428,9 +428,10 @@ class GRU(Layer):
             output = out if in_place else np.empty(shape, self._compute_dtype)
         assert plan is not None
         plan.run(x, state, output, mask, self.time_major, self.go_backwards, self.zero_output_for_mask)
+        results = self._results(state if output is None else output, state, out)
         if self.stateful:
             self._keep(state)
-        return self._results(state if output is None else output, state, out)
+        return results
 
     def _results(self, output: Array, state: Array, out: Array | None) -> Any:
         """In the layer's dtype; no array that is returned is another one, or the recorded state."""

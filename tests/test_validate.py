@@ -85,7 +85,7 @@ CALLS = [
     ({"mask": np.ones((2, 3, 5))}, ValueError, r"mask must have shape \(2, 3\), got \(2, 3, 5\)"),
     ({"mask": np.full((2, 3), "a")}, ValueError, "mask must be castable to bool, got <U1"),
     ({"mask": [[True], [True, False]]}, ValueError, "mask must have shape"),
-    ({"mask": 3}, TypeError, "mask must be an array, got int"),
+    ({"mask": 3}, ValueError, r"mask must have shape \(2, 3\), got \(\)"),
     (
         {"initial_state": np.zeros((1, 5), "f")},
         ValueError,
