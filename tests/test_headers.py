@@ -55,3 +55,31 @@ def test_kernels_stay_within_their_arrays(tmp_path):
     source = Path(__file__).with_name("within_bounds.c")
     sanitized = ["gcc", "-std=gnu11", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     assert build_and_run(source, tmp_path, *sanitized) == list(_core.isas())
+
+
+def test_they_leave_other_headers_alone(tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text("""
+#include "fastgru/engine.h"
+#include <complex>
+#include <algorithm>
+int main() { return std::complex<double>(0, 1).real() != 0; }
+""")
+    assert build_and_run(source, tmp_path, "g++", "-std=c++11", "-Wno-unused") == []
+
+
+def test_they_refuse_fast_math(tmp_path):
+    source = tmp_path / "program.c"
+    source.write_text(PROGRAM)
+    command = [
+        "gcc",
+        "-ffast-math",
+        f"-I{fastgru.get_include()}",
+        "-c",
+        str(source),
+        "-o",
+        str(tmp_path / "o"),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert "IEEE arithmetic" in run.stderr

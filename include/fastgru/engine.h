@@ -7,16 +7,22 @@
  *     h' = z * h + (1 - z) * hh
  *
  * where xz, xr, xh are the columns of x.kernel + bias and hz, hr those of h.recurrent_kernel.
- * Header only, C99 and C++11, no dependency, no state: any thread may call anything.
+ * Header only; C99 and C++11, with GNU extensions where the compiler has them; no dependency and no
+ * state, so that any thread may call anything.
  *
  *     const struct fastgru_kernels *kernels = fastgru_kernels_at(0);   (the fastest)
  *     kernels->f32.gates_reset_after(&step);
  *
- * Kernels are void and cannot fail. With GCC and Clang every instruction set that the
- * compiler knows is compiled in, by target pragmas, whatever the flags of the build. */
+ * Kernels are void and cannot fail. Compile with -ffp-contract=off: error bounds, and that hard_sigmoid
+ * is Keras' to the bit, want the FMAs that are written out and no others. With GCC and Clang every
+ * instruction set that the compiler knows is compiled in, by target pragmas. */
 
 #ifndef FASTGRU_ENGINE_H
 #define FASTGRU_ENGINE_H
+
+#ifdef __FAST_MATH__
+#error "fastgru needs IEEE arithmetic: compile without -ffast-math"
+#endif
 
 #include <float.h>
 #include <stddef.h>
@@ -213,6 +219,33 @@ static inline const struct fastgru_kernels *fastgru_kernels_at(int index)
 #endif
 }
 
+/* What the inclusions left behind; all names that stay begin with fastgru or FASTGRU. */
 #undef KERNEL
+#undef real
+#undef lane
+#undef REAL_C
+#undef REAL_MAX
+#undef MANTISSA
+#undef EXPONENT_BIAS
+#undef VLEN
+#undef LANES_BELOW
+#undef vreal
+#undef vint
+#undef vbits
+#undef vfrom_bits
+#undef vset
+#undef vload
+#undef vstore
+#undef vless
+#undef vselect
+#undef vat_least
+#undef vat_most
+#undef vabs
+#undef vcopysign
+#undef vfma
+#undef vproduct_error
+#undef vnearest
+#undef vexp2i
+#undef vpolynomial
 
 #endif
