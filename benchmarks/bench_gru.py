@@ -30,7 +30,7 @@ class _Call:
         if workload != self.workload:
             self.workload = workload
             self.layer, self.x = workload.layer(), workload.inputs()
-            self.layer(self.x)  # the first call of a process binds BLAS
+            self.layer(self.x)  # the first call of a process is slower
 
     def time_call(self, *_: object) -> None:
         self.layer(self.x)

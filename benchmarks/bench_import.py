@@ -27,5 +27,5 @@ class Import:
         return "import numpy"
 
     def timeraw_first_result(self) -> str:
-        """Imports, weights, and BLAS, which is bound by the first call."""
+        """Imports, weights, and BLAS, which is bound when a layer is built."""
         return FIRST_RESULT

@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -397,3 +398,8 @@ def test_samples_survive_reading_and_writing(audio, tmp_path, sample_type):
     wavfile.write(tmp_path / "a.wav", 16_000, expected)
     audio.write_wav(tmp_path / "b.wav", audio.read_wav(tmp_path / "a.wav"))
     np.testing.assert_array_equal(wavfile.read(tmp_path / "b.wav")[1], expected)
+
+
+def test_the_requirements_are_those_of_the_demos_dependency_group():
+    groups = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text())["dependency-groups"]
+    assert sorted((EXAMPLE / "requirements.txt").read_text().split()) == sorted(groups["demo"])
