@@ -117,7 +117,7 @@ cdef View view_of(cnp.ndarray array, int batch_axis, int time_axis) noexcept:
     return view
 
 
-cdef bint rows_are_whole(cnp.ndarray array) noexcept:
+cpdef bint rows_are_whole(cnp.ndarray array) noexcept:
     """Does the last axis lie side by side, and does every row start at an element?"""
     cdef int axis, last = cnp.PyArray_NDIM(array) - 1
     cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(array)

@@ -61,6 +61,7 @@ class Layer:
         self._given_weights = None if weights is None else _validate.weight_list(weights)
         self._specs: tuple[Weight, ...] = ()
         self._weights: tuple[Array, ...] = ()
+        self._plan: Any = None
         self._activity_losses: list[Any] = []
         self._lock = threading.RLock()
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
@@ -81,12 +82,9 @@ class Layer:
         if self._given_weights is not None:
             arrays = self._checked(self._given_weights, specs)
         else:
-            arrays = [
-                _validate.weight(
-                    self.name, spec.initializer(spec.shape, self._dtype), spec.shape, self._dtype
-                )
-                for spec in specs
-            ]
+            with np.errstate(all="ignore"):  # what a dtype can't hold is infinite
+                values = [spec.initializer(spec.shape, self._dtype) for spec in specs]
+            arrays = self._checked(values, specs)
         self._take(arrays)
         self._specs = tuple(specs)
         self._given_weights = None
@@ -126,18 +124,18 @@ class Layer:
 
     @property
     def weights(self) -> list[Array]:
-        """The weights themselves, read-only arrays: `set_weights` replaces them."""
-        return list(self._weights)
+        """The weights themselves, read-only: `set_weights` replaces them."""
+        return [array.view() for array in self._weights]
 
     @property
     def trainable_weights(self) -> list[Array]:
         """All weights, or none if the layer is not trainable."""
-        return list(self._weights) if self.trainable else []
+        return self.weights if self.trainable else []
 
     @property
     def non_trainable_weights(self) -> list[Array]:
         """The weights that are not in `trainable_weights`."""
-        return [] if self.trainable else list(self._weights)
+        return [] if self.trainable else self.weights
 
     def count_params(self) -> int:
         """Number of weights, counted one by one.
@@ -152,12 +150,16 @@ class Layer:
         return sum(array.size for array in self._weights)
 
     def apply_constraints(self) -> None:
-        """Project every weight that has a constraint, as an optimizer does after each update."""
+        """Project every weight that has a constraint, as an optimizer does after each update.
+
+        Arrays that `weights` has returned before keep their values.
+        """
         with self._lock:
-            projected = [
-                array if spec.constraint is None else spec.constraint(array)
-                for array, spec in zip(self._weights, self._specs, strict=True)
-            ]
+            with np.errstate(all="ignore"):
+                projected = [
+                    array if spec.constraint is None else spec.constraint(array)
+                    for array, spec in zip(self._weights, self._specs, strict=True)
+                ]
             self._take(self._checked(projected, self._specs))
 
     # ---- plain facts -----------------------------------------------------------------------
@@ -183,17 +185,16 @@ class Layer:
 
     @property
     def supports_masking(self) -> bool:
-        """True."""
+        """Does the layer take masks? Yes."""
         return True
 
     @property
     def losses(self) -> list[Any]:
         """Losses of the last call's activity, then those of the weights, in their order."""
-        regularized = zip(self._weights, self._specs, strict=True)
-        with np.errstate(over="ignore"):  # a loss may be infinite
-            return self._activity_losses + [
-                s.regularizer(w) for w, s in regularized if s.regularizer is not None
-            ]
+        with self._lock:
+            activity, weights = self._activity_losses, list(zip(self._weights, self._specs, strict=True))
+        with np.errstate(all="ignore"):  # a loss may be infinite
+            return activity + [s.regularizer(w) for w, s in weights if s.regularizer is not None]
 
     # ---- config and copies -----------------------------------------------------------------
 
@@ -210,11 +211,11 @@ class Layer:
         return cls(**config)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_plan")}
+        with self._lock:
+            return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_plan")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
-        for array in self._weights:
-            array.flags.writeable = False  # which a deep copy forgets
+        self._weights = tuple(map(_validate.frozen, self._weights))  # copies forget that
         self._plan = self._prepare(self._weights) if self.built else None

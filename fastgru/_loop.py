@@ -41,7 +41,7 @@ class Loop:
         input_masks: Sequence[Array] | None = None,
         recurrent_masks: Sequence[Array] | None = None,
     ) -> None:
-        units = recurrent_kernel.shape[0]
+        self.features, units = kernel.shape[0], recurrent_kernel.shape[0]
         if bias is None:
             bias = np.zeros((2, 3 * units), kernel.dtype)
         elif not reset_after:
@@ -104,4 +104,4 @@ class Loop:
             raise ValueError(f"activation must return shape {x.shape} for shape {x.shape}, got {y.shape}")
         if y.dtype.kind not in "biuf":
             raise TypeError(f"activation must return an array of {x.dtype}, got {y.dtype}")
-        return y.astype(x.dtype, copy=False)
+        return y.astype(x.dtype)  # a copy: a callable may return the same array each time

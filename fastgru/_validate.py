@@ -1,6 +1,6 @@
 """What users hand over -> checked arrays and plain values, and every message about it.
 
-Messages name the argument, what was wanted and what came. Only ValueError and TypeError leave here.
+Messages name the argument, what was wanted and what came; the layer itself has only those about its state.
 """
 
 import operator
@@ -49,6 +49,8 @@ def rate(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
+    except OverflowError:  # an int beyond floats
+        number = float("inf") if value > 0 else 0.0
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number, got {value!r}") from None
     return min(1.0, max(0.0, number))
@@ -89,6 +91,14 @@ def layer_name(value: Any) -> str:
             f"Expected `name` argument to be a string, got {value!r} of type {type(value).__name__}"
         )
     return value
+
+
+def flag(name: str, value: Any) -> bool:
+    """The truth of anything that has one."""
+    try:
+        return bool(value)
+    except Exception as error:
+        raise ValueError(f"{name} must be true or false, got {type(value).__name__}: {error}") from error
 
 
 def trainable(value: Any) -> bool:
@@ -171,8 +181,14 @@ def cast(array: Array, wanted: np.dtype[Any]) -> Array:
         return array.astype(wanted)
 
 
-def float_array(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
-    """A float array, cast to `wanted` between float types; no other type is cast."""
+def frozen(array: Array) -> Array:
+    """The array, read-only."""
+    array.flags.writeable = False
+    return array
+
+
+def _floats(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
+    """A float array, of whatever float type."""
     if type(value) is np.ndarray and value.dtype == wanted:
         return value  # the way of nearly every call
     array = _array(name, value)
@@ -180,7 +196,7 @@ def float_array(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
         raise TypeError(
             f"{name} must be an array of {wanted}, got {array.dtype}: cast it with .astype({wanted.name!r})"
         )
-    return cast(array, wanted)
+    return array
 
 
 def inputs_and_state(inputs: Any, initial_state: Any) -> tuple[Any, Any]:
@@ -203,28 +219,13 @@ def inputs_and_state(inputs: Any, initial_state: Any) -> tuple[Any, Any]:
 
 def inputs(value: Any, layer: str, wanted: np.dtype[Any]) -> Array:
     """Input of rank 3 in the dtype `wanted`."""
-    array = float_array("inputs", value, wanted)
+    array = _floats("inputs", value, wanted)
     if array.ndim != 3:
         raise ValueError(
             f'Input 0 of layer "{layer}" is incompatible with the layer: expected ndim=3, found '
             f"ndim={array.ndim}. Full shape received: {array.shape}"
         )
-    return array
-
-
-def input_shape(
-    found: tuple[int, ...], layer: str, spec: tuple[int | None, ...] | None, time_major: bool
-) -> None:
-    """Does an input of this shape fit the layer, and does it have a timestep?"""
-    if spec is not None and (
-        found[2] != spec[2] or (spec[time_major] or found[time_major]) != found[time_major]
-    ):
-        raise ValueError(
-            f'Input 0 of layer "{layer}" is incompatible with the layer: expected shape={spec}, '
-            f"found shape={found}"
-        )
-    if found[not time_major] == 0:
-        raise ValueError(f"inputs must have at least one timestep, got shape {found}")
+    return cast(array, wanted)
 
 
 def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype[Any]) -> Array:
@@ -233,10 +234,10 @@ def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype
         if len(value) != 1:
             raise ValueError(f"{name} must be one state, got {len(value)}")
         value = value[0]
-    array = float_array(name, value, wanted)
+    array = _floats(name, value, wanted)
     if array.shape != wanted_shape:
         raise ValueError(f"{name} must have shape {wanted_shape}, got {array.shape}")
-    return array
+    return cast(array, wanted)
 
 
 def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
@@ -262,6 +263,17 @@ def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted
         return array.astype(wanted)
 
 
+def initial_state_inputs(value: Any) -> Array:
+    """What `get_initial_state` looks at: only its shape and its type."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise ValueError(f"inputs must be an array, got {type(value).__name__}: {error}") from error
+    if array.ndim != 3:
+        raise ValueError(f"inputs must have shape (batch, timesteps, features), got {array.shape}")
+    return array
+
+
 def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
     """A mask as booleans, without the trailing axis that it may have."""
     if isinstance(value, (list, tuple)) and len(value) == 1 and getattr(value[0], "ndim", 0) >= 2:
@@ -282,20 +294,21 @@ def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
 
 
 def out(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any], read: Sequence[Any]) -> Array:
-    """An array to write the result into; `read`: the arrays that the call reads, or None."""
+    """An array to write the result into; `read`: what the call reads, arrays among it."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(value).__name__}")
-    if value.dtype != wanted:
-        raise ValueError(f"out must have dtype {wanted}, got {value.dtype}")
-    if value.shape != wanted_shape:
-        raise ValueError(f"out must have shape {wanted_shape}, got {value.shape}")
-    if not value.flags.writeable:
+    array: Array = np.asarray(value)  # subclasses may say anything of themselves
+    if array.dtype != wanted:
+        raise ValueError(f"out must have dtype {wanted}, got {array.dtype}")
+    if array.shape != wanted_shape:
+        raise ValueError(f"out must have shape {wanted_shape}, got {array.shape}")
+    if not array.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
-    if any(array is not None and np.shares_memory(value, array) for array in read):
+    if any(isinstance(other, np.ndarray) and np.shares_memory(array, other) for other in read):
         raise ValueError(
             "out must not overlap the inputs, the mask, the states or the weights, got an array that does"
         )
-    return value
+    return array
 
 
 def weight(layer: str, value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
@@ -313,5 +326,4 @@ def weight(layer: str, value: Any, wanted_shape: tuple[int, ...], wanted: np.dty
         )
     with np.errstate(all="ignore"):
         copy = np.array(array, dtype=wanted, order="C", copy=True)
-    copy.flags.writeable = False
-    return copy
+    return frozen(copy)

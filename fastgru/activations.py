@@ -24,6 +24,8 @@ class Activation:
 
     def __call__(self, x: ArrayLike) -> Array:
         x = np.asarray(x)
+        if x.dtype.kind not in "biuf":
+            raise TypeError(f"activations take arrays of real numbers, got {x.dtype}")
         if x.dtype not in (np.float32, np.float64):
             # as in the layer: float16 is computed in float32
             compute = np.float32 if x.dtype == np.float16 else np.float64
@@ -96,7 +98,7 @@ class LayerActivation(Configurable, Activation):
 def _rounded(name: str, value: Any, least: float | None = None) -> float:
     try:
         number = float(np.float32(float(value)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name} must be a number, got {value!r}") from None
     if least is not None and not number >= least:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _random, _validate, activations, constraints, initializers, regularizers
-from fastgru._core import Plan
+from fastgru._core import Plan, rows_are_whole
 from fastgru._layer import Layer, Weight
 from fastgru._loop import Loop
 from fastgru._validate import InputSpec
@@ -16,12 +16,6 @@ Array = NDArray[Any]
 
 def _read_only(name: str) -> property:
     return property(lambda layer: getattr(layer, "_" + name), doc=f"The constructor's `{name}`; read-only.")
-
-
-def _rows_are_whole(array: Array) -> bool:
-    """Can a kernel write into it: elements of a row side by side, rows whole elements apart?"""
-    whole = not any(stride % array.itemsize for stride in array.strides)
-    return whole and array.flags.aligned and array.strides[-1] == array.itemsize
 
 
 class GRU(Layer):
@@ -61,7 +55,8 @@ class GRU(Layer):
         Is the reset gate applied after the recurrent product, as cuDNN, PyTorch and ONNX do, or
         before it?
     implementation : {1, 2}, keyword
-        2 drops the same input elements for all gates. `recurrent_dropout` sets it to 1.
+        2 drops the same input elements for all gates, and so does 0, which old configs hold.
+        `recurrent_dropout` sets it to 1.
     time_major : bool, keyword
         Do inputs, masks and sequences have the shape (timesteps, batch, ...)?
     zero_output_for_mask : bool, keyword
@@ -143,7 +138,7 @@ class GRU(Layer):
         self._units = _validate.units(units)
         self._activation = activations.get(activation)
         self._recurrent_activation = activations.get(recurrent_activation)
-        self._use_bias = bool(use_bias)
+        self._use_bias = _validate.flag("use_bias", use_bias)
         self._kernel_initializer = initializers.get(kernel_initializer)
         self._recurrent_initializer = initializers.get(recurrent_initializer)
         self._bias_initializer = initializers.get(bias_initializer)
@@ -156,19 +151,18 @@ class GRU(Layer):
         self._bias_constraint = constraints.get(bias_constraint)
         self._dropout = _validate.rate("dropout", dropout)
         self._recurrent_dropout = _validate.rate("recurrent_dropout", recurrent_dropout)
-        self._implementation = 1 if self._recurrent_dropout else _validate.implementation(implementation)
-        self._reset_after = bool(reset_after)
-        self.return_sequences = bool(return_sequences)
-        self.return_state = bool(return_state)
-        self.go_backwards = bool(go_backwards)
-        self.stateful = bool(stateful)
-        self.unroll = bool(unroll)
-        self.time_major = bool(time_major)
-        self.zero_output_for_mask = bool(zero_output_for_mask)
-        self.input_spec = [InputSpec(ndim=3)]
-        self.state_spec: list[InputSpec] | None = None
+        self._implementation = _validate.implementation(implementation)
+        if self._recurrent_dropout:
+            self._implementation = 1
+        self._reset_after = _validate.flag("reset_after", reset_after)
+        self.return_sequences = _validate.flag("return_sequences", return_sequences)
+        self.return_state = _validate.flag("return_state", return_state)
+        self.go_backwards = _validate.flag("go_backwards", go_backwards)
+        self.stateful = _validate.flag("stateful", stateful)
+        self.unroll = _validate.flag("unroll", unroll)
+        self.time_major = _validate.flag("time_major", time_major)
+        self.zero_output_for_mask = _validate.flag("zero_output_for_mask", zero_output_for_mask)
         self._state: Array | None = None
-        self._plan: Plan | Loop | None = None
 
     def __repr__(self) -> str:
         features = self._weights[0].shape[0] if self.built else "unknown"
@@ -244,14 +238,10 @@ class GRU(Layer):
             )
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
+        state = np.zeros((batch, self._units), self._dtype) if self.stateful and batch else None
         self._add_weights(self._weight_specs(features))
-        fixed = batch if self.stateful else None
-        self.input_spec = [
-            InputSpec(shape=(None, fixed, features) if self.time_major else (fixed, None, features))
-        ]
-        self.state_spec = [InputSpec(shape=(None, self._units))]
-        if self.stateful and batch:
-            self._keep(np.zeros((batch, self._units), self._dtype))
+        if state is not None:
+            self._keep(state)
 
     def _weight_specs(self, features: int) -> list[Weight]:
         """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
@@ -348,7 +338,8 @@ class GRU(Layer):
         training : bool, optional
             Drop out?
         out : ndarray, optional
-            Where to write the output: of exactly its shape and dtype, and no part of the inputs.
+            Where to write the output: of exactly its shape and dtype, sharing no memory with the
+            inputs, the mask, the states or the weights.
 
         Returns
         -------
@@ -359,9 +350,10 @@ class GRU(Layer):
         Raises
         ------
         ValueError
-            If a shape does not fit, there is no timestep, or a stateful layer's batch is empty.
+            If a shape does not fit, there is no timestep, a stateful layer's batch is empty, `out`
+            has another dtype, is read-only or shares memory, or a dropout rate is 1 in training.
         TypeError
-            If an array is none, or not of floats; integers are not cast.
+            If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
         return self.call(inputs, mask, training, initial_state, out=out)
 
@@ -376,65 +368,95 @@ class GRU(Layer):
     ) -> Any:
         """`__call__` with Keras' other order of arguments."""
         inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
+        # every flag is read once, and all of a call fits the plan that it runs with: another thread, or
+        # code behind an argument, may change the layer meanwhile
+        time_major, sequences, stateful = (
+            bool(self.time_major),
+            bool(self.return_sequences),
+            bool(self.stateful),
+        )
         x = _validate.inputs(inputs, self.name, self._compute_dtype)
-        _validate.input_shape(x.shape, self.name, self.input_spec[0].shape, self.time_major)
-        batch = x.shape[1 if self.time_major else 0]
+        batch = x.shape[1 if time_major else 0]
+        if x.shape[0 if time_major else 1] == 0:
+            raise ValueError(f"inputs must have at least one timestep, got shape {x.shape}")
+        if self._plan is not None:
+            self._check_fit(x, batch, self._plan, self._state if stateful else None)
+        read = [x, inputs, initial_state, mask]
         if initial_state is not None:
-            initial_state = _validate.state(
-                "initial_state", initial_state, (batch, self._units), self._compute_dtype
-            )
+            state_shape = (batch, self._units)
+            initial_state = _validate.state("initial_state", initial_state, state_shape, self._compute_dtype)
         if mask is not None:
             mask = _validate.mask(mask, x.shape[:2])
+        target = None
         if out is not None:
-            shape = (*x.shape[:2], self._units) if self.return_sequences else (batch, self._units)
-            out = _validate.out(
-                out, shape, self._dtype, [x, initial_state, mask, self._state, *self._weights]
-            )
+            shape = (*x.shape[:2], self._units) if sequences else (batch, self._units)
+            read += [initial_state, mask, self._state, *self._weights]
+            target = _validate.out(out, shape, self._dtype, read)
         training = _validate.training(training, self._dropout, self._recurrent_dropout)
-        if not self.built:
+        if self._plan is None:
             self.build(x.shape)
-        if not self.stateful:
-            return self._run(x, batch, initial_state, mask, training, out)
-        with self._lock:
-            if self._state is None:
-                self._keep(np.zeros((batch, self._units), self._dtype))
-            if initial_state is None or np.any(self._state):
-                initial_state = self._state
-            return self._run(x, batch, initial_state, mask, training, out)
+        plan = self._plan
+        if training and (self._dropout or self._recurrent_dropout):
+            plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
+        assert plan is not None
+        if stateful:
+            with self._lock:
+                if self._state is None:
+                    self._keep(np.zeros((batch, self._units), self._dtype))
+                self._check_fit(x, batch, plan, self._state)
+                if initial_state is None or np.any(self._state):
+                    initial_state = self._state
+                results, state = self._run(
+                    plan, x, batch, initial_state, mask, time_major, sequences, stateful, target
+                )
+                self._keep(state)
+        else:
+            self._check_fit(x, batch, plan, None)
+            results, _ = self._run(
+                plan, x, batch, initial_state, mask, time_major, sequences, stateful, target
+            )
+        if out is not None:
+            results[0] = out
+        return results if len(results) > 1 else results[0]
+
+    def _check_fit(self, x: Array, batch: int, plan: Plan | Loop, recorded: Array | None) -> None:
+        """Has the input the weights' features and, if there is a recorded state, its batch?"""
+        if x.shape[2] != plan.features or (recorded is not None and batch != recorded.shape[0]):
+            raise ValueError(
+                f'Input 0 of layer "{self.name}" is incompatible with the layer: expected '
+                f"shape={self.input_spec[0].shape}, found shape={x.shape}"
+            )
 
     def _run(
         self,
+        plan: Plan | Loop,
         x: Array,
         batch: int,
         initial_state: Array | None,
         mask: Array | None,
-        training: bool,
+        time_major: bool,
+        sequences: bool,
+        stateful: bool,
         out: Array | None,
-    ) -> Any:
-        """The results of a checked call; a stateful layer holds its lock."""
+    ) -> tuple[list[Array], Array]:
+        """The results of a checked call, and the last state."""
         shape = (batch, self._units)
-        plan = self._plan
-        if training and (self._dropout or self._recurrent_dropout):
-            plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
         if initial_state is None:
             state = np.zeros(shape, self._compute_dtype)
         else:
             state = np.array(initial_state, self._compute_dtype, order="C")
         output: Array | None = None  # or else it is the state
-        if self.return_sequences or mask is not None:
-            if self.return_sequences:
+        if sequences or mask is not None:
+            if sequences:
                 shape = (*x.shape[:2], self._units)
-            in_place = out is not None and out.dtype == self._compute_dtype and _rows_are_whole(out)
+            in_place = out is not None and out.dtype == self._compute_dtype and rows_are_whole(out)
             output = out if in_place else np.empty(shape, self._compute_dtype)
-        assert plan is not None
-        plan.run(x, state, output, mask, self.time_major, self.go_backwards, self.zero_output_for_mask)
-        results = self._results(state if output is None else output, state, out)
-        if self.stateful:
-            self._keep(state)
-        return results
+        plan.run(x, state, output, mask, time_major, self.go_backwards, self.zero_output_for_mask)
+        return self._results(state if output is None else output, state, stateful, out), state
 
-    def _results(self, output: Array, state: Array, out: Array | None) -> Any:
-        """In the layer's dtype; no array that is returned is another one, or the recorded state."""
+    def _results(self, output: Array, state: Array, recorded: bool, out: Array | None) -> list[Array]:
+        """In the layer's dtype; no array is another one, or the state that will be recorded."""
+        return_state = bool(self.return_state)
         if out is not None:
             if output is not out:
                 with np.errstate(over="ignore"):
@@ -442,16 +464,17 @@ class GRU(Layer):
             output = out
         elif output.dtype != self._dtype:
             output = _validate.cast(output, self._dtype)
-        elif output is state and (self.return_state or self.stateful):
+        elif output is state and (return_state or recorded):
             output = output.copy()
         results = [output]
-        if self.return_state:
-            results.append(_validate.cast(state.copy() if self.stateful else state, self._dtype))
+        if return_state:
+            results.append(_validate.cast(state.copy() if recorded else state, self._dtype))
         if self.activity_regularizer is not None:
-            self._activity_losses = [  # over the length of the first axis; of an empty batch: 0
-                self.activity_regularizer(array) / (array.shape[0] or np.inf) for array in results
-            ]
-        return results if self.return_state else output
+            with np.errstate(all="ignore"):  # over the length of the first axis; of an empty batch: 0
+                self._activity_losses = [
+                    self.activity_regularizer(array) / (array.shape[0] or np.inf) for array in results
+                ]
+        return results
 
     def _dropout_masks(self, batch: int, features: int) -> dict[str, list[Array]]:
         """Arguments of Loop: 0 with probability p, else 1 / (1 - p), drawn anew for every call."""
@@ -470,14 +493,12 @@ class GRU(Layer):
     # ---- state -----------------------------------------------------------------------------
 
     def _keep(self, state: Array) -> None:
-        state = _validate.cast(state, self._dtype)
-        state.flags.writeable = False
-        self._state = state
+        self._state = _validate.frozen(_validate.cast(state, self._dtype))
 
     @property
     def states(self) -> list[Array | None]:
         """[state] of a stateful layer once it is built, (batch, units), read-only; else [None]."""
-        return [self._state if self.stateful else None]
+        return [self._state.view() if self.stateful and self._state is not None else None]
 
     def reset_states(self, states: Any = None) -> None:
         """Set the recorded state of a stateful layer.
@@ -511,12 +532,24 @@ class GRU(Layer):
 
     def get_initial_state(self, inputs: Any) -> list[Array]:
         """The state that a call with these inputs starts from by default: zeros of their type."""
-        array = np.asarray(inputs)
-        if array.ndim != 3:
-            raise ValueError(f"inputs must have shape (batch, timesteps, features), got {array.shape}")
+        array = _validate.initial_state_inputs(inputs)
         return [np.zeros((array.shape[1 if self.time_major else 0], self._units), array.dtype)]
 
     # ---- shapes and masks ------------------------------------------------------------------
+
+    @property
+    def input_spec(self) -> list[InputSpec]:
+        """What a call expects of its inputs: their rank, and once built the shape."""
+        if self._plan is None:
+            return [InputSpec(ndim=3)]
+        batch = self._state.shape[0] if self.stateful and self._state is not None else None
+        features = self._plan.features
+        return [InputSpec(shape=(None, batch, features) if self.time_major else (batch, None, features))]
+
+    @property
+    def state_spec(self) -> list[InputSpec] | None:
+        """What a call expects of its initial state; None before the layer is built."""
+        return None if self._plan is None else [InputSpec(shape=(None, self._units))]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Shape of what a call returns for inputs of this shape: a tuple, or a list of two."""
@@ -567,6 +600,11 @@ class GRU(Layer):
             "implementation": self._implementation,
             "reset_after": self._reset_after,
         }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._state is not None:
+            _validate.frozen(self._state)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

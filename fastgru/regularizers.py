@@ -1,6 +1,6 @@
 """Keras' regularizers: penalties on weights and outputs."""
 
-import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -102,7 +102,7 @@ l1, l2, orthogonal_regularizer = L1, L2, OrthogonalRegularizer
 def _strength(name: str, value: Any, default: float | None = None) -> float:
     if value is None:
         value = default
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name} must be a finite int or float, got {value!r}")
     return float(np.float32(value))
 

@@ -110,3 +110,26 @@ def test_layers_get_names_of_their_own_in_all_threads():
     results = run_together([lambda: [fastgru.GRU(1).name for _ in range(50)]] * 6)
     names = [name for result in results for name in result]
     assert len(set(names)) == 300
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+def test_first_calls_that_disagree_are_never_both_right(stateful):
+    # features 3 against 300, or batch 1 against 200: one builds the layer, the other is refused
+    narrow = np.ones((1, 2, 3), np.float32)
+    wide = np.ones((200, 2, 3) if stateful else (1, 2, 300), np.float32)
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(200):
+            layer = fastgru.GRU(5, stateful=stateful)
+
+            def attempt(x, layer=layer):
+                try:
+                    return layer(x).shape
+                except ValueError as error:
+                    return str(error)
+
+            results = run_together([lambda: attempt(narrow), lambda: attempt(wide)])
+            assert sorted(isinstance(r, str) for r in results) == [False, True]
+    finally:
+        sys.setswitchinterval(interval)

@@ -1,6 +1,8 @@
 """Wrong use: the class of the error, its words, and that the layer stays as it was."""
 
 import array
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -9,6 +11,12 @@ import pytest
 import fastgru
 
 X = np.zeros((2, 3, 4), np.float32)
+
+
+def same(arrays, others):
+    """Are they views of the same arrays, one by one?"""
+    pairs = zip(arrays, others, strict=True)
+    return all(a is b or a.base is b.base is not None for a, b in pairs)
 
 
 class Strange:
@@ -132,8 +140,8 @@ def test_a_call_refuses_and_changes_nothing(arguments, error, message, built, st
         with pytest.raises(error, match=message):
             layer(**({"inputs": X} | arguments))
     assert (layer.built, layer.input_spec, layer.get_config()) == (was_built, spec, config)
-    assert all(a is b for a, b in zip(layer.weights, weights, strict=True))
-    assert all(a is b for a, b in zip(layer.states, states, strict=True))
+    assert same(layer.weights, weights)
+    assert same(layer.states, states)
 
 
 @pytest.mark.parametrize("stateful", [False, True])
@@ -213,7 +221,7 @@ def test_set_weights_takes_all_or_nothing(weights, error, message):
     before = layer.weights
     with pytest.raises(error, match=message):
         layer.set_weights(weights)
-    assert all(a is b for a, b in zip(layer.weights, before, strict=True))
+    assert same(layer.weights, before)
 
 
 def test_weights_of_the_constructor_are_checked_when_it_builds():
@@ -242,7 +250,7 @@ def test_reset_states_takes_a_state_that_fits(states, error, message):
     before = layer.states[0]
     with pytest.raises(error, match=message):
         layer.reset_states(states)
-    assert layer.states[0] is before
+    assert same(layer.states, [before])
 
 
 def test_reset_states_needs_a_stateful_layer_of_known_batch():
@@ -288,3 +296,106 @@ def test_count_params_needs_a_built_layer():
         layer.count_params()
     layer(X)
     assert layer.count_params() == 4 * 15 + 5 * 15 + 30
+
+
+# ---- what changes behind a call's back -------------------------------------------------------------
+
+
+def test_flags_changed_after_building_are_followed_or_refused():
+    layer = fastgru.GRU(4)
+    layer(X)
+    layer.stateful = True
+    layer(X)
+    with pytest.raises(ValueError, match=r"expected shape=\(2, None, 4\), found shape=\(2000, 3, 4\)"):
+        layer(np.zeros((2000, 3, 4), np.float32))
+    layer = fastgru.GRU(4, stateful=True)
+    layer.build((2, None, 4))
+    layer.time_major = True
+    with pytest.raises(ValueError, match=r"expected shape=\(None, 2, 4\), found shape=\(2, 5000, 4\)"):
+        layer(np.zeros((2, 5000, 4), np.float32))
+    assert layer(np.zeros((5, 2, 4), np.float32)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("change", ["build", "time_major", "stateful", "return_sequences"])
+def test_code_behind_an_argument_may_change_the_layer(change):
+    layer = fastgru.GRU(4)
+
+    class Mask:
+        ndim = 2
+
+        def __array__(self, *args, **kwargs):
+            if change == "build":
+                layer.build((None, None, 1_000_000))
+            else:
+                setattr(layer, change, True)
+            return np.ones((2, 3), bool)
+
+    if change == "build":
+        with pytest.raises(ValueError, match=r"expected shape=\(None, None, 1000000\)|must end in 1000000"):
+            layer(X, mask=Mask())
+    else:
+        assert layer(X, mask=Mask()).shape == (2, 4)
+
+
+def test_out_is_what_it_is_and_not_what_it_says():
+    class Liar(np.ndarray):
+        shape = property(lambda self: (2, 3, 4))
+
+    layer = fastgru.GRU(4, return_sequences=True)
+    with pytest.raises(ValueError, match=r"out must have shape \(2, 3, 4\), got \(2, 1, 4\)"):
+        layer(X, out=np.zeros((2, 1, 4), np.float32).view(Liar))
+    out = np.zeros((2, 3, 4), np.float32).view(np.matrix.__base__)
+    assert layer(X, out=out) is out
+
+
+def test_out_must_not_overlap_inputs_that_are_cast():
+    buffer = np.zeros((2, 3, 8))
+    with pytest.raises(ValueError, match="out must not overlap"):
+        fastgru.GRU(8, return_sequences=True)(buffer, out=buffer.view(np.float32)[..., :8])
+
+
+def test_what_layers_hand_out_does_not_lead_into_them():
+    layer = fastgru.GRU(4, stateful=True)
+    layer(X)
+    for twin in (layer, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        for handed_out in (*twin.weights, *twin.states):
+            assert not handed_out.flags.writeable
+            handed_out.shape = (handed_out.size,)
+        assert twin(X).shape == (2, 4)
+        assert [w.shape for w in twin.weights] == [(4, 12), (4, 12), (12,)]
+
+
+def test_an_error_in_a_loss_does_not_advance_the_state():
+    layer = fastgru.GRU(
+        4, stateful=True, return_sequences=True, activity_regularizer="orthogonal_regularizer"
+    )
+    layer.build(X.shape)
+    with pytest.raises(ValueError, match="must have 2 axes"):
+        layer(X + 1)
+    assert not layer.states[0].any()
+
+
+def test_a_stateful_build_that_fails_leaves_the_layer_unbuilt():
+    layer = fastgru.GRU(4, stateful=True)
+    with pytest.raises((MemoryError, ValueError)):
+        layer.build((2**60, None, 4))
+    assert not layer.built
+    assert layer.input_spec == [fastgru.InputSpec(ndim=3)]
+
+
+def test_numbers_beyond_floats_are_no_surprise():
+    assert fastgru.GRU(3, dropout=10**400).dropout == 1.0
+    for make in (fastgru.regularizers.L2, fastgru.activations.LeakyReLU):
+        with pytest.raises(ValueError, match="must be a"):
+            make(10**400)
+    layer = fastgru.GRU(3, kernel_initializer=fastgru.initializers.Constant(1e300), kernel_regularizer="l2")
+    layer.build(X.shape)
+    assert layer.losses == [np.inf]
+
+
+def test_a_callable_may_return_the_same_array_each_time():
+    buffer = np.empty((2, 4), np.float32)
+    arguments = {"weights": [np.ones((4, 12)), np.ones((4, 12)), np.ones(12)]}
+    reused = fastgru.GRU(4, recurrent_activation=lambda x: np.tanh(x, out=buffer), **arguments)
+    fresh = fastgru.GRU(4, recurrent_activation="tanh", **arguments)
+    np.testing.assert_allclose(reused(X - 1), fresh(X - 1), atol=1e-6)
