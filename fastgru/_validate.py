@@ -199,10 +199,8 @@ def _floats(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
     return array
 
 
-def inputs_and_state(inputs: Any, initial_state: Any) -> tuple[Any, Any]:
+def inputs_and_state(inputs: list[Any], initial_state: Any) -> tuple[Any, Any]:
     """Keras' list inputs: [x], or [x, state] unless a state is given apart."""
-    if not isinstance(inputs, list):
-        return inputs, initial_state
     if not inputs or not hasattr(inputs[0], "ndim"):
         raise TypeError(
             "inputs must be an array of shape (batch, timesteps, features) or a list of it and the state, "

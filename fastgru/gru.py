@@ -367,7 +367,8 @@ class GRU(Layer):
         out: Any = None,
     ) -> Any:
         """`__call__` with Keras' other order of arguments."""
-        inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
+        if isinstance(inputs, list):
+            inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
         # every flag is read once, and all of a call fits the plan that it runs with: another thread, or
         # code behind an argument, may change the layer meanwhile
         time_major, sequences, stateful = (
@@ -379,26 +380,22 @@ class GRU(Layer):
         batch = x.shape[1 if time_major else 0]
         if x.shape[0 if time_major else 1] == 0:
             raise ValueError(f"inputs must have at least one timestep, got shape {x.shape}")
-        if self._plan is not None:
-            self._check_fit(x, batch, self._plan, self._state if stateful else None)
-        read = [x, inputs, initial_state, mask]
+        read = None if out is None else [x, inputs, initial_state, mask]
         if initial_state is not None:
             state_shape = (batch, self._units)
             initial_state = _validate.state("initial_state", initial_state, state_shape, self._compute_dtype)
         if mask is not None:
             mask = _validate.mask(mask, x.shape[:2])
         target = None
-        if out is not None:
+        if read is not None:
             shape = (*x.shape[:2], self._units) if sequences else (batch, self._units)
             read += [initial_state, mask, self._state, *self._weights]
             target = _validate.out(out, shape, self._dtype, read)
-        training = _validate.training(training, self._dropout, self._recurrent_dropout)
+        if training is not None:
+            training = _validate.training(training, self._dropout, self._recurrent_dropout)
         if self._plan is None:
             self.build(x.shape)
         plan = self._plan
-        if training and (self._dropout or self._recurrent_dropout):
-            plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
-        assert plan is not None
         if stateful:
             with self._lock:
                 if self._state is None:
@@ -407,13 +404,13 @@ class GRU(Layer):
                 if initial_state is None or np.any(self._state):
                     initial_state = self._state
                 results, state = self._run(
-                    plan, x, batch, initial_state, mask, time_major, sequences, stateful, target
+                    plan, x, batch, initial_state, mask, training, time_major, sequences, stateful, target
                 )
                 self._keep(state)
         else:
             self._check_fit(x, batch, plan, None)
             results, _ = self._run(
-                plan, x, batch, initial_state, mask, time_major, sequences, stateful, target
+                plan, x, batch, initial_state, mask, training, time_major, sequences, stateful, target
             )
         if out is not None:
             results[0] = out
@@ -434,17 +431,20 @@ class GRU(Layer):
         batch: int,
         initial_state: Array | None,
         mask: Array | None,
+        training: bool | None,
         time_major: bool,
         sequences: bool,
         stateful: bool,
         out: Array | None,
     ) -> tuple[list[Array], Array]:
         """The results of a checked call, and the last state."""
+        if training and (self._dropout or self._recurrent_dropout):
+            plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
         shape = (batch, self._units)
         if initial_state is None:
             state = np.zeros(shape, self._compute_dtype)
         else:
-            state = np.array(initial_state, self._compute_dtype, order="C")
+            state = initial_state.astype(self._compute_dtype, order="C")
         output: Array | None = None  # or else it is the state
         if sequences or mask is not None:
             if sequences:
