@@ -1,6 +1,7 @@
 """fastgru: the GRU layer of Keras, exact in every argument, fast on CPUs."""
 
 from fastgru import activations, constraints, initializers, regularizers
+from fastgru._config import show_config
 from fastgru._include import get_include
 from fastgru._random import set_random_seed
 from fastgru._validate import InputSpec
@@ -16,4 +17,5 @@ __all__ = [
     "initializers",
     "regularizers",
     "set_random_seed",
+    "show_config",
 ]

@@ -3,20 +3,19 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 def isas() -> tuple[str, ...]: ...
+def packed_isas() -> tuple[str, ...]: ...
+def float16_isas() -> tuple[str, ...]: ...
 def activations() -> tuple[str, ...]: ...
 def rows_are_whole(array: NDArray[Any]) -> bool: ...
 def activate(name: str, x: NDArray[Any], alpha: float = 0.0, isa: str | None = None) -> NDArray[Any]: ...
 
 @final
 class Plan:
-    kernel: NDArray[Any]
-    recurrent_kernel: NDArray[Any]
-    bias: NDArray[Any]
-    recurrent_bias: NDArray[Any]
     features: int
     units: int
     reset_after: bool
     isa: str
+    engine: str
     def __init__(
         self,
         kernel: NDArray[Any],
@@ -25,11 +24,14 @@ class Plan:
         reset_after: bool,
         activation: tuple[str, float],
         recurrent_activation: tuple[str, float],
+        engine: str,
         isa: str | None = None,
+        float16: bool = False,
     ) -> None: ...
     def run(
         self,
         x: NDArray[Any],
+        initial_state: NDArray[Any] | None,
         state: NDArray[Any],
         out: NDArray[Any] | None,
         mask: NDArray[Any] | None,

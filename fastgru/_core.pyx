@@ -7,7 +7,7 @@ Trusts its callers: whatever a user can get wrong has been found by the Python h
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.limits cimport INT_MAX
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cimport cython
 cimport numpy as cnp
@@ -17,18 +17,24 @@ from fastgru._blas cimport Blas, bind, matmul
 from fastgru._engine cimport (
     FASTGRU_ACTIVATION_COUNT,
     fastgru_activation_names,
+    fastgru_call,
     fastgru_functions,
+    fastgru_gates,
     fastgru_kernels,
     fastgru_kernels_at,
-    fastgru_step,
+    fastgru_layer,
+    fastgru_pack,
+    fastgru_packed_size,
+    fastgru_scratch_size,
+    fastgru_sequence,
 )
 
 cnp.import_array()
 
 cdef Blas blas
 
-# Scratch of a call. With the state of the rows beside it a call stays below 4 MiB beyond its
-# input and output, or below 3 * units * batch elements where those are more.
+# Scratch of a call of the BLAS engine. With the state of the rows beside it a call stays below 4 MiB
+# beyond its input and output, or below 3 * units * batch elements where those are more.
 cdef enum:
     SCRATCH_BYTES = 2 << 20
     ALIGNMENT = 64
@@ -62,6 +68,16 @@ def isas():
     return tuple(names)
 
 
+def packed_isas():
+    """Those of `isas()` that have packed kernels whose bits agree with each other's."""
+    return tuple(isa for isa in isas() if kernels_of(isa).fused)
+
+
+def float16_isas():
+    """Those of `isas()` that compute with float16 weights."""
+    return tuple(isa for isa in isas() if kernels_of(isa).f16.sequence != NULL)
+
+
 def activations():
     """Names of the activations that have a kernel."""
     return tuple(ACTIVATION_IDS)
@@ -73,48 +89,33 @@ def activate(str name, cnp.ndarray x, double alpha=0.0, isa=None):
     cdef int activation = ACTIVATION_IDS[name]
     cdef cnp.ndarray source = np.ascontiguousarray(x)
     cdef cnp.ndarray result = np.empty_like(source)
-    cdef const fastgru_functions *functions = &kernels.f32 if source.itemsize == 4 else &kernels.f64
+    cdef const fastgru_functions *functions = (
+        &kernels.f32_functions if source.itemsize == 4 else &kernels.f64_functions)
     cdef Py_ssize_t n = cnp.PyArray_SIZE(source)
     with nogil:
         functions.activate(activation, alpha, n, cnp.PyArray_DATA(source), cnp.PyArray_DATA(result))
     return result.reshape(np.shape(x))
 
 
-cdef struct View:
-    # An array as (batch, timesteps, last axis), wherever its axes lie; strides count bytes.
+cdef struct Memory:
+    # Scratch of a call; data is `owned`, aligned.
+    void *owned
     char *data
-    Py_ssize_t batch_stride
-    Py_ssize_t time_stride
+    size_t size
 
 
-cdef struct Run:
-    # One call: what is read and written, and the scratch that it needs.
-    View x                   # (batch, timesteps, features)
-    View out                 # (batch, timesteps, units), or data NULL
-    View mask                # (batch, timesteps), or data NULL
-    char *h                  # (batch, units)              in and out
-    char *xw                 # (steps, rows, 3 * units)    scratch
-    char *hu                 # (rows, 3 * units)           scratch
-    unsigned char *seen      # (rows)                      scratch, or NULL without a mask
-    Py_ssize_t itemsize
-    Py_ssize_t batch
-    Py_ssize_t timesteps
+cdef struct Products:
+    # How the BLAS engine cuts a call into products, and where it puts them.
     Py_ssize_t rows          # at a time
     Py_ssize_t steps         # projected at a time
-    bint backwards
-    bint zero_output_for_mask
+    char *xw                 # (steps, rows, 3 * units)
+    char *hu                 # (rows, 3 * units)
+    unsigned char *seen      # (rows), or NULL without a mask
 
 
-cdef View view_of(cnp.ndarray array, int batch_axis, int time_axis) noexcept:
-    """Of None: no data. Without a time axis: the same place for every step."""
-    cdef View view
-    view.data, view.batch_stride, view.time_stride = NULL, 0, 0
-    if array is not None:
-        view.data = <char *> cnp.PyArray_DATA(array)
-        view.batch_stride = cnp.PyArray_STRIDES(array)[batch_axis]
-        if time_axis >= 0:
-            view.time_stride = cnp.PyArray_STRIDES(array)[time_axis]
-    return view
+cdef inline char *aligned(void *memory) noexcept nogil:
+    """The first aligned byte of memory that is ALIGNMENT bytes longer than needed."""
+    return <char *> memory + (ALIGNMENT - <size_t> memory % ALIGNMENT) % ALIGNMENT
 
 
 cpdef bint rows_are_whole(cnp.ndarray array) noexcept:
@@ -134,11 +135,11 @@ cpdef bint rows_are_whole(cnp.ndarray array) noexcept:
 cdef Py_ssize_t rows_in_one_product(
     Py_ssize_t outer, Py_ssize_t outer_stride,
     Py_ssize_t inner, Py_ssize_t inner_stride,
-    Py_ssize_t row_bytes, Py_ssize_t itemsize,
+    Py_ssize_t row,
 ) noexcept nogil:
-    """How many rows of an (outer, inner) block BLAS can walk with a single stride."""
+    """How many rows of an (outer, inner) block BLAS can walk with a single stride; sizes in elements."""
     cdef Py_ssize_t stride = outer_stride if inner == 1 else inner_stride
-    if stride < max(row_bytes, itemsize) or stride > INT_MAX * itemsize:
+    if stride < max(row, 1) or stride > INT_MAX:
         return 1
     if inner == 1 or outer == 1 or outer_stride == inner * inner_stride:
         return inner * outer
@@ -153,155 +154,242 @@ cdef class Plan:
     Parameters
     ----------
     kernel : ndarray, shape (features, 3 * units)
-        float32 or float64, C-contiguous, like the rest; referred to, not copied.
+        float32 or float64, C-contiguous, like the rest.
     recurrent_kernel : ndarray, shape (units, 3 * units)
     bias : ndarray or None
         (3 * units,), or (2, 3 * units) with `reset_after`: input bias, recurrent bias.
     reset_after : bool
     activation, recurrent_activation : (str, float)
         Name of a kernel and its parameter.
+    engine : {'packed', 'blas'}
+        With 'packed' weights are copied, with 'blas' referred to.
     isa : str, optional
         Instruction set, one of `isas()`; the fastest by default.
+    float16 : bool
+        Keep packed weights in float16? They must be float32 without a value that it cannot hold.
     """
 
-    cdef readonly cnp.ndarray kernel, recurrent_kernel, bias, recurrent_bias
     cdef readonly int features, units
     cdef readonly bint reset_after
-    cdef readonly str isa
+    cdef readonly str isa, engine
+    cdef fastgru_layer layer
+    cdef cnp.ndarray packed                             # bytes
+    cdef unsigned turn                                  # which way packed weights are walked next
+    cdef Memory spare                                   # of the call before, for the next one
+    cdef cnp.ndarray kernel, recurrent_kernel, bias, recurrent_bias
     cdef const fastgru_functions *functions
-    cdef fastgru_step template
+    cdef fastgru_gates template
 
     def __init__(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias, bint reset_after,
-        tuple activation, tuple recurrent_activation, isa=None,
+        tuple activation, tuple recurrent_activation, str engine, isa=None, bint float16=False,
     ):
         cdef const fastgru_kernels *kernels = kernels_of(isa)
-        bind(&blas)
-        self.isa = kernels.isa.decode()
-        self.features, self.units = kernel.shape[0], recurrent_kernel.shape[0]
-        self.kernel, self.recurrent_kernel, self.reset_after = kernel, recurrent_kernel, reset_after
-        self.functions = &kernels.f32 if kernel.itemsize == 4 else &kernels.f64
+        self.isa, self.engine = kernels.isa.decode(), engine
+        self.features, self.units, self.reset_after = kernel.shape[0], recurrent_kernel.shape[0], reset_after
+        self.layer.features, self.layer.units, self.layer.reset_after = self.features, self.units, reset_after
+        self.layer.activation, self.layer.alpha = ACTIVATION_IDS[activation[0]], activation[1]
+        self.layer.recurrent_activation = ACTIVATION_IDS[recurrent_activation[0]]
+        self.layer.recurrent_alpha = recurrent_activation[1]
+        if engine == "packed":
+            self.layer.kernels = &kernels.f16 if float16 else (
+                &kernels.f32 if kernel.itemsize == 4 else &kernels.f64)
+            self.packed = np.empty(fastgru_packed_size(&self.layer) + ALIGNMENT, np.uint8)
+            fastgru_pack(
+                &self.layer, cnp.PyArray_DATA(kernel), cnp.PyArray_DATA(recurrent_kernel),
+                NULL if bias is None else cnp.PyArray_DATA(bias), aligned(cnp.PyArray_DATA(self.packed)))
+        else:
+            bind(&blas)
+            self.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
+            self.refer_to(kernel, recurrent_kernel, bias)
 
+    def __dealloc__(self):
+        PyMem_RawFree(self.spare.owned)
+
+    cdef int refer_to(
+        self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
+    ) except -1:
+        """What the BLAS engine needs beside the settings of the layer."""
+        self.kernel, self.recurrent_kernel = kernel, recurrent_kernel
         self.bias = np.zeros(3 * self.units, kernel.dtype)
         self.recurrent_bias = np.zeros(self.units, kernel.dtype)
-        if bias is not None and reset_after:
+        if bias is not None and self.reset_after:
             # z and r see only the sum of both biases; the candidate's recurrent one is reset with h.Uh
             self.bias[:] = bias[0]
             self.bias[:2 * self.units] += bias[1, :2 * self.units]
             self.recurrent_bias[:] = bias[1, 2 * self.units:]
         elif bias is not None:
             self.bias[:] = bias
-
         self.template.units = self.units
-        self.template.activation = ACTIVATION_IDS[activation[0]]
-        self.template.alpha = activation[1]
-        self.template.recurrent_activation = ACTIVATION_IDS[recurrent_activation[0]]
-        self.template.recurrent_alpha = recurrent_activation[1]
+        self.template.activation, self.template.alpha = self.layer.activation, self.layer.alpha
+        self.template.recurrent_activation = self.layer.recurrent_activation
+        self.template.recurrent_alpha = self.layer.recurrent_alpha
         self.template.bias = cnp.PyArray_DATA(self.bias)
         self.template.recurrent_bias = cnp.PyArray_DATA(self.recurrent_bias)
+        return 0
 
     def run(
-        self, cnp.ndarray x, cnp.ndarray state, cnp.ndarray out, cnp.ndarray mask,
+        self, cnp.ndarray x, cnp.ndarray initial_state, cnp.ndarray state, cnp.ndarray out, cnp.ndarray mask,
         bint time_major, bint go_backwards, bint zero_output_for_mask,
     ):
-        """Advance `state` by every timestep of x, at least one; the GIL is released.
+        """Run every timestep of x, at least one; the GIL is released.
 
         Parameters
         ----------
         x : ndarray, shape (batch, timesteps, features), or the first two swapped if `time_major`
             Read in place if its last axis is contiguous, else copied.
+        initial_state : ndarray or None
+            (batch, units), C-contiguous; None: zeros. May be `state`.
         state : ndarray, shape (batch, units), C-contiguous
-            In: before the first step, out: after the last one.
+            Overwritten: the state after the last step.
         out : ndarray or None
             Overwritten: (batch, timesteps, units), time-major as x, the output of every step; or
             (batch, units), that of the last. Last axis contiguous.
         mask : bool ndarray or None
             (batch, timesteps), time-major as x; False: the row does not take part in the step.
         """
-        cdef Run run
-        cdef Py_ssize_t row_bytes, budget, blocks
-        cdef char *scratch
-        run.itemsize = cnp.PyArray_ITEMSIZE(state)
-        run.batch, run.timesteps = cnp.PyArray_DIMS(x)[time_major], cnp.PyArray_DIMS(x)[not time_major]
-        if run.batch == 0:
+        cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(state)
+        cdef int batch_axis = time_major, time_axis = not time_major
+        cdef fastgru_call call
+        cdef Products products
+        cdef Memory memory
+        call.batch, call.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
+        if call.batch == 0:
             return
         if not rows_are_whole(x):
             x = np.ascontiguousarray(x)
-
-        # As many rows at a time as leave room for one step of xw and hu, in blocks of one size;
-        # then as many steps as fit. BLAS counts both together in a C int.
-        row_bytes = 3 * self.units * run.itemsize
-        budget = max(<Py_ssize_t> SCRATCH_BYTES, 2 * run.batch * self.units * run.itemsize)
-        budget = min(budget, INT_MAX * row_bytes)
-        run.rows = min(run.batch, max(1, budget // (2 * row_bytes)))
-        blocks = (run.batch + run.rows - 1) // run.rows
-        run.rows = (run.batch + blocks - 1) // blocks
-        run.steps = min(run.timesteps, max(1, budget // (run.rows * row_bytes) - 1))
-        scratch = <char *> PyMem_RawMalloc(ALIGNMENT + (run.steps + 1) * run.rows * row_bytes + run.rows)
-        if scratch == NULL:
-            raise MemoryError()
-
-        run.xw = scratch + ALIGNMENT - <size_t> scratch % ALIGNMENT
-        run.hu = run.xw + run.steps * run.rows * row_bytes
-        run.seen = NULL if mask is None else <unsigned char *> run.hu + run.rows * row_bytes
-        run.x, run.mask = view_of(x, time_major, not time_major), view_of(mask, time_major, not time_major)
+        call.x = cnp.PyArray_DATA(x)
+        call.x_batch_stride = cnp.PyArray_STRIDES(x)[batch_axis] // itemsize
+        call.x_time_stride = cnp.PyArray_STRIDES(x)[time_axis] // itemsize
+        call.initial_state = NULL if initial_state is None else cnp.PyArray_DATA(initial_state)
+        call.state = cnp.PyArray_DATA(state)
+        call.out = NULL
         if out is not None and cnp.PyArray_NDIM(out) == 2:
-            run.out = view_of(out, 0, -1)
-        else:
-            run.out = view_of(out, time_major, not time_major)
-        run.h = <char *> cnp.PyArray_DATA(state)
-        run.backwards, run.zero_output_for_mask = go_backwards, zero_output_for_mask
-        with nogil:
-            self.run_blas(&run)
-        PyMem_RawFree(scratch)
+            call.out, call.out_time_stride = cnp.PyArray_DATA(out), 0
+            call.out_batch_stride = cnp.PyArray_STRIDES(out)[0] // itemsize
+        elif out is not None:
+            call.out = cnp.PyArray_DATA(out)
+            call.out_batch_stride = cnp.PyArray_STRIDES(out)[batch_axis] // itemsize
+            call.out_time_stride = cnp.PyArray_STRIDES(out)[time_axis] // itemsize
+        call.mask = NULL
+        if mask is not None:
+            call.mask = <const unsigned char *> cnp.PyArray_DATA(mask)
+            call.mask_batch_stride = cnp.PyArray_STRIDES(mask)[batch_axis]
+            call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
+        call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
 
-    cdef void run_blas(self, const Run *run) noexcept nogil:
+        if self.packed is not None:
+            memory = self.take(fastgru_scratch_size(&self.layer, call.batch, call.timesteps))
+            call.scratch, call.turn = memory.data, self.turn
+            with nogil:
+                fastgru_sequence(&self.layer, &call)
+            self.turn = call.turn
+        else:
+            products = self.cut(&call, itemsize)
+            memory = self.take((products.steps + 1) * products.rows * 3 * self.units * itemsize + products.rows)
+            products.xw = memory.data
+            products.hu = products.xw + products.steps * products.rows * 3 * self.units * itemsize
+            products.seen = NULL
+            if mask is not None:
+                products.seen = <unsigned char *> products.hu + products.rows * 3 * self.units * itemsize
+            with nogil:
+                self.run_blas(&call, &products, itemsize)
+        self.give_back(memory)
+
+    # ---- scratch: the GIL is held ----------------------------------------------------------
+
+    cdef Memory take(self, size_t size) except *:
+        """The spare memory if it is there and large enough, else new memory."""
+        cdef Memory memory = self.spare
+        if memory.size >= size and memory.owned != NULL:
+            self.spare.owned = NULL
+            return memory
+        memory.owned = PyMem_RawMalloc(size + ALIGNMENT)
+        if memory.owned == NULL:
+            raise MemoryError()
+        memory.data, memory.size = aligned(memory.owned), size
+        return memory
+
+    cdef void give_back(self, Memory memory) noexcept:
+        """Keep the larger of this and the spare memory."""
+        if self.spare.owned == NULL:
+            self.spare = memory
+        elif self.spare.size < memory.size:
+            PyMem_RawFree(self.spare.owned)
+            self.spare = memory
+        else:
+            PyMem_RawFree(memory.owned)
+
+    # ---- the BLAS engine -------------------------------------------------------------------
+
+    cdef Products cut(self, const fastgru_call *call, Py_ssize_t itemsize) noexcept nogil:
+        """As many rows at a time as leave room for one step of xw and hu, in blocks of one size;
+        then as many steps as fit. BLAS counts both together in a C int."""
+        cdef Products products
+        cdef Py_ssize_t row_bytes = 3 * self.units * itemsize
+        cdef Py_ssize_t budget = max(<Py_ssize_t> SCRATCH_BYTES, 2 * call.batch * self.units * itemsize), blocks
+        budget = min(budget, INT_MAX * row_bytes)
+        products.rows = min(call.batch, max(1, budget // (2 * row_bytes)))
+        blocks = (call.batch + products.rows - 1) // products.rows
+        products.rows = (call.batch + blocks - 1) // blocks
+        products.steps = min(call.timesteps, max(1, budget // (products.rows * row_bytes) - 1))
+        return products
+
+    cdef void run_blas(
+        self, const fastgru_call *call, const Products *products, Py_ssize_t itemsize,
+    ) noexcept nogil:
         """Blocks of rows, chunks of time: x.kernel of a whole chunk, then step by step h.recurrent_kernel
         and the gates."""
         cdef Py_ssize_t block, chunk, first_row, first_step, steps, start, i, step_stride, time
-        cdef Py_ssize_t itemsize = run.itemsize, width = self.units * itemsize
-        cdef fastgru_step step = self.template
-        step.hu, step.seen, step.zero_output_for_mask = run.hu, run.seen, run.zero_output_for_mask
-        step.out, step.out_stride = NULL, run.out.batch_stride // itemsize
-        step.mask, step.mask_stride = NULL, run.mask.batch_stride
-        for block in range((run.batch + run.rows - 1) // run.rows):
-            first_row = block * run.rows
-            step.rows = min(run.rows, run.batch - first_row)
-            step.h = run.h + first_row * width
+        cdef Py_ssize_t width = self.units * itemsize
+        cdef fastgru_gates step = self.template
+        if call.initial_state == NULL:
+            memset(call.state, 0, call.batch * width)
+        elif call.initial_state != call.state:
+            memcpy(call.state, call.initial_state, call.batch * width)
+        step.hu, step.seen, step.zero_output_for_mask = products.hu, products.seen, call.zero_output_for_mask
+        step.out, step.out_stride = NULL, call.out_batch_stride
+        step.mask, step.mask_stride = NULL, call.mask_batch_stride
+        for block in range((call.batch + products.rows - 1) // products.rows):
+            first_row = block * products.rows
+            step.rows = min(products.rows, call.batch - first_row)
+            step.h = <char *> call.state + first_row * width
             if step.seen != NULL:
                 memset(step.seen, 0, step.rows)
-            for chunk in range((run.timesteps + run.steps - 1) // run.steps):
-                first_step = chunk * run.steps
-                steps = min(run.steps, run.timesteps - first_step)
-                start = run.timesteps - first_step - steps if run.backwards else first_step
-                step_stride = self.project(run, first_row, start, steps, &step)
+            for chunk in range((call.timesteps + products.steps - 1) // products.steps):
+                first_step = chunk * products.steps
+                steps = min(products.steps, call.timesteps - first_step)
+                start = call.timesteps - first_step - steps if call.go_backwards else first_step
+                step_stride = self.project(
+                    call, products.xw, itemsize, first_row, start, steps, &step)
                 for i in range(steps):
-                    time = start + (steps - 1 - i if run.backwards else i)
-                    step.xw = run.xw + (time - start) * step_stride
-                    if run.out.data != NULL:
-                        step.out = (run.out.data + first_row * run.out.batch_stride
-                                    + (first_step + i) * run.out.time_stride)
-                    if run.mask.data != NULL:
-                        step.mask = (<unsigned char *> run.mask.data + first_row * run.mask.batch_stride
-                                     + time * run.mask.time_stride)
+                    time = start + (steps - 1 - i if call.go_backwards else i)
+                    step.xw = products.xw + (time - start) * step_stride
+                    if call.out != NULL:
+                        step.out = <char *> call.out + itemsize * (
+                            first_row * call.out_batch_stride + (first_step + i) * call.out_time_stride)
+                    if call.mask != NULL:
+                        step.mask = (call.mask + first_row * call.mask_batch_stride
+                                     + time * call.mask_time_stride)
                     self.advance(&step, itemsize)
 
     cdef Py_ssize_t project(
-        self, const Run *run, Py_ssize_t first_row, Py_ssize_t start, Py_ssize_t steps, fastgru_step *step,
+        self, const fastgru_call *call, char *xw, Py_ssize_t itemsize,
+        Py_ssize_t first_row, Py_ssize_t start, Py_ssize_t steps, fastgru_gates *step,
     ) noexcept nogil:
         """xw := x.kernel for step.rows rows and the steps from `start` on.
 
         In products of as many rows as the strides of x allow: xw is laid out (steps, rows) or
         (rows, steps) accordingly. Sets step.xw_stride, returns the stride in bytes from step to step.
         """
-        cdef Py_ssize_t itemsize = run.itemsize, row_bytes = self.features * itemsize
         cdef Py_ssize_t xw_bytes = 3 * self.units * itemsize
-        cdef Py_ssize_t outer = steps, outer_stride = run.x.time_stride, i
-        cdef Py_ssize_t inner = step.rows, inner_stride = run.x.batch_stride, row
-        cdef Py_ssize_t m = rows_in_one_product(outer, outer_stride, inner, inner_stride, row_bytes, itemsize)
+        cdef Py_ssize_t outer = steps, outer_stride = call.x_time_stride, i
+        cdef Py_ssize_t inner = step.rows, inner_stride = call.x_batch_stride, row
+        cdef Py_ssize_t m = rows_in_one_product(outer, outer_stride, inner, inner_stride, self.features)
         cdef Py_ssize_t m_across = rows_in_one_product(
-            inner, inner_stride, outer, outer_stride, row_bytes, itemsize)
-        cdef const char *x = run.x.data + first_row * run.x.batch_stride + start * run.x.time_stride
+            inner, inner_stride, outer, outer_stride, self.features)
+        cdef const char *x = <const char *> call.x + itemsize * (
+            first_row * call.x_batch_stride + start * call.x_time_stride)
         cdef Py_ssize_t step_stride = step.rows * xw_bytes
         step.xw_stride = 3 * self.units
         if m_across > m:
@@ -311,13 +399,13 @@ cdef class Plan:
         for i in range(inner * outer // m):
             row = i * m
             matmul(&blas, itemsize, m, 3 * self.units, self.features,
-                   x + row // inner * outer_stride + row % inner * inner_stride,
-                   (outer_stride if inner == 1 else inner_stride) // itemsize,
+                   x + itemsize * (row // inner * outer_stride + row % inner * inner_stride),
+                   outer_stride if inner == 1 else inner_stride,
                    <char *> cnp.PyArray_DATA(self.kernel), 3 * self.units,
-                   run.xw + row * xw_bytes, 3 * self.units)
+                   xw + row * xw_bytes, 3 * self.units)
         return step_stride
 
-    cdef void advance(self, fastgru_step *step, Py_ssize_t itemsize) noexcept nogil:
+    cdef void advance(self, fastgru_gates *step, Py_ssize_t itemsize) noexcept nogil:
         """One step: one product, or two with the reset before, and the gates."""
         cdef int units = self.units
         cdef Py_ssize_t width = units * itemsize

@@ -5,7 +5,39 @@ cdef extern from "fastgru/engine.h" nogil:
         FASTGRU_ACTIVATION_COUNT
     const char *const fastgru_activation_names[]
 
-    struct fastgru_step:
+    struct fastgru_packed:
+        void *sequence  # NULL: no such kernels
+
+    struct fastgru_layer:
+        const fastgru_packed *kernels
+        Py_ssize_t features
+        Py_ssize_t units
+        int reset_after
+        int activation
+        int recurrent_activation
+        double alpha
+        double recurrent_alpha
+
+    struct fastgru_call:
+        Py_ssize_t batch
+        Py_ssize_t timesteps
+        const void *x
+        Py_ssize_t x_batch_stride
+        Py_ssize_t x_time_stride
+        const void *initial_state
+        void *state
+        void *out
+        Py_ssize_t out_batch_stride
+        Py_ssize_t out_time_stride
+        const unsigned char *mask
+        Py_ssize_t mask_batch_stride
+        Py_ssize_t mask_time_stride
+        int go_backwards
+        int zero_output_for_mask
+        unsigned turn
+        void *scratch
+
+    struct fastgru_gates:
         Py_ssize_t rows
         Py_ssize_t units
         int activation
@@ -26,14 +58,23 @@ cdef extern from "fastgru/engine.h" nogil:
         int zero_output_for_mask
 
     struct fastgru_functions:
-        void (*gates_reset_after)(const fastgru_step *) noexcept nogil
-        void (*gates_reset)(const fastgru_step *) noexcept nogil
-        void (*gates_update)(const fastgru_step *) noexcept nogil
+        void (*gates_reset_after)(const fastgru_gates *) noexcept nogil
+        void (*gates_reset)(const fastgru_gates *) noexcept nogil
+        void (*gates_update)(const fastgru_gates *) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const void *, void *) noexcept nogil
 
     struct fastgru_kernels:
         const char *isa
-        fastgru_functions f32
-        fastgru_functions f64
+        int fused
+        fastgru_packed f32
+        fastgru_packed f64
+        fastgru_packed f16
+        fastgru_functions f32_functions
+        fastgru_functions f64_functions
 
     const fastgru_kernels *fastgru_kernels_at(int index) noexcept
+    size_t fastgru_packed_size(const fastgru_layer *) noexcept
+    void fastgru_pack(fastgru_layer *, const void *kernel, const void *recurrent_kernel, const void *bias,
+                      void *memory) noexcept
+    size_t fastgru_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
+    void fastgru_sequence(const fastgru_layer *, fastgru_call *) noexcept

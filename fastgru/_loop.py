@@ -58,6 +58,7 @@ class Loop:
     def run(
         self,
         x: Array,
+        initial_state: Array | None,
         state: Array,
         out: Array | None,
         mask: Array | None,
@@ -65,7 +66,8 @@ class Loop:
         go_backwards: bool,
         zero_output_for_mask: bool,
     ) -> None:
-        """Advance `state` by every timestep of x, as `_core.Plan.run` does."""
+        """Run every timestep of x, as `_core.Plan.run` does."""
+        state[...] = 0 if initial_state is None else initial_state
         if not time_major:
             x = x.swapaxes(0, 1)
             mask = None if mask is None else mask.swapaxes(0, 1)

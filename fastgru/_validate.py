@@ -77,6 +77,29 @@ def dtype(value: Any) -> np.dtype[Any]:
     return DTYPES[name]
 
 
+def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.dtype[Any]:
+    """The type of packed weights: that of the computation, or float16 where the CPU converts it."""
+    if value is None:
+        return computed
+    name = value if isinstance(value, str) else getattr(value, "name", None) or getattr(value, "__name__", None)
+    if name == "float16" and computed == np.float32 and not convertible:
+        raise ValueError("weights_dtype='float16' needs a CPU with F16C and AVX2, AVX-512 or NEON, got none of them")
+    if name == computed.name or (name == "float16" and computed == np.float32):
+        return np.dtype(name)
+    usable = "float32 or float16" if computed == np.float32 else "float64"
+    raise ValueError(f"weights_dtype must be None, {usable} for a computation in {computed}, got {value!r}")
+
+
+def halved(name: str, array: Array) -> Array:
+    """float32 with every value rounded to the nearest float16, which must have a finite one for it."""
+    limit = np.finfo(np.float16).max
+    if array.size and (largest := np.nanmax(np.abs(array), initial=0)) > limit:
+        raise ValueError(
+            f"{name} must lie between -{limit:g} and {limit:g} with weights_dtype='float16', got {largest:g}"
+        )
+    return array.astype(np.float16).astype(np.float32)
+
+
 def weight_list(value: Any) -> list[Any]:
     """Weights in a list, whatever they are."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):

@@ -5,8 +5,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _random, _validate, activations, constraints, initializers, regularizers
-from fastgru._core import Plan, rows_are_whole
+from fastgru import _config, _random, _validate, activations, constraints, initializers, regularizers
+from fastgru._core import Plan, float16_isas, rows_are_whole
 from fastgru._layer import Layer, Weight
 from fastgru._loop import Loop
 from fastgru._validate import InputSpec
@@ -61,6 +61,10 @@ class GRU(Layer):
         Do inputs, masks and sequences have the shape (timesteps, batch, ...)?
     zero_output_for_mask : bool, keyword
         Is the output of a masked step zero, or that of the step before?
+    weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
+        Type that the kernels are kept in for the computation; by default that of the computation.
+        With 'float16' every weight but the bias is rounded to the nearest float16, and the sums are
+        float32's: half the bytes, of which one row's time consists. `get_weights` returns what was set.
     batch_input_shape, input_shape, batch_size, input_dim, input_length : keyword
         The shape of inputs, for the config and for `build()` without an argument.
     name, dtype, trainable, weights : keyword
@@ -132,9 +136,13 @@ class GRU(Layer):
         implementation: int = 1,
         time_major: bool = False,
         zero_output_for_mask: bool = False,
+        weights_dtype: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._weights_dtype = _validate.weights_dtype(
+            weights_dtype, self._compute_dtype, _config.CHOICE.isa in float16_isas()
+        )
         self._units = _validate.units(units)
         self._activation = activations.get(activation)
         self._recurrent_activation = activations.get(recurrent_activation)
@@ -187,6 +195,11 @@ class GRU(Layer):
     recurrent_dropout = _read_only("recurrent_dropout")
     implementation = _read_only("implementation")
     reset_after = _read_only("reset_after")
+
+    @property
+    def weights_dtype(self) -> str:
+        """Name of the type that the kernels are kept in for the computation."""
+        return self._weights_dtype.name
 
     # ---- building --------------------------------------------------------------------------
 
@@ -294,11 +307,15 @@ class GRU(Layer):
         )
         if f is None or g is None:
             return self._loop(arrays)
-        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f)
+        float16 = self._weights_dtype == np.float16
+        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, *_config.CHOICE, float16)
 
     def _computed(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array | None]:
         """kernel, recurrent_kernel and bias in the dtype that is computed in."""
         kernel, recurrent_kernel, *rest = (array.astype(self._compute_dtype, copy=False) for array in arrays)
+        if self._weights_dtype == np.float16:
+            kernel = _validate.halved("kernel", kernel)
+            recurrent_kernel = _validate.halved("recurrent_kernel", recurrent_kernel)
         return kernel, recurrent_kernel, rest[0] if self._use_bias else None
 
     def _loop(self, arrays: tuple[Array, ...], **dropout: Any) -> Loop:
@@ -440,18 +457,15 @@ class GRU(Layer):
         """The results of a checked call, and the last state."""
         if training and (self._dropout or self._recurrent_dropout):
             plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
-        shape = (batch, self._units)
-        if initial_state is None:
-            state = np.zeros(shape, self._compute_dtype)
-        else:
-            state = initial_state.astype(self._compute_dtype, order="C")
+        state = np.empty((batch, self._units), self._compute_dtype)
+        if initial_state is not None:
+            initial_state = np.require(initial_state, self._compute_dtype, ["C", "A"])
         output: Array | None = None  # or else it is the state
         if sequences or mask is not None:
-            if sequences:
-                shape = (*x.shape[:2], self._units)
+            shape = (*x.shape[:2], self._units) if sequences else state.shape
             in_place = out is not None and out.dtype == self._compute_dtype and rows_are_whole(out)
             output = out if in_place else np.empty(shape, self._compute_dtype)
-        plan.run(x, state, output, mask, time_major, self.go_backwards, self.zero_output_for_mask)
+        plan.run(x, initial_state, state, output, mask, time_major, self.go_backwards, self.zero_output_for_mask)
         return self._results(state if output is None else output, state, stateful, out), state
 
     def _results(self, output: Array, state: Array, recorded: bool, out: Array | None) -> list[Array]:
@@ -580,6 +594,8 @@ class GRU(Layer):
         }
         if self.zero_output_for_mask:
             config["zero_output_for_mask"] = True
+        if self._weights_dtype != self._compute_dtype:
+            config["weights_dtype"] = self.weights_dtype
         return config | {
             "units": self._units,
             "activation": activations.serialize(self._activation),

@@ -1,12 +1,10 @@
 """What several test files share."""
 
-import functools
 import os
 
 import pytest
 
-import fastgru
-from fastgru import _core
+from fastgru import _config, _core
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +26,17 @@ def tensorflow(keras):
 
 
 @pytest.fixture(params=_core.isas())
-def isa(request, monkeypatch):
-    """Every instruction set of this machine in turn, for all layers that the test makes."""
-    monkeypatch.setattr(fastgru.gru, "Plan", functools.partial(_core.Plan, isa=request.param))
+def isa(request):
+    """Every instruction set of this machine in turn."""
+    return request.param
+
+
+CHOICES = [_config.Choice("packed", isa) for isa in _core.packed_isas()]
+CHOICES += [_config.Choice("blas", isa) for isa in _core.isas()]
+
+
+@pytest.fixture(params=CHOICES, ids="-".join)
+def choice(request, monkeypatch):
+    """Every engine on every instruction set in turn, for all layers that the test makes."""
+    monkeypatch.setattr(_config, "CHOICE", request.param)
     return request.param

@@ -85,7 +85,7 @@ def calls(draw):
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(calls())
-def test_every_combination_of_arguments_gives_the_equations(isa, call):
+def test_every_combination_of_arguments_gives_the_equations(choice, call):
     arguments, sizes, has, seed = call
     note(f"seed {seed}")
     rng = np.random.default_rng(seed)
@@ -132,7 +132,7 @@ def test_every_combination_of_arguments_gives_the_equations(isa, call):
         (2000, 3, 1, 1),
     ],
 )
-def test_larger_sizes_give_the_equations(isa, batch, timesteps, features, units, reset_after, dtype):
+def test_larger_sizes_give_the_equations(choice, batch, timesteps, features, units, reset_after, dtype):
     rng = np.random.default_rng(units)
     layer = fastgru.GRU(units, return_sequences=True, return_state=True, reset_after=reset_after, dtype=dtype)
     weights = [w.astype(dtype) for w in weights_for(layer, features, rng)]
@@ -161,7 +161,7 @@ def test_float16_comes_and_goes_and_is_computed_in_float32():
 
 
 @pytest.mark.parametrize("name", sorted(reference.ACTIVATIONS))
-def test_every_named_activation_runs_in_both_places(isa, name):
+def test_every_named_activation_runs_in_both_places(choice, name):
     rng = np.random.default_rng(1)
     for arguments in ({"activation": name}, {"recurrent_activation": name}):
         layer = fastgru.GRU(5, **arguments, return_sequences=True, return_state=True, dtype="float64")
@@ -270,7 +270,7 @@ def test_the_recorded_state_cannot_be_written_into():
         layer.weights[0][...] = 1
 
 
-def test_splitting_in_time_equals_one_call(isa):
+def test_splitting_in_time_equals_one_call(choice):
     rng = np.random.default_rng(4)
     x = rng.normal(size=(2, 20, 6)).astype(np.float32)
     whole = fastgru.GRU(10, return_sequences=True)
@@ -299,7 +299,7 @@ def test_kinds_of_copies_compute_the_same():
     assert all(w.any() for w in layer.get_weights()[:2])
 
 
-def test_out_is_written_and_returned(isa):
+def test_out_is_written_and_returned(choice):
     rng = np.random.default_rng(6)
     x = rng.normal(size=(2, 3, 4)).astype(np.float32)
     mask = np.array([[True, False, True], [False, False, False]])

@@ -19,7 +19,7 @@ int main(void)
 {
     const struct fastgru_kernels *kernels = fastgru_kernels_at(0);
     double x[3] = {-1.5, 0.0, 2.0}, y[3];
-    kernels->f64.activate(FASTGRU_tanh, 0, 3, x, y);
+    kernels->f64_functions.activate(FASTGRU_tanh, 0, 3, x, y);
     for (int i = 0; i < 3; ++i)
         if (fabs(y[i] - tanh(x[i])) > 1e-15)
             return 1;

@@ -17,7 +17,7 @@ static void *array(size_t elements, size_t itemsize)
 static void run(const struct fastgru_functions *functions, size_t itemsize, int units, int f, int g)
 {
     const size_t rows = 3, n = (size_t)units;
-    struct fastgru_step step = {0};
+    struct fastgru_gates step = {0};
     void *bias = array(3 * n, itemsize), *recurrent_bias = array(n, itemsize);
     void *three = array(rows * 3 * n, itemsize), *two = array(rows * 2 * n, itemsize);
     unsigned char *mask = (unsigned char *)array(rows, 1), *seen = (unsigned char *)array(rows, 1);
@@ -54,8 +54,8 @@ int main(void)
     for (int i = 0; (kernels = fastgru_kernels_at(i)) != NULL; ++i) {
         for (int units = 1; units <= 40; ++units)
             for (int g = 0; g < FASTGRU_ACTIVATION_COUNT; ++g) {
-                run(&kernels->f32, 4, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
-                run(&kernels->f64, 8, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
+                run(&kernels->f32_functions, 4, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
+                run(&kernels->f64_functions, 8, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
             }
         puts(kernels->isa);
     }

@@ -4,6 +4,7 @@
  *
  *     FASTGRU_VBYTES   bytes of a register (16, 32, 64)
  *     FASTGRU_FMA      1 where a fused multiply-add is one instruction
+ *     FASTGRU_HALF     1 where float16 is converted by one
  *     FASTGRU_DOUBLE   1 for float64, 0 for float32
  *
  * and leaves behind vreal (VLEN reals), vint (VLEN integers of the same width; a mask is
@@ -21,6 +22,8 @@
 #define vset KERNEL(vset)
 #define vload KERNEL(vload)
 #define vstore KERNEL(vstore)
+#define vload_half KERNEL(vload_half)
+#define to_half KERNEL(to_half)
 #define vless KERNEL(vless)
 #define vselect KERNEL(vselect)
 #define vat_least KERNEL(vat_least)
@@ -150,6 +153,30 @@ FASTGRU_INLINE void vstore(real *p, vreal x, int n)
         p[i] = ((const real *)&x)[i];
 #endif
 }
+
+#if FASTGRU_HALF && !FASTGRU_DOUBLE
+/* VLEN float16, exactly. */
+FASTGRU_INLINE vreal vload_half(const uint16_t *p)
+{
+#if defined(__aarch64__)
+    return (vreal)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+#elif FASTGRU_VBYTES == 64
+    return (vreal)_mm512_maskz_cvtph_ps((__mmask16)-1, _mm256_loadu_si256((const __m256i *)p));
+#else
+    return (vreal)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+#endif
+}
+
+/* The nearest float16, ties to even. */
+FASTGRU_INLINE uint16_t to_half(real x)
+{
+#if defined(__aarch64__)
+    return vget_lane_u16(vreinterpret_u16_f16(vcvt_f16_f32(vdupq_n_f32(x))), 0);
+#else
+    return (uint16_t)_cvtss_sh(x, 0);
+#endif
+}
+#endif
 
 /* ---- comparison and choice ------------------------------------------------------- */
 

@@ -1,0 +1,111 @@
+"""Which engine and which instruction set run: the fastest, or what the environment asks for; and a report of it."""
+
+import importlib.metadata
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, overload
+
+from fastgru import _core
+
+
+class Choice(NamedTuple):
+    """An engine and an instruction set."""
+
+    engine: str
+    isa: str
+
+
+def _chosen(environment: Mapping[str, str], variable: str, usable: Sequence[str], default: str) -> str:
+    name = environment.get(variable) or default
+    if name not in usable:
+        raise ValueError(f"{variable} must be one of {', '.join(usable)} on this machine, got {name!r}")
+    return name
+
+
+def choose(environment: Mapping[str, str]) -> Choice:
+    """The choice that FASTGRU_ISA and FASTGRU_ENGINE make, or leave open.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no usable name; lists those that are.
+    """
+    isas = _core.isas()
+    isa = _chosen(environment, "FASTGRU_ISA", isas, isas[0])
+    engines = ["packed", "blas"] if isa in _core.packed_isas() else ["blas"]
+    return Choice(_chosen(environment, "FASTGRU_ENGINE", engines, engines[0]), isa)
+
+
+CHOICE = choose(os.environ)
+
+
+def _processor() -> str:
+    """The CPU's model, as well as the system knows it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _blas() -> str:
+    """SciPy's BLAS, as SciPy names it."""
+    from scipy import __config__  # not with fastgru: it takes its time
+
+    blas: dict[str, Any] = __config__.show(mode="dicts")["Build Dependencies"]["blas"]
+    return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+
+
+def _facts() -> dict[str, str]:
+    from fastgru import __version__
+
+    variables = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {
+        "fastgru": __version__,
+        "engine": CHOICE.engine,
+        "isa": CHOICE.isa,
+        "usable isas": ", ".join(_core.isas()),
+        "float16 weights": "yes" if CHOICE.isa in _core.float16_isas() else "no",
+        "blas": _blas(),
+        "numpy": importlib.metadata.version("numpy"),
+        "scipy": importlib.metadata.version("scipy"),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": platform.platform(),
+        "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "environment": ", ".join(f"{v}={os.environ[v]}" for v in variables if v in os.environ) or "nothing set",
+    }
+
+
+@overload
+def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
+@overload
+def show_config(mode: Literal["dicts"]) -> dict[str, str]: ...
+def show_config(mode: str = "stdout") -> dict[str, str] | None:
+    """Print what computes here: engine, instruction set, BLAS, versions, the machine.
+
+    Parameters
+    ----------
+    mode : {'stdout', 'dicts'}
+        Print, or return a dict, as `numpy.show_config` has it.
+
+    Raises
+    ------
+    ValueError
+        If `mode` is neither.
+
+    Examples
+    --------
+    >>> import fastgru
+    >>> fastgru.show_config("dicts")["engine"] in ("packed", "blas")
+    True
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    facts = _facts()
+    if mode == "dicts":
+        return facts
+    width = max(map(len, facts))
+    sys.stdout.writelines(f"{name:<{width}}  {value}\n" for name, value in facts.items())
+    return None

@@ -1,0 +1,279 @@
+/* panel.h - packed weights times few rows, and a step of a GRU on top of it, in registers.
+ *
+ * Included by kernels.h after gates.h, once per type of packed weights, with PANEL, which names things, and
+ *
+ *     FASTGRU_WEIGHTS   its name: f32, f64, f16
+ *     FASTGRU_FLOAT16   1 if weights are float16 and everything else float32
+ *
+ * A panel holds the weights of VLEN units: for each k a vector of every gate, side by side. A tile is
+ * a few rows times a few panels; its sums stay in registers from the bias to the next state. Every sum
+ * is one chain of multiply-adds, k ascending, whatever the tile: hence no bit depends on the tile.
+ *
+ * Variants of weights differ in `weight`, load_weights and to_weight alone. */
+
+#if FASTGRU_FLOAT16
+#define weight uint16_t
+#define load_weights vload_half
+#define to_weight to_half
+#else
+#define weight real
+#define load_weights(p) vload(p, VLEN)
+#define to_weight(x) (x)
+#endif
+
+/* ---- packing ------------------------------------------------------------------------- */
+
+/* One vector: `n` <= VLEN neighbours of a row of a matrix, zeros behind them. */
+FASTGRU_INLINE weight *PANEL(pack_vector)(weight *packed, const real *row, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < VLEN; ++i)
+        packed[i] = to_weight(i < n ? row[i] : 0);
+    return packed + VLEN;
+}
+
+/* One panel of a matrix (k, 3 * units): its gates from `first` to before `last`. */
+FASTGRU_INLINE weight *PANEL(pack_gates)(
+    weight *packed, const real *matrix, ptrdiff_t k, ptrdiff_t units, ptrdiff_t unit, int first, int last)
+{
+    for (ptrdiff_t row = 0; row < k; ++row)
+        for (int gate = first; gate < last; ++gate)
+            packed = PANEL(pack_vector)(packed, matrix + (row * 3 + gate) * units + unit, units - unit);
+    return packed;
+}
+
+/* fastgru_pack, where the layer says what lies where. */
+static void PANEL(pack)(
+    const struct fastgru_layer *layer,
+    const void *kernel, const void *recurrent_kernel, const void *bias)
+{
+    const ptrdiff_t units = layer->units, panels = (ptrdiff_t)fastgru_panel_count(layer);
+    const real *u = (const real *)recurrent_kernel, *input_bias = (const real *)bias;
+    for (ptrdiff_t panel = 0; panel < panels; ++panel) {
+        const ptrdiff_t unit = panel * VLEN;
+        real *b = (real *)layer->biases + panel * 4 * VLEN;
+        for (ptrdiff_t i = 0; i < VLEN; ++i, ++b) {
+            const real *from = bias && unit + i < units ? input_bias + unit + i : NULL;
+            for (int gate = 0; gate < 3; ++gate)
+                b[gate * VLEN] = from ? from[gate * units] : 0;
+            b[3 * VLEN] = from && layer->reset_after ? from[5 * units] : 0;
+            if (from && layer->reset_after) {
+                /* z and r see only the sum of both biases */
+                b[0] += from[3 * units];
+                b[VLEN] += from[4 * units];
+            }
+        }
+        weight *packed = (weight *)(layer->panels + (size_t)panel * layer->panel_bytes);
+        packed = PANEL(pack_gates)(packed, (const real *)kernel, layer->features, units, unit, 0, 3);
+        PANEL(pack_gates)(packed, u, units, units, unit, 0, layer->reset_after ? 3 : 2);
+    }
+    for (size_t panel = 0; panel < fastgru_candidate_count(layer); ++panel) {
+        weight *packed = (weight *)(layer->candidates + panel * layer->candidate_bytes);
+        for (ptrdiff_t row = 0; row < units; ++row)
+            for (ptrdiff_t block = 0; block < 3; ++block) {
+                const ptrdiff_t unit = ((ptrdiff_t)panel * 3 + block) * VLEN;
+                const ptrdiff_t n = unit < units ? units - unit : 0;
+                packed = PANEL(pack_vector)(packed, u + (row * 3 + 2) * units + (n ? unit : 0), n);
+            }
+    }
+}
+
+/* ---- tiles --------------------------------------------------------------------------- */
+
+/* The most rows of a tile, and the most panels next to so many rows: 12 sums in 16 registers, 24 in 32. */
+#define TILE_ROWS (FASTGRU_REGISTERS / 4)
+#define TILE_PANELS(rows) (TILE_ROWS / (rows) < 4 ? TILE_ROWS / (rows) : 4)
+
+typedef vreal PANEL(sums)[TILE_ROWS][4][3];  /* by row, panel and gate */
+
+#define EACH(i, count) FASTGRU_UNROLL for (int i = 0; i < (count); ++i)
+
+/* sums += a.W, k ascending, one chain of multiply-adds per sum. */
+FASTGRU_INLINE void PANEL(accumulate)(
+    int rows, int panels, int gates,
+    PANEL(sums) sums,
+    ptrdiff_t n,
+    const real *a,                   /* (rows, n)                                          */
+    ptrdiff_t a_stride,
+    const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
+    size_t panel_bytes)
+{
+    for (ptrdiff_t k = 0; k < n; ++k)
+        EACH(p, panels) {
+            vreal column[3];
+            EACH(g, gates)
+                column[g] = load_weights(
+                    (const weight *)(w + (size_t)p * panel_bytes) + (k * gates + g) * VLEN);
+            EACH(row, rows) {
+                const vreal factor = vset(a[row * a_stride + k]);
+                EACH(g, gates)
+                    sums[row][p][g] = vfma(factor, column[g], sums[row][p][g]);
+            }
+        }
+}
+
+/* What a tile is: rows from `row` and panels from `panel` on, of one pass. */
+#define TILE \
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel
+
+/* sums := x.kernel + bias: computed, or loaded if that has been done. */
+FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TILE)
+{
+    const real *x = (const real *)pass->x + row * pass->x_stride;
+    const real *xw = (const real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
+    const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
+    if (pass->x) {
+        EACH(i, rows) EACH(p, panels) EACH(g, 3)
+            sums[i][p][g] = vload(biases + (p * 4 + g) * VLEN, VLEN);
+        PANEL(accumulate)(rows, panels, 3, sums, layer->features, x, pass->x_stride,
+                          layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
+    } else {
+        EACH(i, rows) EACH(p, panels) EACH(g, 3)
+            sums[i][p][g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
+    }
+}
+
+/* sums += h.recurrent_kernel, of the first gates or of all. */
+FASTGRU_INLINE void PANEL(recurrent_part)(int rows, int panels, int gates, PANEL(sums) sums, TILE)
+{
+    const char *w = layer->panels + (size_t)panel * layer->panel_bytes;
+    PANEL(accumulate)(rows, panels, gates, sums, layer->units,
+                      (const real *)pass->h + row * layer->units, layer->units,
+                      w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes);
+}
+
+/* ---- what a tile is for ---------------------------------------------------------------- */
+
+/* xw := x.kernel + bias */
+FASTGRU_INLINE void PANEL(project)(int rows, int panels, TILE)
+{
+    real *xw = (real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
+    PANEL(sums) sums;
+    PANEL(input_part)(rows, panels, sums, layer, pass, row, panel);
+    EACH(i, rows) EACH(p, panels) EACH(g, 3)
+        vstore(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, sums[i][p][g], VLEN);
+}
+
+/* A step, reset after. */
+FASTGRU_INLINE void PANEL(advance)(int rows, int panels, TILE)
+{
+    const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
+    PANEL(sums) sums;
+    vreal candidates[TILE_ROWS][4];
+    PANEL(input_part)(rows, panels, sums, layer, pass, row, panel);
+    EACH(i, rows) EACH(p, panels) {
+        candidates[i][p] = sums[i][p][2];
+        sums[i][p][2] = vload(biases + (p * 4 + 3) * VLEN, VLEN);
+    }
+    PANEL(recurrent_part)(rows, panels, 3, sums, layer, pass, row, panel);
+    EACH(i, rows) EACH(p, panels)
+        KERNEL(finish_after)(layer, pass, row + i, (panel + p) * VLEN, sums[i][p][0], sums[i][p][1],
+                             candidates[i][p], sums[i][p][2]);
+}
+
+/* The first half of a step, reset before: rh := r * h; what z is a function of and the candidate's input
+ * part go to xw. */
+FASTGRU_INLINE void PANEL(reset)(int rows, int panels, TILE)
+{
+    real *xw = (real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
+    PANEL(sums) sums;
+    PANEL(input_part)(rows, panels, sums, layer, pass, row, panel);
+    if (pass->x)
+        EACH(i, rows) EACH(p, panels)
+            vstore(xw + i * pass->xw_stride + (p * 3 + 2) * VLEN, sums[i][p][2], VLEN);
+    PANEL(recurrent_part)(rows, panels, 2, sums, layer, pass, row, panel);
+    EACH(i, rows) EACH(p, panels) {
+        vstore(xw + i * pass->xw_stride + p * 3 * VLEN, sums[i][p][0], VLEN);
+        KERNEL(finish_reset)(layer, pass, row + i, (panel + p) * VLEN, sums[i][p][1]);
+    }
+}
+
+/* The second half: the candidate. A panel is three vectors of units here; of the last one those beyond
+ * the units are summed up, from zeros and weights of zero, and dropped. */
+FASTGRU_INLINE void PANEL(update)(int rows, int panels, TILE)
+{
+    const ptrdiff_t units = layer->units;
+    const real *xw = (const real *)pass->xw + row * pass->xw_stride;
+    PANEL(sums) sums;
+#define UNIT(p, g) (((panel + (p)) * 3 + (g)) * VLEN)
+    EACH(i, rows) EACH(p, panels) EACH(g, 3)
+        sums[i][p][g] = UNIT(p, g) < units
+            ? vload(xw + i * pass->xw_stride + UNIT(p, g) * 3 + 2 * VLEN, VLEN) : vset(0);
+    PANEL(accumulate)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
+                      layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
+    EACH(i, rows) EACH(p, panels) EACH(g, 3)
+        if (UNIT(p, g) < units)
+            KERNEL(finish_before)(layer, pass, row + i, UNIT(p, g),
+                                  vload(xw + i * pass->xw_stride + UNIT(p, g) * 3, VLEN), sums[i][p][g]);
+#undef UNIT
+}
+
+/* ---- instances ------------------------------------------------------------------------- */
+
+typedef void (*PANEL(tile))(TILE);
+
+#define INSTANCE(kind, rows, panels)                        \
+    static void PANEL(kind##_##rows##x##panels)(TILE)       \
+    {                                                       \
+        PANEL(kind)(rows, panels, layer, pass, row, panel); \
+    }
+
+/* `tiles_kind`, by the logarithm of the rows and by the panels less one */
+#if FASTGRU_REGISTERS == 32
+#define SIZES 4
+#define INSTANCES(kind)                                                                                \
+    INSTANCE(kind, 1, 1) INSTANCE(kind, 1, 2) INSTANCE(kind, 1, 3) INSTANCE(kind, 1, 4)                \
+    INSTANCE(kind, 2, 1) INSTANCE(kind, 2, 2) INSTANCE(kind, 2, 3) INSTANCE(kind, 2, 4)                \
+    INSTANCE(kind, 4, 1) INSTANCE(kind, 4, 2) INSTANCE(kind, 8, 1)                                     \
+    static const PANEL(tile) PANEL(tiles_##kind)[SIZES][4] = {                                         \
+        {PANEL(kind##_1x1), PANEL(kind##_1x2), PANEL(kind##_1x3), PANEL(kind##_1x4)},                  \
+        {PANEL(kind##_2x1), PANEL(kind##_2x2), PANEL(kind##_2x3), PANEL(kind##_2x4)},                  \
+        {PANEL(kind##_4x1), PANEL(kind##_4x2), NULL, NULL}, {PANEL(kind##_8x1), NULL, NULL, NULL}};
+#else
+#define SIZES 3
+#define INSTANCES(kind)                                                                                \
+    INSTANCE(kind, 1, 1) INSTANCE(kind, 1, 2) INSTANCE(kind, 1, 3) INSTANCE(kind, 1, 4)                \
+    INSTANCE(kind, 2, 1) INSTANCE(kind, 2, 2) INSTANCE(kind, 4, 1)                                     \
+    static const PANEL(tile) PANEL(tiles_##kind)[SIZES][4] = {                                         \
+        {PANEL(kind##_1x1), PANEL(kind##_1x2), PANEL(kind##_1x3), PANEL(kind##_1x4)},                  \
+        {PANEL(kind##_2x1), PANEL(kind##_2x2), NULL, NULL}, {PANEL(kind##_4x1), NULL, NULL, NULL}};
+#endif
+
+INSTANCES(project)
+INSTANCES(advance)
+INSTANCES(reset)
+INSTANCES(update)
+
+/* Cover all rows and panels with tiles. Panels go by fours, which are walked backwards every other
+ * time: what was used last is still in the cache. A panel serves all rows before the next one. */
+static void PANEL(cover)(
+    const PANEL(tile) tiles[][4],
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, size_t count)
+{
+    const ptrdiff_t panels = (ptrdiff_t)count, fours = (panels + 3) / 4;
+    for (ptrdiff_t i = 0; i < fours; ++i) {
+        const ptrdiff_t first = 4 * (pass->backwards ? fours - 1 - i : i);
+        const ptrdiff_t end = first + 4 < panels ? first + 4 : panels;
+        ptrdiff_t row = 0;
+        for (int size = SIZES - 1; size >= 0; --size) {
+            const ptrdiff_t rows = (ptrdiff_t)1 << size, most = TILE_PANELS(rows);
+            const ptrdiff_t stop = row + (pass->rows - row) / rows * rows;
+            for (ptrdiff_t panel = first; panel < end && row < stop; panel += most) {
+                const PANEL(tile) tile = tiles[size][(end - panel < most ? end - panel : most) - 1];
+                for (ptrdiff_t r = row; r < stop; r += rows)
+                    tile(layer, pass, r, panel);
+            }
+            row = stop;
+        }
+    }
+}
+
+#undef TILE_ROWS
+#undef TILE_PANELS
+#undef EACH
+#undef TILE
+#undef INSTANCE
+#undef INSTANCES
+#undef SIZES
+#undef weight
+#undef load_weights
+#undef to_weight

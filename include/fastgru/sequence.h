@@ -1,0 +1,147 @@
+/* sequence.h - the loop over time on packed weights: which rows and steps a pass is for, and where they lie.
+ *
+ * Included by kernels.h after panel.h. Blocks of rows go through all timesteps together; the steps go
+ * by chunks whose x.kernel is computed ahead, unless fastgru_blocking finds that not worth while. */
+
+/* xw := x.kernel + bias for `steps` timesteps of the rows of a block, from x on. */
+static void PANEL(project_chunk)(
+    const struct fastgru_layer *layer, const struct fastgru_call *call, const struct fastgru_pass *block,
+    const real *x, ptrdiff_t steps)
+{
+    /* tiles lie along the longer of both axes */
+    const int by_rows = block->rows >= steps;
+    const ptrdiff_t step_xw = block->rows * block->xw_stride;
+    struct fastgru_pass pass = *block;
+    pass.rows = by_rows ? block->rows : steps;
+    pass.x_stride = by_rows ? call->x_batch_stride : call->x_time_stride;
+    pass.xw_stride = by_rows ? block->xw_stride : step_xw;
+    for (ptrdiff_t i = 0; i < (by_rows ? steps : block->rows); ++i) {
+        pass.x = x + i * (by_rows ? call->x_time_stride : call->x_batch_stride);
+        pass.xw = (real *)block->xw + i * (by_rows ? step_xw : block->xw_stride);
+        PANEL(cover)(PANEL(tiles_project), layer, &pass, fastgru_panel_count(layer));
+        pass.backwards = !pass.backwards;
+    }
+}
+
+/* One timestep of the rows of a pass. */
+static void PANEL(step)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
+{
+    if (layer->reset_after) {
+        PANEL(cover)(PANEL(tiles_advance), layer, pass, fastgru_panel_count(layer));
+    } else {
+        PANEL(cover)(PANEL(tiles_reset), layer, pass, fastgru_panel_count(layer));
+        PANEL(cover)(PANEL(tiles_update), layer, pass, fastgru_candidate_count(layer));
+    }
+}
+
+/* The fates of rows at one step; 1 if any of them takes part. */
+static int PANEL(decide)(
+    const struct fastgru_call *call, ptrdiff_t rows,
+    const unsigned char *mask,       /* (rows)  call->mask_batch_stride apart              */
+    unsigned char *seen,             /* (rows)  in and out: had the row an unmasked step?  */
+    unsigned char *fate)             /* (rows)  overwritten                                */
+{
+    int any = 0;
+    for (ptrdiff_t row = 0; row < rows; ++row) {
+        const int steps = mask[row * call->mask_batch_stride] != 0;
+        any |= steps;
+        seen[row] |= (unsigned char)steps;
+        fate[row] = steps ? FASTGRU_STEPS
+            : seen[row] && !call->zero_output_for_mask ? FASTGRU_KEEPS : FASTGRU_ZEROES;
+    }
+    return any;
+}
+
+/* The outputs of a step in which no row takes part. */
+static void PANEL(skip)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
+{
+    const size_t bytes = (size_t)layer->units * sizeof(real);
+    for (ptrdiff_t row = 0; pass->out && row < pass->rows; ++row) {
+        real *out = (real *)pass->out + row * pass->out_stride;
+        if (pass->fate[row] == FASTGRU_KEEPS)
+            memcpy(out, (const real *)pass->h + row * layer->units, bytes);
+        else
+            memset(out, 0, bytes);
+    }
+}
+
+/* All timesteps of the rows from `first_row` on, at most a block. */
+static void PANEL(run_block)(
+    const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_blocks *blocks,
+    ptrdiff_t first_row)
+{
+    const ptrdiff_t rows = call->batch - first_row < blocks->rows ? call->batch - first_row : blocks->rows;
+    const ptrdiff_t timesteps = call->timesteps, chunk = blocks->steps ? blocks->steps : 1;
+    const size_t state_bytes = (size_t)(rows * layer->units) * sizeof(real);
+    const real *x = (const real *)call->x + first_row * call->x_batch_stride;
+    const real *initial = call->initial_state
+        ? (const real *)call->initial_state + first_row * layer->units : NULL;
+    real *state = (real *)call->state + first_row * layer->units;
+
+    real *spare = (real *)call->scratch;
+    char *rh = (char *)call->scratch + blocks->state_bytes;
+    real *xw = (real *)(layer->reset_after ? rh : rh + blocks->state_bytes);
+    unsigned char *seen = (unsigned char *)xw + blocks->xw_bytes, *fate = seen + rows;
+    struct fastgru_pass pass;
+    memset(&pass, 0, sizeof pass);
+    pass.rows = rows;
+    pass.rh = rh;
+    pass.xw_stride = (ptrdiff_t)fastgru_panel_count(layer) * 3 * VLEN;
+    pass.out_stride = call->out_batch_stride;
+    if (call->mask) {
+        memset(seen, 0, (size_t)rows);
+        pass.fate = fate;
+    }
+
+    /* Two buffers in turn; the last step, if none is skipped, writes to `state`. */
+    real *next = timesteps % 2 ? state : spare, *other = timesteps % 2 ? spare : state;
+    pass.h = initial;
+    if (!initial || initial == next) {
+        if (initial)
+            memcpy(other, initial, state_bytes);
+        else
+            memset(other, 0, state_bytes);
+        pass.h = other;
+    }
+    for (ptrdiff_t first = 0; first < timesteps; first += chunk) {
+        const ptrdiff_t steps = timesteps - first < chunk ? timesteps - first : chunk;
+        const ptrdiff_t start = call->go_backwards ? timesteps - first - steps : first;
+        pass.xw = xw;
+        if (blocks->steps) {
+            pass.backwards = call->turn++ & 1;
+            PANEL(project_chunk)(layer, call, &pass, x + start * call->x_time_stride, steps);
+        }
+        for (ptrdiff_t i = 0; i < steps; ++i) {
+            const ptrdiff_t time = call->go_backwards ? start + steps - 1 - i : start + i;
+            if (blocks->steps) {
+                pass.xw = xw + (time - start) * rows * pass.xw_stride;
+            } else {
+                pass.x = x + time * call->x_time_stride;
+                pass.x_stride = call->x_batch_stride;
+            }
+            if (call->out)
+                pass.out = (real *)call->out + first_row * call->out_batch_stride
+                    + (first + i) * call->out_time_stride;
+            if (call->mask && !PANEL(decide)(
+                    call, rows, call->mask + first_row * call->mask_batch_stride + time * call->mask_time_stride,
+                    seen, fate)) {
+                PANEL(skip)(layer, &pass);
+                continue;
+            }
+            pass.h_next = next;
+            pass.backwards = call->turn++ & 1;
+            PANEL(step)(layer, &pass);
+            pass.h = next;
+            next = next == state ? spare : state;
+        }
+    }
+    if (pass.h != state)
+        memcpy(state, pass.h, state_bytes);
+}
+
+static void PANEL(sequence)(const struct fastgru_layer *layer, struct fastgru_call *call)
+{
+    const struct fastgru_blocks blocks = fastgru_blocking(layer, call->batch, call->timesteps);
+    for (ptrdiff_t row = 0; row < call->batch; row += blocks.rows)
+        PANEL(run_block)(layer, call, &blocks, row);
+}
