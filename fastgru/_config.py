@@ -1,5 +1,6 @@
-"""Which engine and which instruction set run: the fastest, or what the environment asks for; and a report of it."""
+"""Which engine and instruction set run, the fastest or what the environment asks for, and a report of it."""
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
 from fastgru import _core
+
+
+VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Choice(NamedTuple):
@@ -52,16 +56,21 @@ def _processor() -> str:
 
 def _blas() -> str:
     """SciPy's BLAS, as SciPy names it."""
-    from scipy import __config__  # not with fastgru: it takes its time
-
-    blas: dict[str, Any] = __config__.show(mode="dicts")["Build Dependencies"]["blas"]
+    built = importlib.import_module("scipy.__config__")  # not with fastgru: it takes its time
+    blas: dict[str, Any] = built.show(mode="dicts")["Build Dependencies"]["blas"]
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
 def _facts() -> dict[str, str]:
     from fastgru import __version__
 
-    variables = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    variables = (
+        "FASTGRU_ENGINE",
+        "FASTGRU_ISA",
+        "OPENBLAS_NUM_THREADS",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+    )
     return {
         "fastgru": __version__,
         "engine": CHOICE.engine,
@@ -74,7 +83,8 @@ def _facts() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
-        "environment": ", ".join(f"{v}={os.environ[v]}" for v in variables if v in os.environ) or "nothing set",
+        "environment": ", ".join(f"{v}={os.environ[v]}" for v in variables if v in os.environ)
+        or "nothing set",
     }
 
 

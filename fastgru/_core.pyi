@@ -39,3 +39,16 @@ class Plan:
         go_backwards: bool,
         zero_output_for_mask: bool,
     ) -> None: ...
+    def call(
+        self,
+        x: object,
+        initial_state: object,
+        mask: object,
+        out: object,
+        record: NDArray[Any] | None,
+        time_major: bool,
+        go_backwards: bool,
+        zero_output_for_mask: bool,
+        sequences: bool,
+        return_state: bool,
+    ) -> Any: ...

@@ -110,7 +110,7 @@ cdef struct Products:
     Py_ssize_t steps         # projected at a time
     char *xw                 # (steps, rows, 3 * units)
     char *hu                 # (rows, 3 * units)
-    unsigned char *seen      # (rows), or NULL without a mask
+    unsigned char *seen      # (rows)
 
 
 cdef inline char *aligned(void *memory) noexcept nogil:
@@ -130,6 +130,77 @@ cpdef bint rows_are_whole(cnp.ndarray array) noexcept:
     return cnp.PyArray_ISALIGNED(array) and (
         cnp.PyArray_DIMS(array)[last] <= 1 or cnp.PyArray_STRIDES(array)[last] == itemsize
     )
+
+
+cdef inline bint is_plain(array, int ndim, int typenum) noexcept:
+    """No subclass, of that rank and type, aligned and in the machine's byte order?"""
+    return (
+        cnp.PyArray_CheckExact(array) and cnp.PyArray_NDIM(<cnp.ndarray> array) == ndim
+        and cnp.PyArray_TYPE(<cnp.ndarray> array) == typenum and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray> array)
+    )
+
+
+cdef inline bint has_shape(cnp.ndarray array, const cnp.npy_intp *shape) noexcept:
+    """Are the array's axes as long as that?"""
+    cdef int axis
+    for axis in range(cnp.PyArray_NDIM(array)):
+        if cnp.PyArray_DIMS(array)[axis] != shape[axis]:
+            return False
+    return True
+
+
+cdef void extent(cnp.ndarray array, char **first, char **end) noexcept:
+    """The bytes between which an array that is not empty lies."""
+    cdef int axis
+    cdef Py_ssize_t reach
+    first[0] = <char *> cnp.PyArray_DATA(array)
+    end[0] = first[0] + cnp.PyArray_ITEMSIZE(array)
+    for axis in range(cnp.PyArray_NDIM(array)):
+        reach = (cnp.PyArray_DIMS(array)[axis] - 1) * cnp.PyArray_STRIDES(array)[axis]
+        if reach < 0:
+            first[0] += reach
+        else:
+            end[0] += reach
+
+
+cdef bint overlap(cnp.ndarray array, cnp.ndarray other) noexcept:
+    """May they share memory? None shares none."""
+    cdef char *first
+    cdef char *end
+    cdef char *other_first
+    cdef char *other_end
+    if other is None or cnp.PyArray_SIZE(other) == 0:
+        return False
+    extent(array, &first, &end)
+    extent(other, &other_first, &other_end)
+    return first < other_end and other_first < end
+
+
+cdef void describe(
+    fastgru_call *call, cnp.ndarray x, cnp.ndarray initial_state, cnp.ndarray out, cnp.ndarray mask,
+    bint time_major,
+) noexcept:
+    """Where the arrays of a call lie; None: nowhere. An `out` without timesteps is that of every step."""
+    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(x)
+    cdef int batch_axis = time_major, time_axis = not time_major
+    call.batch, call.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
+    call.x = cnp.PyArray_DATA(x)
+    call.x_batch_stride = cnp.PyArray_STRIDES(x)[batch_axis] // itemsize
+    call.x_time_stride = cnp.PyArray_STRIDES(x)[time_axis] // itemsize
+    call.initial_state = NULL if initial_state is None else cnp.PyArray_DATA(initial_state)
+    call.out, call.out_batch_stride, call.out_time_stride = NULL, 0, 0
+    if out is not None and cnp.PyArray_NDIM(out) == 2:
+        call.out = cnp.PyArray_DATA(out)
+        call.out_batch_stride = cnp.PyArray_STRIDES(out)[0] // itemsize
+    elif out is not None:
+        call.out = cnp.PyArray_DATA(out)
+        call.out_batch_stride = cnp.PyArray_STRIDES(out)[batch_axis] // itemsize
+        call.out_time_stride = cnp.PyArray_STRIDES(out)[time_axis] // itemsize
+    call.mask, call.mask_batch_stride, call.mask_time_stride = NULL, 0, 0
+    if mask is not None:
+        call.mask = <const unsigned char *> cnp.PyArray_DATA(mask)
+        call.mask_batch_stride = cnp.PyArray_STRIDES(mask)[batch_axis]
+        call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
 
 
 cdef Py_ssize_t rows_in_one_product(
@@ -172,6 +243,7 @@ cdef class Plan:
     cdef readonly int features, units
     cdef readonly bint reset_after
     cdef readonly str isa, engine
+    cdef int typenum                                    # of all arrays
     cdef fastgru_layer layer
     cdef cnp.ndarray packed                             # bytes
     cdef unsigned turn                                  # which way packed weights are walked next
@@ -185,7 +257,7 @@ cdef class Plan:
         tuple activation, tuple recurrent_activation, str engine, isa=None, bint float16=False,
     ):
         cdef const fastgru_kernels *kernels = kernels_of(isa)
-        self.isa, self.engine = kernels.isa.decode(), engine
+        self.isa, self.engine, self.typenum = kernels.isa.decode(), engine, cnp.PyArray_TYPE(kernel)
         self.features, self.units, self.reset_after = kernel.shape[0], recurrent_kernel.shape[0], reset_after
         self.layer.features, self.layer.units, self.layer.reset_after = self.features, self.units, reset_after
         self.layer.activation, self.layer.alpha = ACTIVATION_IDS[activation[0]], activation[1]
@@ -248,53 +320,101 @@ cdef class Plan:
         mask : bool ndarray or None
             (batch, timesteps), time-major as x; False: the row does not take part in the step.
         """
-        cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(state)
-        cdef int batch_axis = time_major, time_axis = not time_major
         cdef fastgru_call call
-        cdef Products products
-        cdef Memory memory
-        call.batch, call.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
-        if call.batch == 0:
+        if cnp.PyArray_DIMS(x)[time_major] == 0:
             return
         if not rows_are_whole(x):
             x = np.ascontiguousarray(x)
-        call.x = cnp.PyArray_DATA(x)
-        call.x_batch_stride = cnp.PyArray_STRIDES(x)[batch_axis] // itemsize
-        call.x_time_stride = cnp.PyArray_STRIDES(x)[time_axis] // itemsize
-        call.initial_state = NULL if initial_state is None else cnp.PyArray_DATA(initial_state)
+        describe(&call, x, initial_state, out, mask, time_major)
         call.state = cnp.PyArray_DATA(state)
-        call.out = NULL
-        if out is not None and cnp.PyArray_NDIM(out) == 2:
-            call.out, call.out_time_stride = cnp.PyArray_DATA(out), 0
-            call.out_batch_stride = cnp.PyArray_STRIDES(out)[0] // itemsize
-        elif out is not None:
-            call.out = cnp.PyArray_DATA(out)
-            call.out_batch_stride = cnp.PyArray_STRIDES(out)[batch_axis] // itemsize
-            call.out_time_stride = cnp.PyArray_STRIDES(out)[time_axis] // itemsize
-        call.mask = NULL
-        if mask is not None:
-            call.mask = <const unsigned char *> cnp.PyArray_DATA(mask)
-            call.mask_batch_stride = cnp.PyArray_STRIDES(mask)[batch_axis]
-            call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
+        self.compute(&call)
 
+    def call(
+        self, x, initial_state, mask, out, record, bint time_major, bint go_backwards, bint zero_output_for_mask,
+        bint sequences, bint return_state,
+    ):
+        """What a layer's call returns, if every argument is as `run` wants it; else NotImplemented.
+
+        The short way of nearly every call: it converts nothing and complains of nothing. The last state
+        goes to `record` too, which may be `initial_state`, unless it is None. With `out` and without
+        `return_state` nothing is allocated, once there is scratch.
+        """
+        cdef fastgru_call call
+        cdef cnp.npy_intp shape[3]
+        cdef cnp.npy_intp state_shape[2]
+        cdef cnp.npy_intp *steps
+        cdef cnp.npy_intp *out_shape = state_shape
+        cdef cnp.ndarray output, state = record
+        cdef bint apart = sequences or mask is not None     # is the output not simply the last state?
+        if not is_plain(x, 3, self.typenum) or not rows_are_whole(x):
+            return NotImplemented
+        steps = cnp.PyArray_DIMS(<cnp.ndarray> x)
+        shape[0], shape[1], shape[2] = steps[0], steps[1], self.units
+        if shape[0] == 0 or shape[1] == 0 or steps[2] != self.features:
+            return NotImplemented
+        if mask is not None and not (is_plain(mask, 2, cnp.NPY_BOOL) and has_shape(mask, shape)):
+            return NotImplemented
+        state_shape[0], state_shape[1] = steps[time_major], self.units
+        if initial_state is not None and not (
+            is_plain(initial_state, 2, self.typenum) and has_shape(initial_state, state_shape)
+            and cnp.PyArray_IS_C_CONTIGUOUS(initial_state)
+        ):
+            return NotImplemented
+        if sequences:
+            out_shape = shape
+        if out is None:
+            output = cnp.PyArray_EMPTY(2 + sequences, out_shape, self.typenum, 0)
+        elif (
+            is_plain(out, 2 + sequences, self.typenum) and cnp.PyArray_ISWRITEABLE(out)
+            and has_shape(out, out_shape)
+            and (rows_are_whole(out) if apart else cnp.PyArray_IS_C_CONTIGUOUS(out))
+            and not (overlap(out, x) or overlap(out, initial_state) or overlap(out, mask))
+        ):
+            output = out
+        else:
+            return NotImplemented
+        if return_state and state is None:
+            state = cnp.PyArray_EMPTY(2, state_shape, self.typenum, 0)
+
+        describe(&call, x, initial_state, output if apart else None, mask, time_major)
+        call.state = NULL if apart and state is None else cnp.PyArray_DATA(output if state is None else state)
+        call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
+        self.compute(&call)
+        if state is not None and not apart:
+            memcpy(cnp.PyArray_DATA(output), call.state, cnp.PyArray_NBYTES(output))
+        if not return_state:
+            return output
+        return [output, state if record is None else state.copy()]
+
+    cdef int compute(self, fastgru_call *call) except -1:
+        """Run a call, of which nothing can fail any more but to get scratch. A state of NULL: not wanted."""
+        cdef Py_ssize_t itemsize = 4 if self.typenum == cnp.NPY_FLOAT else 8
+        cdef size_t size, state_size = 0 if call.state != NULL else call.batch * self.units * itemsize
+        cdef Products products
+        cdef Memory memory
         if self.packed is not None:
-            memory = self.take(fastgru_scratch_size(&self.layer, call.batch, call.timesteps))
+            size = fastgru_scratch_size(&self.layer, call.batch, call.timesteps)
+        else:
+            products = self.cut(call, itemsize)
+            size = (products.steps + 1) * products.rows * 3 * self.units * itemsize + products.rows
+            size = (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        memory = self.take(size + state_size)
+        if call.state == NULL:
+            call.state = memory.data + size
+        if self.packed is not None:
             call.scratch, call.turn = memory.data, self.turn
             with nogil:
-                fastgru_sequence(&self.layer, &call)
+                fastgru_sequence(&self.layer, call)
             self.turn = call.turn
         else:
-            products = self.cut(&call, itemsize)
-            memory = self.take((products.steps + 1) * products.rows * 3 * self.units * itemsize + products.rows)
             products.xw = memory.data
             products.hu = products.xw + products.steps * products.rows * 3 * self.units * itemsize
-            products.seen = NULL
-            if mask is not None:
-                products.seen = <unsigned char *> products.hu + products.rows * 3 * self.units * itemsize
+            products.seen = <unsigned char *> products.hu + products.rows * 3 * self.units * itemsize
             with nogil:
-                self.run_blas(&call, &products, itemsize)
+                self.run_blas(call, &products, itemsize)
         self.give_back(memory)
+        return 0
 
     # ---- scratch: the GIL is held ----------------------------------------------------------
 
@@ -347,7 +467,8 @@ cdef class Plan:
             memset(call.state, 0, call.batch * width)
         elif call.initial_state != call.state:
             memcpy(call.state, call.initial_state, call.batch * width)
-        step.hu, step.seen, step.zero_output_for_mask = products.hu, products.seen, call.zero_output_for_mask
+        step.hu, step.zero_output_for_mask = products.hu, call.zero_output_for_mask
+        step.seen = NULL if call.mask == NULL else products.seen
         step.out, step.out_stride = NULL, call.out_batch_stride
         step.mask, step.mask_stride = NULL, call.mask_batch_stride
         for block in range((call.batch + products.rows - 1) // products.rows):

@@ -63,31 +63,41 @@ def implementation(value: Any) -> int:
     raise ValueError(f"implementation must be 1 or 2, got {value!r}")
 
 
+def _type_name(value: Any) -> Any:
+    """Name of a NumPy type, or a name itself."""
+    return (
+        value if isinstance(value, str) else getattr(value, "name", None) or getattr(value, "__name__", None)
+    )
+
+
 def dtype(value: Any) -> np.dtype[Any]:
     """One of DTYPES from a name, a NumPy type, or a Keras policy or its config; float32 for None."""
     if value is None:
         return DTYPES["float32"]
-    name = value
-    if isinstance(name, dict):
-        name = name.get("config", {}).get("name") if isinstance(name.get("config", {}), dict) else None
-    elif not isinstance(name, str):
-        name = getattr(value, "name", None) or getattr(value, "__name__", None)
+    if isinstance(value, dict):
+        name = value.get("config", {}).get("name") if isinstance(value.get("config", {}), dict) else None
+    else:
+        name = _type_name(value)
     if name not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {value!r}")
     return DTYPES[name]
 
 
 def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.dtype[Any]:
-    """The type of packed weights: that of the computation, or float16 where the CPU converts it."""
-    if value is None:
-        return computed
-    name = value if isinstance(value, str) else getattr(value, "name", None) or getattr(value, "__name__", None)
-    if name == "float16" and computed == np.float32 and not convertible:
-        raise ValueError("weights_dtype='float16' needs a CPU with F16C and AVX2, AVX-512 or NEON, got none of them")
-    if name == computed.name or (name == "float16" and computed == np.float32):
-        return np.dtype(name)
-    usable = "float32 or float16" if computed == np.float32 else "float64"
-    raise ValueError(f"weights_dtype must be None, {usable} for a computation in {computed}, got {value!r}")
+    """The type of packed weights: that of the computation, or float16 if the CPU converts that."""
+    usable = ["float32", "float16"] if computed == np.float32 else [computed.name]
+    name = computed.name if value is None else _type_name(value)
+    if name not in usable:
+        raise ValueError(
+            f"weights_dtype must be None or one of {', '.join(usable)} where {computed} is computed in, "
+            f"got {value!r}"
+        )
+    if name == "float16" and not convertible:
+        raise ValueError(
+            "weights_dtype='float16' needs a CPU that converts float16: AVX2 and F16C, AVX-512 or NEON; "
+            "got one that does not, or FASTGRU_ISA without it"
+        )
+    return DTYPES[name]
 
 
 def halved(name: str, array: Array) -> Array:

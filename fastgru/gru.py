@@ -384,6 +384,9 @@ class GRU(Layer):
         out: Any = None,
     ) -> Any:
         """`__call__` with Keras' other order of arguments."""
+        results = self._short_call(inputs, mask, training, initial_state, out)
+        if results is not NotImplemented:
+            return results
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
         # every flag is read once, and all of a call fits the plan that it runs with: another thread, or
@@ -406,7 +409,7 @@ class GRU(Layer):
         target = None
         if read is not None:
             shape = (*x.shape[:2], self._units) if sequences else (batch, self._units)
-            read += [initial_state, mask, self._state, *self._weights]
+            read += [initial_state, mask, *self._weights]
             target = _validate.out(out, shape, self._dtype, read)
         if training is not None:
             training = _validate.training(training, self._dropout, self._recurrent_dropout)
@@ -432,6 +435,30 @@ class GRU(Layer):
         if out is not None:
             results[0] = out
         return results if len(results) > 1 else results[0]
+
+    def _short_call(self, inputs: Any, mask: Any, training: Any, initial_state: Any, out: Any) -> Any:
+        """The result of a call that needs no conversion, no check that can fail and no more than the plan."""
+        plan, stateful = self._plan, bool(self.stateful)
+        if (
+            type(plan) is not Plan
+            or training is not None
+            or self._dtype is not self._compute_dtype
+            or self.activity_regularizer is not None
+            or (stateful and initial_state is not None)
+        ):
+            return NotImplemented
+        flags = (
+            self.time_major,
+            self.go_backwards,
+            self.zero_output_for_mask,
+            self.return_sequences,
+            self.return_state,
+        )
+        if not stateful:
+            return plan.call(inputs, initial_state, mask, out, None, *flags)
+        with self._lock:
+            state = self._state
+            return NotImplemented if state is None else plan.call(inputs, state, mask, out, state, *flags)
 
     def _check_fit(self, x: Array, batch: int, plan: Plan | Loop, recorded: Array | None) -> None:
         """Has the input the weights' features and, if there is a recorded state, its batch?"""
@@ -465,7 +492,9 @@ class GRU(Layer):
             shape = (*x.shape[:2], self._units) if sequences else state.shape
             in_place = out is not None and out.dtype == self._compute_dtype and rows_are_whole(out)
             output = out if in_place else np.empty(shape, self._compute_dtype)
-        plan.run(x, initial_state, state, output, mask, time_major, self.go_backwards, self.zero_output_for_mask)
+        plan.run(
+            x, initial_state, state, output, mask, time_major, self.go_backwards, self.zero_output_for_mask
+        )
         return self._results(state if output is None else output, state, stateful, out), state
 
     def _results(self, output: Array, state: Array, recorded: bool, out: Array | None) -> list[Array]:
@@ -507,12 +536,16 @@ class GRU(Layer):
     # ---- state -----------------------------------------------------------------------------
 
     def _keep(self, state: Array) -> None:
-        self._state = _validate.frozen(_validate.cast(state, self._dtype))
+        """Record a state, which no one else holds: calls write into it."""
+        self._state = _validate.cast(state, self._dtype)
 
     @property
     def states(self) -> list[Array | None]:
-        """[state] of a stateful layer once it is built, (batch, units), read-only; else [None]."""
-        return [self._state.view() if self.stateful and self._state is not None else None]
+        """[state] of a stateful layer once it is built, (batch, units), a read-only copy; else [None]."""
+        with self._lock:
+            return [
+                _validate.frozen(self._state.copy()) if self.stateful and self._state is not None else None
+            ]
 
     def reset_states(self, states: Any = None) -> None:
         """Set the recorded state of a stateful layer.
@@ -620,7 +653,7 @@ class GRU(Layer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if self._state is not None:
-            _validate.frozen(self._state)
+            self._state = self._state.copy()  # a shallow copy of a layer is a layer of its own
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -121,7 +121,7 @@ def test_a_call_needs_4_mib_beside_input_and_output(choice, batch, timesteps, fe
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < allowed
-        assert peak > batch * units * 4  # the measurement sees the state and the scratch
+        assert peak > 64 << 10  # the measurement sees the scratch
 
 
 def test_contiguous_input_is_not_copied(monkeypatch):

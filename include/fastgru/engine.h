@@ -294,7 +294,7 @@ static inline struct fastgru_blocks fastgru_blocking(
     b.steps = b.steps < timesteps ? b.steps : timesteps;
     b.steps = b.steps < 2 ? 0 : b.steps;
     b.state_bytes = fastgru_lines((size_t)b.rows * (size_t)layer->units * itemsize);
-    b.xw_bytes = (size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes;
+    b.xw_bytes = fastgru_lines((size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes);
     return b;
 }
 
