@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench race clean
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise
@@ -23,6 +23,9 @@ lint: $(VENV)/lint $(VENV)/built
 
 bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m benchmarks
+
+race: $(VENV)/bench $(VENV)/built
+	$(BIN)/python -m benchmarks.race
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastgru/*.so fastgru/_core.c .asv
