@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple, overload
 
 from fastgru import _core
 
-
 VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 

@@ -372,7 +372,10 @@ class GRU(Layer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        return self.call(inputs, mask, training, initial_state, out=out)
+        results = self._short_call(inputs, mask, training, initial_state, out)
+        if results is NotImplemented:
+            return self._long_call(inputs, mask, training, initial_state, out)
+        return results
 
     def call(
         self,
@@ -385,8 +388,45 @@ class GRU(Layer):
     ) -> Any:
         """`__call__` with Keras' other order of arguments."""
         results = self._short_call(inputs, mask, training, initial_state, out)
-        if results is not NotImplemented:
-            return results
+        if results is NotImplemented:
+            return self._long_call(inputs, mask, training, initial_state, out)
+        return results
+
+    def _short_call(self, inputs: Any, mask: Any, training: Any, initial_state: Any, out: Any) -> Any:
+        """The result of a call that needs no conversion and nothing but the plan, else NotImplemented."""
+        plan = self._plan
+        if (
+            type(plan) is not Plan
+            or training is not None
+            or self._dtype is not self._compute_dtype
+            or self.activity_regularizer is not None
+        ):
+            return NotImplemented
+        if not self.stateful:
+            return self._through(plan, inputs, initial_state, mask, out, None)
+        with self._lock:
+            state = self._state
+            if state is None or initial_state is not None:
+                return NotImplemented
+            return self._through(plan, inputs, state, mask, out, state)
+
+    def _through(self, plan: Plan, inputs: Any, initial_state: Any, mask: Any, out: Any, record: Any) -> Any:
+        """`Plan.call` with the layer's flags."""
+        return plan.call(
+            inputs,
+            initial_state,
+            mask,
+            out,
+            record,
+            self.time_major,
+            self.go_backwards,
+            self.zero_output_for_mask,
+            self.return_sequences,
+            self.return_state,
+        )
+
+    def _long_call(self, inputs: Any, mask: Any, training: Any, initial_state: Any, out: Any) -> Any:
+        """Any call: checks and conversions first, then the plan."""
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
         # every flag is read once, and all of a call fits the plan that it runs with: another thread, or
@@ -435,30 +475,6 @@ class GRU(Layer):
         if out is not None:
             results[0] = out
         return results if len(results) > 1 else results[0]
-
-    def _short_call(self, inputs: Any, mask: Any, training: Any, initial_state: Any, out: Any) -> Any:
-        """The result of a call that needs no conversion, no check that can fail and no more than the plan."""
-        plan, stateful = self._plan, bool(self.stateful)
-        if (
-            type(plan) is not Plan
-            or training is not None
-            or self._dtype is not self._compute_dtype
-            or self.activity_regularizer is not None
-            or (stateful and initial_state is not None)
-        ):
-            return NotImplemented
-        flags = (
-            self.time_major,
-            self.go_backwards,
-            self.zero_output_for_mask,
-            self.return_sequences,
-            self.return_state,
-        )
-        if not stateful:
-            return plan.call(inputs, initial_state, mask, out, None, *flags)
-        with self._lock:
-            state = self._state
-            return NotImplemented if state is None else plan.call(inputs, state, mask, out, state, *flags)
 
     def _check_fit(self, x: Array, batch: int, plan: Plan | Loop, recorded: Array | None) -> None:
         """Has the input the weights' features and, if there is a recorded state, its batch?"""
