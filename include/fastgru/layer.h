@@ -1,0 +1,255 @@
+/* layer.h - what the engine's functions are handed: a layer, a call, a pass; and where its parts lie in memory.
+ *
+ * Included by engine.h. One definition for all instruction sets and dtypes: hence arrays are void, and
+ * hold the dtype of the kernels that they are given to. */
+
+#ifndef FASTGRU_LAYER_H
+#define FASTGRU_LAYER_H
+
+#include <stddef.h>
+
+/* name in Python, formula; `a` is the parameter of the activation where it has one */
+#define FASTGRU_ACTIVATIONS(X)                                                    \
+    X(linear)            /* x                                                  */ \
+    X(tanh)              /* (e^2x - 1) / (e^2x + 1)                            */ \
+    X(sigmoid)           /* 1 / (1 + e^-x)                                     */ \
+    X(hard_sigmoid)      /* 0.2 x + 0.5 between 0 and 1                        */ \
+    X(relu)              /* max(0, x)                                          */ \
+    X(relu6)             /* min(max(0, x), 6)                                  */ \
+    X(leaky_relu)        /* x where x >= 0, else a x                           */ \
+    X(thresholded_relu)  /* x where x > a, else 0                              */ \
+    X(elu)               /* x where x > 0, else a (e^x - 1)                    */ \
+    X(selu)              /* 1.0507 x where x > 0, else 1.7581 (e^x - 1)        */ \
+    X(gelu)              /* x (1 + erf(c x)) / 2, c = 0.5^0.5 as a float32     */ \
+    X(swish)             /* x / (1 + e^-x)                                     */ \
+    X(mish)              /* x tanh(log(1 + e^x))                               */ \
+    X(softplus)          /* log(1 + e^x)                                       */ \
+    X(softsign)          /* x / (1 + |x|)                                      */ \
+    X(exponential)       /* e^x                                                */
+
+enum fastgru_activation {
+#define FASTGRU_ROW(name) FASTGRU_##name,
+    FASTGRU_ACTIVATIONS(FASTGRU_ROW)
+#undef FASTGRU_ROW
+    FASTGRU_ACTIVATION_COUNT
+};
+
+static const char *const fastgru_activation_names[FASTGRU_ACTIVATION_COUNT] = {
+#define FASTGRU_ROW(name) #name,
+    FASTGRU_ACTIVATIONS(FASTGRU_ROW)
+#undef FASTGRU_ROW
+};
+
+/* ---- a layer, packed ---------------------------------------------------------------- */
+
+struct fastgru_packed;
+
+/* What a layer computes and with which kernels, set by the caller; and its packed weights, set by
+ * fastgru_pack. Read-only from then on: any number of threads may share it. */
+struct fastgru_layer {
+    const struct fastgru_packed *kernels;  /* a row of the table: f32, f64 or f16          */
+    ptrdiff_t features;
+    ptrdiff_t units;
+    int reset_after;
+    int activation;                  /* g and its parameter                                */
+    int recurrent_activation;        /* f and its parameter                                */
+    double alpha;
+    double recurrent_alpha;
+
+    const void *biases;              /* (panels, 4, vlen)  z, r, candidate, its recurrent  */
+    const char *panels;              /* panels of (features, 3, vlen) and (units, 3, vlen), reset
+                                        before (units, 2, vlen): gates side by side        */
+    const char *candidates;          /* reset before: panels of (units, 3, vlen), three
+                                        neighbouring blocks of units side by side          */
+    size_t panel_bytes;
+    size_t candidate_bytes;
+};
+
+/* Some timesteps of some rows. Arrays hold the kernels' dtype; strides count elements, and
+ * the last axis lies side by side. */
+struct fastgru_call {
+    ptrdiff_t batch;
+    ptrdiff_t timesteps;
+    const void *x;                   /* (batch, timesteps, features)                       */
+    ptrdiff_t x_batch_stride;
+    ptrdiff_t x_time_stride;
+    const void *initial_state;       /* (batch, units)     NULL: zeros; may be `state`     */
+    void *state;                     /* (batch, units)     overwritten: after the last step*/
+    void *out;                       /* (batch, timesteps, units)  overwritten, in the order of
+                                        the run; or NULL                                   */
+    ptrdiff_t out_batch_stride;
+    ptrdiff_t out_time_stride;       /* 0: of all steps the last one's output stays        */
+    const unsigned char *mask;       /* (batch, timesteps) 0: the row keeps its state; or NULL */
+    ptrdiff_t mask_batch_stride;
+    ptrdiff_t mask_time_stride;
+    int go_backwards;
+    int zero_output_for_mask;
+    unsigned turn;                   /* in and out: hand a stream's next call what this one left,
+                                        and it starts where weights are still in the cache;
+                                        any value gives the same bits                      */
+    void *scratch;                   /* fastgru_scratch_size bytes, aligned to 64          */
+};
+
+/* Kernels for one instruction set, dtype and type of weights. */
+struct fastgru_packed {
+    size_t itemsize;                 /* bytes of an element of all arrays                  */
+    size_t weight_size;              /* bytes of a packed weight                           */
+    ptrdiff_t vlen;                  /* units that are computed side by side               */
+    void (*pack)(const struct fastgru_layer *, const void *kernel, const void *recurrent_kernel,
+                 const void *bias);
+    void (*sequence)(const struct fastgru_layer *, struct fastgru_call *);
+};
+
+/* ---- the elementwise half of a step, for products that come from elsewhere ----------- */
+
+/* One timestep of `rows` rows. Arrays hold the kernel's dtype; strides count elements from
+ * row to row, and within a row the elements lie side by side, gates in the order z r h. */
+struct fastgru_gates {
+    ptrdiff_t rows;
+    ptrdiff_t units;
+    int activation;                  /* g and its parameter                                */
+    int recurrent_activation;        /* f and its parameter                                */
+    double alpha;
+    double recurrent_alpha;
+    const void *bias;                /* (3 * units)        added to xw; reset after: z and r
+                                        with the recurrent bias in it                      */
+    const void *recurrent_bias;      /* (units)            bh; reset after only            */
+    void *xw;                        /* (rows, 3 * units)  x.kernel; reset before: its r columns
+                                        hold (r * h).Uh when gates_update comes to them    */
+    ptrdiff_t xw_stride;
+    void *hu;                        /* (rows, 3 * units)  h.recurrent_kernel; reset before:
+                                        (rows, 2 * units)  its z and r columns, the latter
+                                        replaced by r * h in gates_reset                   */
+    void *h;                         /* (rows, units)      in: state, out: the next state  */
+    void *out;                       /* (rows, units)      overwritten; NULL: not wanted   */
+    ptrdiff_t out_stride;
+    const unsigned char *mask;       /* (rows)             0: the row keeps its state; NULL:
+                                        no row is masked                                   */
+    ptrdiff_t mask_stride;
+    unsigned char *seen;             /* (rows)             in and out: 1 once the row has had
+                                        a step that was not masked                         */
+    int zero_output_for_mask;
+};
+
+typedef void (*fastgru_gates_kernel)(const struct fastgru_gates *step);
+
+/* y = f(x), elementwise; y may be x. */
+typedef void (*fastgru_activate)(
+    int activation, double alpha,
+    ptrdiff_t n,
+    const void *x,                   /* (n) */
+    void *y);                        /* (n)  overwritten */
+
+struct fastgru_functions {
+    fastgru_gates_kernel gates_reset_after; /* the whole step after xw and hu              */
+    fastgru_gates_kernel gates_reset;       /* reset before: r * h                         */
+    fastgru_gates_kernel gates_update;      /* reset before: the rest, after (r * h).Uh    */
+    fastgru_activate activate;
+};
+
+/* ---- the table of kernels ------------------------------------------------------------ */
+
+/* One instruction set. */
+struct fastgru_kernels {
+    const char *isa;
+    int fused;                       /* multiply-adds round once: bits are those of all such rows */
+    struct fastgru_packed f32;
+    struct fastgru_packed f64;
+    struct fastgru_packed f16;       /* float16 weights, float32 all else; sequence NULL: none  */
+    struct fastgru_functions f32_functions;
+    struct fastgru_functions f64_functions;
+};
+
+/* ---- memory -------------------------------------------------------------------------- */
+
+/* Everything begins at a cache line. */
+static inline size_t fastgru_lines(size_t bytes)
+{
+    return (bytes + 63) / 64 * 64;
+}
+
+static inline size_t fastgru_panel_count(const struct fastgru_layer *layer)
+{
+    return (size_t)((layer->units + layer->kernels->vlen - 1) / layer->kernels->vlen);
+}
+
+static inline size_t fastgru_candidate_count(const struct fastgru_layer *layer)
+{
+    return layer->reset_after ? 0 : (fastgru_panel_count(layer) + 2) / 3;
+}
+
+/* Where in `memory` weights lie, unless it is NULL; returns the bytes of all. */
+static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
+{
+    const struct fastgru_packed *kernels = layer->kernels;
+    const size_t rows = (size_t)layer->features * 3 + (size_t)layer->units * (layer->reset_after ? 3 : 2);
+    const size_t vector = (size_t)kernels->vlen * kernels->weight_size, panels = fastgru_panel_count(layer);
+    const size_t biases = fastgru_lines(panels * 4 * (size_t)kernels->vlen * kernels->itemsize);
+    layer->panel_bytes = fastgru_lines(rows * vector);
+    layer->candidate_bytes = fastgru_lines((size_t)layer->units * 3 * vector);
+    if (memory) {
+        layer->biases = memory;
+        layer->panels = memory + biases;
+        layer->candidates = layer->panels + panels * layer->panel_bytes;
+    }
+    return biases + panels * layer->panel_bytes + fastgru_candidate_count(layer) * layer->candidate_bytes;
+}
+
+/* Rows that go through all timesteps together, and steps whose x.kernel is computed ahead of them:
+ * as many as stay in the second-level cache, none if that is fewer than two. */
+struct fastgru_blocks {
+    ptrdiff_t rows;
+    ptrdiff_t steps;
+    size_t state_bytes;              /* (rows, units)                                      */
+    size_t xw_bytes;                 /* (steps, rows, panels, 3, vlen)                     */
+};
+
+enum {
+    FASTGRU_BLOCK_ROWS = 128,        /* a multiple of 8, which every tile divides          */
+    FASTGRU_CHUNK_BYTES = 256 << 10,
+    FASTGRU_SCRATCH_BYTES = 3 << 20  /* beyond it, fewer rows                              */
+};
+
+static inline struct fastgru_blocks fastgru_blocking(
+    const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+{
+    const size_t itemsize = layer->kernels->itemsize;
+    const size_t row_bytes = fastgru_panel_count(layer) * 3 * (size_t)layer->kernels->vlen * itemsize;
+    struct fastgru_blocks b;
+    b.rows = FASTGRU_BLOCK_ROWS;
+    while (b.rows > 8 && (size_t)b.rows * 2 * row_bytes > FASTGRU_SCRATCH_BYTES)
+        b.rows -= 8;
+    if (b.rows < batch) {
+        const ptrdiff_t blocks = batch / b.rows + (batch % b.rows != 0);
+        b.rows = (batch / blocks + (batch % blocks != 0) + 7) / 8 * 8;  /* of one size, nearly */
+    } else {
+        b.rows = batch;
+    }
+    b.steps = b.rows ? (ptrdiff_t)(FASTGRU_CHUNK_BYTES / ((size_t)b.rows * row_bytes)) : 0;
+    b.steps = b.steps < timesteps ? b.steps : timesteps;
+    b.steps = b.steps < 2 ? 0 : b.steps;
+    b.state_bytes = fastgru_lines((size_t)b.rows * (size_t)layer->units * itemsize);
+    b.xw_bytes = fastgru_lines((size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes);
+    return b;
+}
+
+/* One pass over the packed weights: x.kernel of some rows, or one timestep of them. */
+struct fastgru_pass {
+    ptrdiff_t rows;
+    const void *x;                   /* (rows, features)   NULL: xw holds x.kernel + bias  */
+    ptrdiff_t x_stride;
+    void *xw;                        /* (rows, panels, 3, vlen)  in, out or scratch        */
+    ptrdiff_t xw_stride;
+    const void *h;                   /* (rows, units)      state before the step           */
+    void *h_next;                    /* (rows, units)      overwritten; must not alias h   */
+    void *rh;                        /* (rows, units)      reset before: scratch           */
+    void *out;                       /* (rows, units)      overwritten; or NULL            */
+    ptrdiff_t out_stride;
+    const unsigned char *fate;       /* (rows)             what becomes of a row; NULL: all step */
+    int backwards;                   /* from the last panel to the first?                  */
+};
+
+enum { FASTGRU_STEPS, FASTGRU_KEEPS, FASTGRU_ZEROES };  /* fates: the last two are masked, output the
+                                                          state or zeros                    */
+
+#endif
