@@ -22,8 +22,8 @@ static const real KERNEL(expm1_tail)[] = {
 #endif
 };
 
-/* e^(x + x_low) = 2^n (1 + p), |p| <= sqrt(2) - 1; x in about +-2**20 */
-FASTGRU_INLINE vreal KERNEL(reduced_expm1)(vreal x, vreal x_low, vint *n)
+/* x = n log(2) + r, |r| <= log(2) / 2; x in about +-2**20 */
+FASTGRU_INLINE vreal KERNEL(reduced)(vreal x, vint *n)
 {
     /* log(2) in two parts: n times the first is exact */
 #if FASTGRU_DOUBLE
@@ -32,10 +32,13 @@ FASTGRU_INLINE vreal KERNEL(reduced_expm1)(vreal x, vreal x_low, vint *n)
     const real high = 0.693145751953125f, low = 1.428606820309417e-06f;
 #endif
     const vreal rounded = vnearest(x * REAL_C(1.44269504088896340736), n);
-    vreal r = vfma(rounded, vset(-high), x);
-    r = vfma(rounded, vset(-low), r) + x_low;
-    const vreal tail = vpolynomial(r, KERNEL(expm1_tail), FASTGRU_DOUBLE ? 10 : 5);
-    return vfma(r * r, tail, r);
+    return vfma(rounded, vset(-low), vfma(rounded, vset(-high), x));
+}
+
+/* e^r - 1 for such an r */
+FASTGRU_INLINE vreal KERNEL(small_expm1)(vreal r)
+{
+    return vfma(r * r, vpolynomial(r, KERNEL(expm1_tail), FASTGRU_DOUBLE ? 10 : 5), r);
 }
 
 /* e^(x + x_low) as the product of a normal number, returned, and of *scale, a power of two,
@@ -49,7 +52,8 @@ FASTGRU_INLINE vreal KERNEL(scaled_exp)(vreal x, vreal x_low, vreal *scale, vrea
     const real least = -120, most = 96;
 #endif
     vint n;
-    const vreal p = KERNEL(reduced_expm1)(vat_most(vat_least(x, least), most), x_low, &n);
+    const vreal r = KERNEL(reduced)(vat_most(vat_least(x, least), most), &n);
+    const vreal p = KERNEL(small_expm1)(r + x_low);
     const vint half = n >> 1;
     *scale = vexp2i(n - half);
     const vreal one = vset(1), rounded = one + p;
@@ -64,13 +68,28 @@ FASTGRU_INLINE vreal KERNEL(exp)(vreal x)
     return e * scale;
 }
 
+/* e^x for x <= 0, scaled in two halves, of which only the second rounds: to a subnormal. By products, through
+ * which a NaN stays one, whatever its bits say of n. */
+FASTGRU_INLINE vreal KERNEL(exp_below_0)(vreal x)
+{
+    vint n;
+    const vreal p = KERNEL(small_expm1)(KERNEL(reduced)(vat_least(x, FASTGRU_DOUBLE ? -800 : -120), &n));
+    const vint half = n >> 1;
+    return (1 + p) * vexp2i(half) * vexp2i(n - half);
+}
+
+/* e^x - 1 for -40 <= x <= 40 */
+FASTGRU_INLINE vreal KERNEL(bounded_expm1)(vreal x)
+{
+    vint n;
+    const vreal p = KERNEL(small_expm1)(KERNEL(reduced)(x, &n)), s = vexp2i(n);
+    return vfma(p, s, s - 1);
+}
+
 /* e^x - 1 for x <= 40; -1 below -40 */
 FASTGRU_INLINE vreal KERNEL(expm1)(vreal x)
 {
-    vint n;
-    const vreal p = KERNEL(reduced_expm1)(vat_least(x, -40), vset(0), &n);
-    const vreal s = vexp2i(n);
-    return vfma(p, s, s - 1);
+    return KERNEL(bounded_expm1)(vat_least(x, -40));
 }
 
 /* ---- the logistic family ------------------------------------------------------------- */
@@ -79,7 +98,7 @@ FASTGRU_INLINE vreal KERNEL(tanh)(vreal x)
 {
     /* tanh a = (e^2a - 1) / (e^2a + 1); from `one` on it rounds to 1 */
     const real one = FASTGRU_DOUBLE ? 20 : 10;
-    const vreal e = KERNEL(expm1)(2 * vat_most(vabs(x), one));
+    const vreal e = KERNEL(bounded_expm1)(2 * vat_most(vabs(x), one));
     return vcopysign(e / (e + 2), x);
 }
 
@@ -92,7 +111,7 @@ FASTGRU_INLINE vreal KERNEL(hard_sigmoid)(vreal x)
 FASTGRU_INLINE vreal KERNEL(sigmoid)(vreal x)
 {
     /* with e = e^-|x| <= 1 neither side overflows, and the left tail is e itself */
-    const vreal e = KERNEL(exp)(-vabs(x));
+    const vreal e = KERNEL(exp_below_0)(-vabs(x));
     const vreal one = vset(1);
     return vselect(vless(x, vset(0)), e, one) / (one + e);
 }
@@ -173,7 +192,7 @@ FASTGRU_INLINE vreal KERNEL(log1p)(vreal x)
 
 FASTGRU_INLINE vreal KERNEL(softplus)(vreal x)
 {
-    return vat_least(x, 0) + KERNEL(log1p)(KERNEL(exp)(-vabs(x)));
+    return vat_least(x, 0) + KERNEL(log1p)(KERNEL(exp_below_0)(-vabs(x)));
 }
 
 /* ---- gelu ------------------------------------------------------------------------------ */

@@ -233,6 +233,9 @@ static inline void fastgru_step(
 #undef EXPONENT_BIAS
 #undef VLEN
 #undef LANES_BELOW
+#undef X86
+#undef X86_REAL
+#undef FASTGRU_X86_TYPE
 #undef vreal
 #undef vint
 #undef vbits

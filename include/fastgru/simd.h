@@ -45,6 +45,9 @@
 #undef EXPONENT_BIAS
 #undef LANES_BELOW
 #undef VLEN
+#undef X86
+#undef X86_REAL
+#undef FASTGRU_X86_TYPE
 
 #if FASTGRU_DOUBLE
 #define real double
@@ -71,6 +74,23 @@ typedef lane vint;
 #define VLEN ((int)(FASTGRU_VBYTES / sizeof(real)))
 typedef real vreal __attribute__((vector_size(FASTGRU_VBYTES)));
 typedef lane vint __attribute__((vector_size(FASTGRU_VBYTES)));
+#endif
+
+/* An intrinsic of x86 for whole registers, and their type there. */
+#if FASTGRU_VBYTES == 64
+#define X86(name) _mm512_##name
+#define X86_REAL FASTGRU_X86_TYPE(__m512)
+#elif FASTGRU_VBYTES == 32
+#define X86(name) _mm256_##name
+#define X86_REAL FASTGRU_X86_TYPE(__m256)
+#else
+#define X86(name) _mm_##name
+#define X86_REAL FASTGRU_X86_TYPE(__m128)
+#endif
+#if FASTGRU_DOUBLE
+#define FASTGRU_X86_TYPE(type) type##d
+#else
+#define FASTGRU_X86_TYPE(type) type
 #endif
 
 /* ---- bits ------------------------------------------------------------------------ */
@@ -195,15 +215,28 @@ FASTGRU_INLINE vreal vselect(vint mask, vreal a, vreal b)
     return vfrom_bits((mask & vbits(a)) | (~mask & vbits(b)));
 }
 
-/* max(x, low) and min(x, high); a NaN in x stays, as in Keras. */
+/* max(x, low) and min(x, high); a NaN in x stays, as in Keras, and so does a zero of either sign. On x86 that
+ * is what the instructions do, which return their second operand unless the first is really beyond it. */
 FASTGRU_INLINE vreal vat_least(vreal x, real low)
 {
+#if defined(FASTGRU_X86) && FASTGRU_DOUBLE
+    return (vreal)X86(max_pd)((X86_REAL)vset(low), (X86_REAL)x);
+#elif defined(FASTGRU_X86)
+    return (vreal)X86(max_ps)((X86_REAL)vset(low), (X86_REAL)x);
+#else
     return vselect(vless(x, vset(low)), vset(low), x);
+#endif
 }
 
 FASTGRU_INLINE vreal vat_most(vreal x, real high)
 {
+#if defined(FASTGRU_X86) && FASTGRU_DOUBLE
+    return (vreal)X86(min_pd)((X86_REAL)vset(high), (X86_REAL)x);
+#elif defined(FASTGRU_X86)
+    return (vreal)X86(min_ps)((X86_REAL)vset(high), (X86_REAL)x);
+#else
     return vselect(vless(vset(high), x), vset(high), x);
+#endif
 }
 
 FASTGRU_INLINE vreal vabs(vreal x)
