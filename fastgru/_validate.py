@@ -102,12 +102,14 @@ def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.
 
 def halved(name: str, array: Array) -> Array:
     """float32 with every value rounded to the nearest float16, which must have a finite one for it."""
-    limit = np.finfo(np.float16).max
-    if array.size and (largest := np.nanmax(np.abs(array), initial=0)) > limit:
+    limit = float(np.finfo(np.float16).max)
+    largest = float(np.nanmax(np.abs(array), initial=0))
+    if largest > limit:
         raise ValueError(
-            f"{name} must lie between -{limit:g} and {limit:g} with weights_dtype='float16', got {largest:g}"
+            f"{name} must lie between {-limit:g} and {limit:g} with weights_dtype='float16', got {largest:.9g}"
         )
-    return array.astype(np.float16).astype(np.float32)
+    with np.errstate(all="ignore"):
+        return array.astype(np.float16).astype(np.float32)
 
 
 def weight_list(value: Any) -> list[Any]:
