@@ -106,7 +106,8 @@ def halved(name: str, array: Array) -> Array:
     largest = float(np.nanmax(np.abs(array), initial=0))
     if largest > limit:
         raise ValueError(
-            f"{name} must lie between {-limit:g} and {limit:g} with weights_dtype='float16', got {largest:.9g}"
+            f"{name} must lie between {-limit:g} and {limit:g} with weights_dtype='float16', "
+            f"got {largest:.9g}"
         )
     with np.errstate(all="ignore"):
         return array.astype(np.float16).astype(np.float32)
