@@ -19,83 +19,133 @@ FASTGRU_INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
     }
 }
 
-/* h' from what the gates are functions of: z, r and the candidate's input and recurrent part, all with
- * their biases; reset before: `candidate` is whole, and r and `recurrent` are not looked at. */
-FASTGRU_INLINE vreal KERNEL(next_state)(
-    int reset_after, int f, real f_alpha, int g, real g_alpha,
-    vreal z, vreal r, vreal candidate, vreal recurrent, vreal h)
+/* ---- the end of a tile: from sums to memory ------------------------------------------------
+ *
+ * Called and not inlined: there are many kinds of tiles. Four vectors of units at a time, stage by stage:
+ * while one waits for an exponential or a division, the others go on. */
+
+#define EACH(v, n) FASTGRU_UNROLL for (int v = 0; v < (n); ++v)
+
+/* h := h' for n vectors, from what the gates are functions of. Reset before: candidates are whole. */
+FASTGRU_INLINE void KERNEL(next_states)(
+    int n, int reset_after, int f, real f_alpha, int g, real g_alpha,
+    const vreal *sums,               /* (n, 3)  z, r, recurrent part of the candidate      */
+    const vreal *candidates,         /* (n)     its input part                             */
+    vreal *h)                        /* (n)     in and out                                 */
 {
-    if (reset_after)
-        candidate += KERNEL(gate)(f, f_alpha, r) * recurrent;
-    z = KERNEL(gate)(f, f_alpha, z);
-    return z * h + (1 - z) * KERNEL(gate)(g, g_alpha, candidate);
+    vreal z[4], hh[4];
+    EACH(v, n)
+        hh[v] = candidates[v];
+    if (reset_after) {
+        vreal r[4];
+        EACH(v, n)
+            r[v] = KERNEL(gate)(f, f_alpha, sums[v * 3 + 1]);
+        EACH(v, n)
+            hh[v] += r[v] * sums[v * 3 + 2];
+    }
+    EACH(v, n)
+        z[v] = KERNEL(gate)(f, f_alpha, sums[v * 3]);
+    EACH(v, n)
+        hh[v] = KERNEL(gate)(g, g_alpha, hh[v]);
+    EACH(v, n)
+        h[v] = z[v] * h[v] + (1 - z[v]) * hh[v];
 }
 
-/* ---- the end of a tile: a vector of units of one row, from sums to memory ----------------
- *
- * Called and not inlined: a tile has many vectors, and their sums pass in registers. */
+/* The same by the layer's activations: the usual pairs are instances of their own. */
+FASTGRU_INLINE void KERNEL(next_states_of)(
+    int n, int reset_after, const struct fastgru_layer *layer, const vreal *sums, const vreal *candidates, vreal *h)
+{
+    const int f = layer->recurrent_activation, g = layer->activation;
+    if (f == FASTGRU_sigmoid && g == FASTGRU_tanh)
+        KERNEL(next_states)(n, reset_after, FASTGRU_sigmoid, 0, FASTGRU_tanh, 0, sums, candidates, h);
+    else if (f == FASTGRU_hard_sigmoid && g == FASTGRU_tanh)
+        KERNEL(next_states)(n, reset_after, FASTGRU_hard_sigmoid, 0, FASTGRU_tanh, 0, sums, candidates, h);
+    else
+        KERNEL(next_states)(n, reset_after, f, (real)layer->recurrent_alpha, g, (real)layer->alpha,
+                            sums, candidates, h);
+}
+
+/* Which n <= 4 vectors: those of `panels` neighbours in each row, from `row` and from `unit` on. */
+#define VECTORS                                                                            \
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass,                    \
+    ptrdiff_t row, ptrdiff_t unit, int panels, int n
+#define EACH_VECTOR(v, i, j)                                                               \
+    ptrdiff_t i = row, j = unit, v = 0;                                                    \
+    v < n;                                                                                 \
+    ++v, j = v % panels ? j + VLEN : unit, i += v % panels == 0
 
 FASTGRU_INLINE int KERNEL(lanes)(const struct fastgru_layer *layer, ptrdiff_t unit)
 {
     return layer->units - unit < VLEN ? (int)(layer->units - unit) : VLEN;
 }
 
-FASTGRU_INLINE vreal KERNEL(state)(
-    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t unit)
+FASTGRU_INLINE void KERNEL(load_states)(VECTORS, vreal *h)
 {
-    return vload((const real *)pass->h + row * layer->units + unit, KERNEL(lanes)(layer, unit));
+    for (EACH_VECTOR(v, i, j))
+        h[v] = vload((const real *)pass->h + i * layer->units + j, KERNEL(lanes)(layer, j));
 }
 
-/* The next state, the usual pairs of activations as instances of their own, and what the row's fate makes
- * of it. */
-FASTGRU_INLINE void KERNEL(finish)(
-    int reset_after, const struct fastgru_layer *layer, const struct fastgru_pass *pass,
-    ptrdiff_t row, ptrdiff_t unit, vreal z, vreal r, vreal candidate, vreal recurrent)
+/* Next states and outputs: of a masked row what its fate is. */
+FASTGRU_INLINE void KERNEL(store_states)(VECTORS, const vreal *h)
 {
-    const int f = layer->recurrent_activation, g = layer->activation, n = KERNEL(lanes)(layer, unit);
-    const int fate = pass->fate ? pass->fate[row] : (int)FASTGRU_STEPS;
-    const vreal h = KERNEL(state)(layer, pass, row, unit);
-    vreal next;
-#define FASTGRU_PAIR(f, f_alpha, g, g_alpha) \
-    KERNEL(next_state)(reset_after, f, f_alpha, g, g_alpha, z, r, candidate, recurrent, h)
-    if (fate != FASTGRU_STEPS)
-        next = h;
-    else if (f == FASTGRU_sigmoid && g == FASTGRU_tanh)
-        next = FASTGRU_PAIR(FASTGRU_sigmoid, 0, FASTGRU_tanh, 0);
-    else if (f == FASTGRU_hard_sigmoid && g == FASTGRU_tanh)
-        next = FASTGRU_PAIR(FASTGRU_hard_sigmoid, 0, FASTGRU_tanh, 0);
+    for (EACH_VECTOR(v, i, j)) {
+        const int lanes = KERNEL(lanes)(layer, j), fate = pass->fate ? pass->fate[i] : (int)FASTGRU_STEPS;
+        const vreal next = fate == FASTGRU_STEPS
+            ? h[v] : vload((const real *)pass->h + i * layer->units + j, lanes);
+        vstore((real *)pass->h_next + i * layer->units + j, next, lanes);
+        if (pass->out)
+            vstore((real *)pass->out + i * pass->out_stride + j, fate == FASTGRU_ZEROES ? vset(0) : next, lanes);
+    }
+}
+
+/* A step of n vectors, reset after. */
+FASTGRU_OUTLINE void KERNEL(finish_after)(VECTORS, const vreal *sums, const vreal *candidates)
+{
+    vreal h[4];
+    KERNEL(load_states)(layer, pass, row, unit, panels, n, h);
+    if (n == 4)
+        KERNEL(next_states_of)(4, 1, layer, sums, candidates, h);
     else
-        next = FASTGRU_PAIR(f, (real)layer->recurrent_alpha, g, (real)layer->alpha);
-#undef FASTGRU_PAIR
-    vstore((real *)pass->h_next + row * layer->units + unit, next, n);
-    if (pass->out)
-        vstore((real *)pass->out + row * pass->out_stride + unit, fate == FASTGRU_ZEROES ? vset(0) : next, n);
+        for (int v = 0; v < n; ++v)
+            KERNEL(next_states_of)(1, 1, layer, sums + v * 3, candidates + v, h + v);
+    KERNEL(store_states)(layer, pass, row, unit, panels, n, h);
 }
 
-FASTGRU_OUTLINE void KERNEL(finish_after)(
-    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t unit,
-    vreal z, vreal r, vreal candidate, vreal recurrent)
+/* Reset before; what z is a function of is in xw. */
+FASTGRU_OUTLINE void KERNEL(finish_before)(VECTORS, const vreal *candidates)
 {
-    KERNEL(finish)(1, layer, pass, row, unit, z, r, candidate, recurrent);
-}
-
-FASTGRU_OUTLINE void KERNEL(finish_before)(
-    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t unit,
-    vreal z, vreal candidate)
-{
-    KERNEL(finish)(0, layer, pass, row, unit, z, vset(0), candidate, vset(0));
+    const real *xw = (const real *)pass->xw;
+    vreal h[4], sums[12];
+    KERNEL(load_states)(layer, pass, row, unit, panels, n, h);
+    for (EACH_VECTOR(v, i, j))
+        sums[v * 3] = vload(xw + i * pass->xw_stride + j * 3, VLEN);
+    if (n == 4)
+        KERNEL(next_states_of)(4, 0, layer, sums, candidates, h);
+    else
+        for (int v = 0; v < n; ++v)
+            KERNEL(next_states_of)(1, 0, layer, sums + v * 3, candidates + v, h + v);
+    KERNEL(store_states)(layer, pass, row, unit, panels, n, h);
 }
 
 /* rh := r * h */
-FASTGRU_OUTLINE void KERNEL(finish_reset)(
-    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t unit, vreal r)
+FASTGRU_OUTLINE void KERNEL(finish_reset)(VECTORS, const vreal *sums)
 {
     const int f = layer->recurrent_activation;
-    const vreal h = KERNEL(state)(layer, pass, row, unit);
-    r = f == FASTGRU_sigmoid ? KERNEL(sigmoid)(r)
-        : KERNEL(gate)(f, (real)layer->recurrent_alpha, r);
-    vstore((real *)pass->rh + row * layer->units + unit, r * h, KERNEL(lanes)(layer, unit));
+    vreal h[4], r[4];
+    KERNEL(load_states)(layer, pass, row, unit, panels, n, h);
+    if (f == FASTGRU_sigmoid && n == 4)
+        EACH(v, 4)
+            r[v] = KERNEL(sigmoid)(sums[v * 3 + 1]);
+    else
+        for (int v = 0; v < n; ++v)
+            r[v] = KERNEL(gate)(f, (real)layer->recurrent_alpha, sums[v * 3 + 1]);
+    for (EACH_VECTOR(v, i, j))
+        vstore((real *)pass->rh + i * layer->units + j, r[v] * h[v], KERNEL(lanes)(layer, j));
 }
+
+#undef EACH
+#undef VECTORS
+#undef EACH_VECTOR
 
 /* ---- the elementwise half by itself, for products that come from elsewhere ---------------- */
 
@@ -121,17 +171,18 @@ FASTGRU_INLINE void KERNEL(gates_block)(
     real *h,                      /* (units)     in and out                                */
     real *out)                    /* (units)     overwritten, or NULL                      */
 {
-    const vreal z = vload(xw, n) + vload(bias, n) + vload(hu, n);
+    const vreal xz = vload(xw, n) + vload(bias, n);
     vreal candidate = vload(xw + 2 * units, n) + vload(bias + 2 * units, n);
-    vreal r = vset(0), recurrent = vset(0);
     if (reset_after) {
-        r = vload(xw + units, n) + vload(bias + units, n) + vload(hu + units, n);
-        recurrent = vload(hu + 2 * units, n) + vload(recurrent_bias, n);
+        const vreal xr = vload(xw + units, n) + vload(bias + units, n);
+        const vreal r = KERNEL(gate)(f, f_alpha, xr + vload(hu + units, n));
+        candidate += r * (vload(hu + 2 * units, n) + vload(recurrent_bias, n));
     } else {
         candidate += vload(xw + units, n);
     }
-    const vreal next = KERNEL(next_state)(
-        reset_after, f, f_alpha, g, g_alpha, z, r, candidate, recurrent, vload(h, n));
+    const vreal z = KERNEL(gate)(f, f_alpha, xz + vload(hu, n));
+    const vreal hh = KERNEL(gate)(g, g_alpha, candidate);
+    const vreal next = z * vload(h, n) + (1 - z) * hh;
     vstore(h, next, n);
     if (out)
         vstore(out, next, n);

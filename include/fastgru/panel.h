@@ -83,7 +83,8 @@ static void PANEL(pack)(
 #define TILE_ROWS (FASTGRU_REGISTERS / 4)
 #define TILE_PANELS(rows) (TILE_ROWS / (rows) < 4 ? TILE_ROWS / (rows) : 4)
 
-typedef vreal PANEL(sums)[TILE_ROWS][4][3];  /* by row, panel and gate */
+/* By row and panel, the vectors of a tile, and by gate. */
+typedef vreal PANEL(sums)[TILE_ROWS][3];
 
 #define EACH(i, count) FASTGRU_UNROLL for (int i = 0; i < (count); ++i)
 
@@ -106,7 +107,7 @@ FASTGRU_INLINE void PANEL(accumulate)(
             EACH(row, rows) {
                 const vreal factor = vset(a[row * a_stride + k]);
                 EACH(g, gates)
-                    sums[row][p][g] = vfma(factor, column[g], sums[row][p][g]);
+                    sums[row * panels + p][g] = vfma(factor, column[g], sums[row * panels + p][g]);
             }
         }
 }
@@ -123,12 +124,12 @@ FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TI
     const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
     if (pass->x) {
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
-            sums[i][p][g] = vload(biases + (p * 4 + g) * VLEN, VLEN);
+            sums[i * panels + p][g] = vload(biases + (p * 4 + g) * VLEN, VLEN);
         PANEL(accumulate)(rows, panels, 3, sums, layer->features, x, pass->x_stride,
                           layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
     } else {
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
-            sums[i][p][g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
+            sums[i * panels + p][g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
     }
 }
 
@@ -150,24 +151,28 @@ FASTGRU_INLINE void PANEL(project)(int rows, int panels, TILE)
     PANEL(sums) sums;
     PANEL(input_part)(rows, panels, sums, layer, pass, row, panel);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
-        vstore(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, sums[i][p][g], VLEN);
+        vstore(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, sums[i * panels + p][g], VLEN);
 }
+
+/* finish_... by fours: `v` is the first vector, `n` how many there are. */
+#define EACH_FOUR(v, n, count) \
+    FASTGRU_UNROLL             \
+    for (int v = 0, n = (count) < 4 ? (count) : 4; v < (count); v += 4, n = (count) - v < 4 ? (count) - v : 4)
 
 /* A step, reset after. */
 FASTGRU_INLINE void PANEL(advance)(int rows, int panels, TILE)
 {
     const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
     PANEL(sums) sums;
-    vreal candidates[TILE_ROWS][4];
+    vreal candidates[TILE_ROWS];
     PANEL(input_part)(rows, panels, sums, layer, pass, row, panel);
     EACH(i, rows) EACH(p, panels) {
-        candidates[i][p] = sums[i][p][2];
-        sums[i][p][2] = vload(biases + (p * 4 + 3) * VLEN, VLEN);
+        candidates[i * panels + p] = sums[i * panels + p][2];
+        sums[i * panels + p][2] = vload(biases + (p * 4 + 3) * VLEN, VLEN);
     }
     PANEL(recurrent_part)(rows, panels, 3, sums, layer, pass, row, panel);
-    EACH(i, rows) EACH(p, panels)
-        KERNEL(finish_after)(layer, pass, row + i, (panel + p) * VLEN, sums[i][p][0], sums[i][p][1],
-                             candidates[i][p], sums[i][p][2]);
+    EACH_FOUR(v, n, rows * panels)
+        KERNEL(finish_after)(layer, pass, row + v / panels, panel * VLEN, panels, n, sums[v], candidates + v);
 }
 
 /* The first half of a step, reset before: rh := r * h; what z is a function of and the candidate's input
@@ -179,33 +184,35 @@ FASTGRU_INLINE void PANEL(reset)(int rows, int panels, TILE)
     PANEL(input_part)(rows, panels, sums, layer, pass, row, panel);
     if (pass->x)
         EACH(i, rows) EACH(p, panels)
-            vstore(xw + i * pass->xw_stride + (p * 3 + 2) * VLEN, sums[i][p][2], VLEN);
+            vstore(xw + i * pass->xw_stride + (p * 3 + 2) * VLEN, sums[i * panels + p][2], VLEN);
     PANEL(recurrent_part)(rows, panels, 2, sums, layer, pass, row, panel);
-    EACH(i, rows) EACH(p, panels) {
-        vstore(xw + i * pass->xw_stride + p * 3 * VLEN, sums[i][p][0], VLEN);
-        KERNEL(finish_reset)(layer, pass, row + i, (panel + p) * VLEN, sums[i][p][1]);
-    }
+    EACH(i, rows) EACH(p, panels)
+        vstore(xw + i * pass->xw_stride + p * 3 * VLEN, sums[i * panels + p][0], VLEN);
+    EACH_FOUR(v, n, rows * panels)
+        KERNEL(finish_reset)(layer, pass, row + v / panels, panel * VLEN, panels, n, sums[v]);
 }
 
 /* The second half: the candidate. A panel is three vectors of units here; of the last one those beyond
  * the units are summed up, from zeros and weights of zero, and dropped. */
 FASTGRU_INLINE void PANEL(update)(int rows, int panels, TILE)
 {
-    const ptrdiff_t units = layer->units;
-    const real *xw = (const real *)pass->xw + row * pass->xw_stride;
+    const ptrdiff_t units = layer->units, unit = panel * 3 * VLEN;
+    const real *xw = (const real *)pass->xw + row * pass->xw_stride + unit * 3 + 2 * VLEN;
+    const ptrdiff_t vectors = (units - unit + VLEN - 1) / VLEN;
+    const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
     PANEL(sums) sums;
-#define UNIT(p, g) (((panel + (p)) * 3 + (g)) * VLEN)
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
-        sums[i][p][g] = UNIT(p, g) < units
-            ? vload(xw + i * pass->xw_stride + UNIT(p, g) * 3 + 2 * VLEN, VLEN) : vset(0);
+        sums[i * panels + p][g] = p * 3 + g < there
+            ? vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN) : vset(0);
     PANEL(accumulate)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
                       layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
-    EACH(i, rows) EACH(p, panels) EACH(g, 3)
-        if (UNIT(p, g) < units)
-            KERNEL(finish_before)(layer, pass, row + i, UNIT(p, g),
-                                  vload(xw + i * pass->xw_stride + UNIT(p, g) * 3, VLEN), sums[i][p][g]);
-#undef UNIT
+    EACH(i, rows)
+        for (int v = 0; v < there; v += 4)
+            KERNEL(finish_before)(layer, pass, row + i, unit + v * VLEN, 4, there - v < 4 ? there - v : 4,
+                                  sums[i * panels] + v);
 }
+
+#undef EACH_FOUR
 
 /* ---- instances ------------------------------------------------------------------------- */
 
