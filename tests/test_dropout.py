@@ -32,7 +32,7 @@ def test_masks_drop_the_rate_and_scale_the_rest(rate):
         assert abs(np.corrcoef((z == 0).ravel(), (r == 0).ravel())[0, 1]) < 0.05
 
 
-def test_masks_are_drawn_for_every_call_and_follow_the_seed():
+def test_masks_are_drawn_for_every_call_and_follow_the_seed(choice):
     layer = fastgru.GRU(5, dropout=0.5, recurrent_dropout=0.5)
     layer.build(X.shape)
     fastgru.set_random_seed(7)
@@ -45,7 +45,9 @@ def test_masks_are_drawn_for_every_call_and_follow_the_seed():
 @pytest.mark.parametrize("reset_after", [False, True])
 @pytest.mark.parametrize("implementation", [1, 2])
 @pytest.mark.parametrize(("dropout", "recurrent_dropout"), [(0.3, 0.0), (0.0, 0.4), (0.3, 0.4)])
-def test_the_same_masks_serve_all_steps(monkeypatch, dropout, recurrent_dropout, implementation, reset_after):
+def test_the_same_masks_serve_all_steps(
+    choice, monkeypatch, dropout, recurrent_dropout, implementation, reset_after
+):
     layer = fastgru.GRU(
         5,
         dropout=dropout,
@@ -81,7 +83,7 @@ def test_recurrent_dropout_forces_implementation_1():
 
 
 @pytest.mark.parametrize("training", [None, False, 0, np.False_])
-def test_nothing_is_dropped_outside_training(training):
+def test_nothing_is_dropped_outside_training(choice, training):
     layer = fastgru.GRU(5, dropout=0.9, recurrent_dropout=0.9)
     plain = fastgru.GRU(5)
     plain.build(X.shape)
@@ -98,7 +100,7 @@ def test_rates_are_clipped(given, kept):
     assert (layer.dropout, layer.recurrent_dropout) == (kept, kept)
 
 
-def test_a_rate_of_one_is_refused_in_training_only():
+def test_a_rate_of_one_is_refused_in_training_only(choice):
     layer = fastgru.GRU(5, dropout=1.0)
     layer(X)
     with pytest.raises(ValueError, match=r"range \[0, 1\), got 1.0"):

@@ -6,10 +6,14 @@ import pickle
 import numpy as np
 import pytest
 import reference
+from conftest import CHOICES
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import fastgru
+from fastgru import _config
+
+pytestmark = pytest.mark.usefixtures("choice")
 
 TOLERANCE = {"float64": 1e-12, "float32": 2e-5, "float16": 6e-3}
 BOUNDED = ["tanh", "sigmoid", "hard_sigmoid", "softsign", "softmax"]
@@ -297,6 +301,24 @@ def test_kinds_of_copies_compute_the_same():
         assert twin.losses == layer.losses
         twin.set_weights([w * 0 for w in twin.get_weights()])
     assert all(w.any() for w in layer.get_weights()[:2])
+
+
+@pytest.mark.parametrize("arguments", [{}, {"reset_after": True, "dtype": "float64"}, {"activation": "mish"}])
+def test_a_pickle_says_nothing_of_where_it_was_made(choice, arguments, monkeypatch):
+    rng = np.random.default_rng(6)
+    layer = fastgru.GRU(9, stateful=True, return_sequences=True, **arguments)
+    x = rng.normal(size=(2, 5, 4)).astype(layer.dtype)
+    layer(x)
+    pickled = pickle.dumps(layer)
+    for name in ("packed", "blas", "avx512", "avx2", "sse2", "neon", "generic"):
+        assert name.encode() not in pickled
+    wanted = layer(x)
+    for other in CHOICES:
+        monkeypatch.setattr(_config, "CHOICE", other)
+        twin = pickle.loads(pickled)
+        same = choice.engine == other.engine == "packed" or choice == other
+        np.testing.assert_allclose(twin(x), wanted, rtol=0, atol=0 if same else TOLERANCE[layer.dtype])
+        assert pickle.dumps(pickle.loads(pickled)) == pickled
 
 
 def test_out_is_written_and_returned(choice):

@@ -1,5 +1,8 @@
 """The C headers by themselves: without Python, in other languages, under sanitizers."""
 
+import os
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,7 +11,15 @@ import pytest
 import fastgru
 from fastgru import _core
 
-STRICT = ["-Wall", "-Wextra", "-Werror", "-ffp-contract=off", f"-I{fastgru.get_include()}"]
+TESTS = Path(__file__).resolve().parent
+INCLUDE = f"-I{fastgru.get_include()}"
+STRICT = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror", "-ffp-contract=off", INCLUDE]
+SCALAR = "-DFASTGRU_SCALAR=1"
+C99 = ["-x", "c", "-std=c99", "-pedantic"]
+GNU = ["-x", "c", "-std=gnu11"]
+CPP = ["-x", "c++", "-std=c++11"]
+COMPILERS = [["gcc", *GNU], ["gcc", *C99], ["g++", *CPP], ["clang", *GNU], ["clang", *C99], ["clang++", *CPP]]
+COMPILERS = [command for command in COMPILERS if shutil.which(command[0])]
 
 PROGRAM = """
 #include <math.h>
@@ -28,58 +39,104 @@ int main(void)
 """
 
 
-def build_and_run(source, folder, *command):
-    """Standard output of a C program."""
+def compiled(source, *command, check=True):
+    """What the compiler says, given the text of a program."""
+    run = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    assert run.returncode == 0 or not check, run.stderr
+    return run
+
+
+def output(source, folder, *command):
+    """The words that a program prints; sanitizers report where a trap was."""
     program = folder / "program"
-    subprocess.run([*command, *STRICT, str(source), "-o", str(program), "-lm"], check=True)
-    run = subprocess.run([program], capture_output=True, text=True, check=False)
+    compiled(source, *command, *STRICT, "-o", program, "-", "-lm")
+    environment = os.environ | {"ASAN_OPTIONS": "handle_sigill=1"}
+    run = subprocess.run([program], env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout.split()
 
 
-@pytest.mark.parametrize(
-    ("compiler", "isa"),
-    [
-        (["gcc", "-std=c99", "-pedantic", "-DFASTGRU_SCALAR=1"], "generic"),
-        (["gcc", "-std=gnu11", "-O1"], _core.isas()[0]),
-        (["g++", "-x", "c++", "-std=c++11", "-O1"], _core.isas()[0]),
-    ],
-)
-def test_they_compile_as_c_and_as_cpp_without_python(compiler, isa, tmp_path):
-    source = tmp_path / "program.c"
-    source.write_text(PROGRAM)
-    assert build_and_run(source, tmp_path, *compiler) == [isa]
+# ---- compilers: examples/c is a program for all instruction sets, and tested for its results ---------
 
 
-def test_kernels_stay_within_their_arrays(tmp_path):
-    source = Path(__file__).with_name("within_bounds.c")
-    sanitized = ["gcc", "-std=gnu11", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    assert build_and_run(source, tmp_path, *sanitized) == list(_core.isas())
+@pytest.mark.parametrize("kernels", [[], [SCALAR]], ids=["all", "scalar"])
+@pytest.mark.parametrize("compiler", COMPILERS, ids=" ".join)
+def test_they_compile_without_a_warning(compiler, kernels):
+    compiled(PROGRAM, *compiler, *kernels, *STRICT, "-fsyntax-only", "-")
 
 
-def test_they_leave_other_headers_alone(tmp_path):
-    source = tmp_path / "program.cpp"
-    source.write_text("""
-#include "fastgru/engine.h"
-#include <complex>
-#include <algorithm>
-int main() { return std::complex<double>(0, 1).real() != 0; }
-""")
-    assert build_and_run(source, tmp_path, "g++", "-std=c++11", "-Wno-unused") == []
+@pytest.mark.parametrize("compiler", COMPILERS, ids=" ".join)
+def test_they_compute_without_python_and_without_extensions(compiler, tmp_path):
+    assert output(PROGRAM, tmp_path, *compiler, SCALAR) == ["generic"]
 
 
-def test_they_refuse_fast_math(tmp_path):
-    source = tmp_path / "program.c"
-    source.write_text(PROGRAM)
-    command = [
-        "gcc",
-        "-ffast-math",
-        f"-I{fastgru.get_include()}",
-        "-c",
-        str(source),
-        "-o",
-        str(tmp_path / "o"),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_they_refuse_fast_math():
+    run = compiled(PROGRAM, "gcc", *GNU, "-ffast-math", INCLUDE, "-fsyntax-only", "-", check=False)
     assert run.returncode != 0
     assert "IEEE arithmetic" in run.stderr
+
+
+# ---- bounds -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kernels", "isas"), [([], _core.isas()), ([SCALAR], ("generic",))])
+def test_kernels_stay_within_their_arrays(kernels, isas, tmp_path):
+    source = (TESTS / "within_bounds.c").read_text()
+    assert output(source, tmp_path, TESTS / "sanitizing-gcc", *GNU, *kernels) == list(isas)
+
+
+# ---- names ------------------------------------------------------------------------------------------
+
+
+def preprocessed(*flags):
+    """The lines that are the headers' own and not the system's."""
+    run = compiled('#include "fastgru/engine.h"\n', "gcc", *GNU, "-E", *flags, INCLUDE, "-")
+    lines, own = [], False
+    for line in run.stdout.splitlines():
+        if marker := re.match(r'# \d+ "(.*?)"', line):
+            own = marker[1].startswith(fastgru.get_include())
+        elif own:
+            lines.append(line)
+    return lines
+
+
+def names_at_file_scope(lines):
+    """Functions, variables, types and constants that C code declares outside of all braces."""
+    text = "\n".join(line for line in lines if not line.startswith("#"))
+    text = re.sub(r"__attribute__\(\((?:[^()]|\([^()]*\))*\)\)", "", text)
+    names = set()
+    for body in re.findall(r"\benum\b[^{;]*\{([^}]*)\}", text):
+        names |= {constant.split("=")[0].strip() for constant in body.split(",") if constant.strip()}
+    while "{" in text:
+        text = re.sub(r"\{[^{}]*\}", ";", text)
+    for declaration in text.split(";"):
+        pointer = re.search(r"\(\*\s*(\w+)\)", declaration)
+        words = re.findall(r"\w+", re.split(r"[(\[=]", declaration)[0])
+        names |= {pointer[1]} if pointer else set(words[-1:])
+    return names - {"enum"}
+
+
+@pytest.mark.parametrize("flags", [[], [SCALAR]])
+def test_names_begin_with_fastgru_or_end_in_an_instruction_set(flags):
+    lines = preprocessed(*flags)
+    isas = re.findall(r"fastgru_kernels_row_(\w+) =", "\n".join(lines))
+    names = names_at_file_scope(lines)
+    last = isas[-1]
+    assert {f"vreal_f32_{last}", f"tanh_f64_{last}", f"sequence_f64_{last}", f"mills_f64_{last}"} <= names
+    assert {"fastgru_layer", "fastgru_step", "fastgru_activation_names", "FASTGRU_tanh"} <= names
+    assert [name for name in names if not re.match(rf"fastgru|FASTGRU_|.*_({'|'.join(isas)})$", name)] == []
+
+
+@pytest.mark.parametrize("flags", [[], [SCALAR]])
+def test_no_other_macro_is_left_behind(flags):
+    defined = set()
+    for line in preprocessed("-dD", *flags):
+        if macro := re.match(r"#(define|undef) (\w+)", line):
+            (defined.add if macro[1] == "define" else defined.discard)(macro[2])
+    assert "FASTGRU_ACTIVATIONS" in defined
+    assert [name for name in defined if not name.startswith("FASTGRU_")] == []
+
+
+def test_they_leave_other_headers_alone():
+    source = '#include "fastgru/engine.h"\n#include <complex>\n#include <algorithm>\n'
+    compiled(source, "g++", *CPP, *STRICT, "-fsyntax-only", "-")

@@ -9,10 +9,12 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from conftest import CHOICES
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import fastgru
+from fastgru import _config
 
 TOLERANCE = {"float16": 5e-3, "float32": 3e-5, "float64": 1e-10}
 BOUNDED = ["tanh", "sigmoid", "hard_sigmoid", "softsign", "softmax"]
@@ -38,13 +40,23 @@ def original(tensorflow):
     return tensorflow.compat.v1.keras.layers.GRU
 
 
+def everywhere(layer):
+    """Copies of a layer, one for every engine on every instruction set."""
+    copies = []
+    for choice in CHOICES:
+        with mock.patch.object(_config, "CHOICE", choice):
+            copies.append(copy.deepcopy(layer))
+    return copies
+
+
 class GRU(fastgru.GRU):
-    """The layer, with the dropout masks of its last call on record."""
+    """The layer, with the dropout masks of its last call on record, or used again if they stand there."""
 
     drawn = None
 
     def _dropout_masks(self, batch, features):
-        self.drawn = super()._dropout_masks(batch, features)
+        if self.drawn is None:
+            self.drawn = super()._dropout_masks(batch, features)
         return self.drawn
 
 
@@ -249,6 +261,7 @@ def test_any_calls_of_any_layer_agree(config, batch, features, calls, seed, orig
         layer.set_weights(weights)
         if config["stateful"]:
             layer.reset_states()
+    ours = everywhere(ours)
 
     for call in calls:
         x = rng.normal(size=(batch, call.timesteps, features))
@@ -263,27 +276,30 @@ def test_any_calls_of_any_layer_agree(config, batch, features, calls, seed, orig
         if call.reset == "one value":
             value.flat[1:] = 0
         if config["stateful"] and call.reset is not None:
-            for layer in (ours, theirs):
+            for layer in (*ours, theirs):
                 layer.reset_states(None if call.reset == "zeros" else value)
 
-        ours.drawn = None
-        options = {"mask": mask, "training": call.training}
-        found = called(ours, x, state, call.state, np.asarray, options)
-        assert (ours.drawn is not None) == (
-            call.training is True and ours.dropout + ours.recurrent_dropout > 0
+        options, drawn, found = {"mask": mask, "training": call.training}, None, []
+        for layer in ours:
+            layer.drawn = drawn
+            found.append(called(layer, x, state, call.state, np.asarray, options))
+            drawn = layer.drawn
+        assert (drawn is not None) == (
+            call.training is True and theirs.dropout + theirs.recurrent_dropout > 0
         )
         theirs.unroll = config["unroll"] and not unroll_is_wrong(config, call)
-        with contextlib.nullcontext() if ours.drawn is None else dropping(theirs, ours.drawn, tensorflow):
+        with contextlib.nullcontext() if drawn is None else dropping(theirs, drawn, tensorflow):
             expected = called(theirs, x, state, call.state, tensorflow.constant, options)
 
         for result in expected if config["return_state"] else [expected]:
             assume(not (np.abs(result) > 100).any())  # beyond, a state grows without bounds
-        assert_close(found, expected, dtype)
-        if config["stateful"]:
-            assert_close(ours.states, theirs.states, dtype)
-        else:
-            assert ours.states == theirs.states == [None]
-        assert_same_losses(ours, theirs, dtype)
+        for layer, results in zip(ours, found, strict=True):
+            assert_close(results, expected, dtype)
+            if config["stateful"]:
+                assert_close(layer.states, theirs.states, dtype)
+            else:
+                assert layer.states == theirs.states == [None]
+            assert_same_losses(layer, theirs, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -303,7 +319,9 @@ def test_larger_sizes_agree(batch, timesteps, features, units, reset_after, dtyp
     for layer in (ours, theirs):
         layer.set_weights(weights)
     for given_mask in (None, mask):
-        assert_close(ours(x, mask=given_mask), theirs(x, mask=given_mask), dtype)
+        expected = theirs(x, mask=given_mask)
+        for layer in everywhere(ours):
+            assert_close(layer(x, mask=given_mask), expected, dtype)
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"go_backwards": True}, {"time_major": True}], ids=repr)
@@ -317,7 +335,9 @@ def test_config_and_weights_of_version_2_give_its_outputs(kwargs, keras):
     ours.build(x.shape)
     ours.set_weights(theirs.get_weights())
     for given_mask in (None, mask):
-        assert_close(ours(x, mask=given_mask), theirs(x, mask=given_mask), "float32")
+        expected = theirs(x, mask=given_mask)
+        for layer in everywhere(ours):
+            assert_close(layer(x, mask=given_mask), expected, "float32")
 
 
 def test_tensors_are_arrays(tensorflow):
@@ -399,10 +419,10 @@ def test_states_are_those_of_the_original(story, time_major, original, tensorflo
     for layer in (ours, theirs):
         layer.build((3, 2, 4) if time_major else (2, 3, 4))
     theirs.set_weights(ours.get_weights())
-    assert_close(ours.states, theirs.states, "float32")
+    layers = [theirs, *everywhere(ours)]
     for step in STORIES[story]:
         results = []
-        for layer, array in ((ours, np.asarray), (theirs, tensorflow.constant)):
+        for layer in layers:
             match step:
                 case ("reset", value):
                     layer.reset_states() if value is None else layer.reset_states(value)
@@ -410,7 +430,7 @@ def test_states_are_those_of_the_original(story, time_major, original, tensorflo
                 case "masked call":
                     arguments = {"mask": M}
                 case "call from h":
-                    arguments = {"initial_state": array(H)}
+                    arguments = {"initial_state": tensorflow.constant(H) if layer is theirs else H}
                 case _:
                     arguments = {"training": step == "train"}
             x = X[:, [0] * int(step[5:])] if step[5:].isdigit() else X
@@ -418,9 +438,10 @@ def test_states_are_those_of_the_original(story, time_major, original, tensorflo
                 x = x.swapaxes(0, 1)
                 arguments = {k: v.T if k == "mask" else v for k, v in arguments.items()}
             results.append(layer(x, **arguments))
-        if results:
-            assert_close(*results, "float32")
-        assert_close(ours.states, theirs.states, "float32")
+        for found in results[1:]:
+            assert_close(found, results[0], "float32")
+        for layer in layers[1:]:
+            assert_close(layer.states, theirs.states, "float32")
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"stateful": True}, {"time_major": True, "dtype": "float64"}])
@@ -444,7 +465,8 @@ def test_unroll_zeroes_backwards_outputs_as_the_loop_does(time_major, original):
     for layer in (ours, loop, unrolled):
         layer.build(x.shape)
         layer.set_weights(ours.get_weights())
-    assert_close(ours(x, mask=mask), loop(x, mask=mask), "float32")
+    for layer in everywhere(ours):
+        assert_close(layer(x, mask=mask), loop(x, mask=mask), "float32")
     assert np.abs(unrolled(x, mask=mask) - loop(x, mask=mask)).max() > 1e-2  # or this test can go
 
 
@@ -454,7 +476,8 @@ def test_unroll_zeroes_the_last_output_as_the_loop_does(original):
     for layer in (ours, loop):
         layer.build(X.shape)
         layer.set_weights(ours.get_weights())
-    assert_close(ours(X, mask=M), loop(X, mask=M), "float32")
+    for layer in everywhere(ours):
+        assert_close(layer(X, mask=M), loop(X, mask=M), "float32")
     with pytest.raises(ValueError, match="not compatible with supplied shape"):  # or this test can go
         original(5, unroll=True, **options)(X, mask=M)
 
@@ -528,9 +551,10 @@ def test_config_and_weights_move_both_ways(kwargs, original):
         for layer in (source, target):
             if layer.stateful:
                 layer.reset_states()
-        results = {layer: layer(x) for layer in (source, target)}
         ours, theirs = (source, target) if first is fastgru.GRU else (target, source)
-        assert_close(results[ours], results[theirs], source.dtype)
+        expected = theirs(x)
+        for layer in everywhere(ours):
+            assert_close(layer(x), expected, source.dtype)
 
 
 @pytest.mark.parametrize("kwargs", PLAIN + ANY, ids=repr)
@@ -756,7 +780,8 @@ def test_flags_may_be_set_after_building(name, original):
     for layer in (ours, theirs):
         setattr(layer, name, True)
     theirs.unroll = False
-    assert_close(ours(X, mask=LATE), theirs(X, mask=LATE), "float32")
+    for layer in everywhere(ours):
+        assert_close(layer(X, mask=LATE), theirs(X, mask=LATE), "float32")
     if name != "unroll":
         assert not np.array_equal(plain, ours(X, mask=LATE))
 

@@ -1,13 +1,17 @@
 """One layer, many threads."""
 
+import copy
+import pickle
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from conftest import CHOICES
 
 import fastgru
+from fastgru import _config, _core
 
 
 def run_together(functions):
@@ -23,7 +27,7 @@ def run_together(functions):
 
 
 @pytest.mark.parametrize("arguments", [{}, {"reset_after": True}, {"activation": lambda x: np.tanh(x)}])
-def test_threads_get_the_bits_that_one_thread_gets(arguments):
+def test_threads_get_the_bits_that_one_thread_gets(choice, arguments):
     layer = fastgru.GRU(33, return_sequences=True, **arguments)
     inputs = [np.random.default_rng(i).normal(size=(3, 40, 17)).astype(np.float32) for i in range(8)]
     mask = np.random.default_rng(9).random((3, 40)) < 0.8
@@ -34,7 +38,7 @@ def test_threads_get_the_bits_that_one_thread_gets(arguments):
             np.testing.assert_array_equal(got, want)
 
 
-def test_the_first_call_builds_once():
+def test_the_first_call_builds_once(choice):
     x = np.ones((1, 2, 3), np.float32)
     for _ in range(20):
         layer = fastgru.GRU(5)
@@ -42,7 +46,7 @@ def test_the_first_call_builds_once():
         assert all((r == results[0]).all() for r in results)
 
 
-def test_stateful_calls_come_one_after_the_other():
+def test_stateful_calls_come_one_after_the_other(choice):
     # every call adds its own step to the chain of states: 200 steps in any order of threads
     x = np.random.default_rng(0).normal(size=(2, 1, 3)).astype(np.float32)
     layer = fastgru.GRU(5, stateful=True)
@@ -56,9 +60,40 @@ def test_stateful_calls_come_one_after_the_other():
     np.testing.assert_array_equal(layer.states[0], single.states[0])
 
 
-def test_a_call_sees_one_set_of_weights():
-    layer = fastgru.GRU(16, return_sequences=True)
-    x = np.random.default_rng(1).normal(size=(1, 30, 4)).astype(np.float32)
+@pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
+def test_a_copy_has_a_state_from_between_calls(choice, twin_of):
+    x = np.random.default_rng(0).normal(size=(8, 200, 16)).astype(np.float32)
+    layer = fastgru.GRU(64, stateful=True)
+    layer.build(x.shape)
+    states = {layer.states[0].tobytes()}
+    for _ in range(40):
+        layer(x)
+        states.add(layer.states[0].tobytes())
+    layer.reset_states()
+    caller = threading.Thread(target=lambda: [layer(x) for _ in range(40)])
+    caller.start()
+    found = set()
+    while caller.is_alive():
+        found.add(twin_of(layer).states[0].tobytes())
+    caller.join()
+    assert found <= states
+
+
+WEIGHTS = [(choice, None) for choice in CHOICES]
+WEIGHTS += [(choice, "float16") for choice in CHOICES if choice.isa in _core.float16_isas()]
+
+
+@pytest.mark.parametrize(("batch", "timesteps", "calls"), [(1, 30, 200), (140, 4, 60), (1, 900, 40)])
+@pytest.mark.parametrize("reset_after", [False, True])
+@pytest.mark.parametrize(("choice", "weights_dtype"), WEIGHTS)
+def test_a_call_sees_one_set_of_weights(
+    monkeypatch, choice, weights_dtype, reset_after, batch, timesteps, calls
+):
+    monkeypatch.setattr(_config, "CHOICE", choice)
+    layer = fastgru.GRU(
+        16, return_sequences=True, reset_after=reset_after, weights_dtype=weights_dtype, dtype="float32"
+    )
+    x = np.random.default_rng(1).normal(size=(batch, timesteps, 4)).astype(np.float32)
     layer.build(x.shape)
     sets = [[np.full_like(w, v) for w in layer.get_weights()] for v in (0.1, -0.2)]
     wanted = []
@@ -75,14 +110,14 @@ def test_a_call_sees_one_set_of_weights():
     changer = threading.Thread(target=change)
     changer.start()
     try:
-        seen = {layer(x).tobytes() for _ in range(500)}
+        seen = {layer(x).tobytes() for _ in range(calls)}
     finally:
         stop.set()
         changer.join()
     assert seen <= set(wanted)
 
 
-def test_the_computation_releases_the_gil():
+def test_the_computation_releases_the_gil(choice):
     # with a switch interval this long a thread runs on until it lets go of the GIL by itself
     layer = fastgru.GRU(256, reset_after=True)
     x = np.zeros((64, 300, 64), np.float32)
@@ -113,7 +148,7 @@ def test_layers_get_names_of_their_own_in_all_threads():
 
 
 @pytest.mark.parametrize("stateful", [False, True])
-def test_first_calls_that_disagree_are_never_both_right(stateful):
+def test_first_calls_that_disagree_are_never_both_right(choice, stateful):
     # features 3 against 300, or batch 1 against 200: one builds the layer, the other is refused
     narrow = np.ones((1, 2, 3), np.float32)
     wide = np.ones((200, 2, 3) if stateful else (1, 2, 300), np.float32)

@@ -14,6 +14,8 @@ import pytest
 import fastgru
 from fastgru import constraints, regularizers
 
+pytestmark = pytest.mark.usefixtures("choice")
+
 KERAS3 = {"recurrent_activation": "sigmoid", "reset_after": True}
 FLAGS = [False, True]
 

@@ -1,38 +1,216 @@
-/* Runs every kernel on arrays of exactly the size that it may touch, each in a block of its own,
- * so that AddressSanitizer sees any element beyond; ends with status 0 if none was. */
+/* Runs every kernel on arrays of exactly the size that it may touch; ends with status 0 if it touched
+ * nothing else, and has printed the instruction sets.
+ *
+ * An array ends where a page begins that cannot be accessed, which stops masked loads and stores too:
+ * AddressSanitizer does not see those. It sees all others, one byte beyond either end. */
 
+#define _GNU_SOURCE
+
+#include <math.h>
+#include <sanitizer/asan_interface.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "fastgru/engine.h"
 
-static void *array(size_t elements, size_t itemsize)
+/* ---- arrays ----------------------------------------------------------------------------- */
+
+enum { ARRAYS = 12, ARRAY_BYTES = 16 << 20 };
+
+static struct array {
+    char *memory;                    /* ARRAY_BYTES, and a page behind them                */
+    char *data;                      /* the part of it that may be touched, to its end     */
+    size_t bytes;
+} arrays[ARRAYS];
+static int used;                     /* of the arrays, by the run at hand                  */
+
+static void make_arrays(void)
 {
-    void *p = calloc(elements, itemsize);
-    if (!p)
-        exit(2);
-    return p;
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    for (int i = 0; i < ARRAYS; ++i) {
+        char *memory = (char *)mmap(NULL, ARRAY_BYTES + page, PROT_READ | PROT_WRITE,
+                                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (memory == MAP_FAILED || mprotect(memory + ARRAY_BYTES, page, PROT_NONE) != 0)
+            exit(2);
+        ASAN_POISON_MEMORY_REGION(memory, ARRAY_BYTES);
+        arrays[i].data = arrays[i].memory = memory;
+    }
 }
 
-static void run(const struct fastgru_functions *functions, size_t itemsize, int units, int f, int g)
+/* The next array, of so many bytes. */
+static void *array(size_t bytes, size_t alignment)
 {
-    const size_t rows = 3, n = (size_t)units;
-    struct fastgru_gates step = {0};
-    void *bias = array(3 * n, itemsize), *recurrent_bias = array(n, itemsize);
-    void *three = array(rows * 3 * n, itemsize), *two = array(rows * 2 * n, itemsize);
-    unsigned char *mask = (unsigned char *)array(rows, 1), *seen = (unsigned char *)array(rows, 1);
-    mask[1] = 1;
-    step.rows = (ptrdiff_t)rows;
+    if (used == ARRAYS || bytes > ARRAY_BYTES)
+        exit(2);
+    struct array *a = &arrays[used++];
+    ASAN_POISON_MEMORY_REGION(a->data, a->bytes);
+    a->data = a->memory + (ARRAY_BYTES - bytes) / alignment * alignment;
+    a->bytes = bytes;
+    ASAN_UNPOISON_MEMORY_REGION(a->data, a->bytes);
+    return a->data;
+}
+
+/* ---- choices ---------------------------------------------------------------------------- */
+
+/* Any number below n; the same ones in every run of the program. */
+static int choose(int n)
+{
+    static uint32_t seed;
+    seed = seed * 1664525 + 1013904223;
+    return (int)((seed >> 8) % (uint32_t)n);
+}
+
+static int usual_or_any(int usual)
+{
+    return choose(2) ? usual : choose(FASTGRU_ACTIVATION_COUNT);
+}
+
+/* Numbers of all kinds, to copy from. */
+enum { NUMBERS = 4099 };
+static float singles[NUMBERS];
+static double doubles[NUMBERS];
+
+static void make_numbers(void)
+{
+    const float rare[] = {0, -0.0f, 1e-40f, -1e-20f, 1e4f, -1e4f, 1e30f, -1e30f, INFINITY, -INFINITY, NAN};
+    for (int i = 0; i < NUMBERS; ++i) {
+        const float usual = (float)choose(2001) / 1000 - 1;
+        doubles[i] = singles[i] = choose(50) ? usual : rare[choose(sizeof rare / sizeof *rare)];
+    }
+}
+
+/* An array of them. */
+static void *numbers(int elements, size_t itemsize)
+{
+    char *data = (char *)array((size_t)elements * itemsize, itemsize);
+    const char *source = itemsize == sizeof(double) ? (const char *)doubles : (const char *)singles;
+    for (int i = 0, n; i < elements; i += n) {
+        const int first = choose(NUMBERS);
+        n = elements - i < NUMBERS - first ? elements - i : NUMBERS - first;
+        memcpy(data + (size_t)i * itemsize, source + (size_t)first * itemsize, (size_t)n * itemsize);
+    }
+    return data;
+}
+
+/* Ones and zeros; at a time all of them are one or the other. */
+static unsigned char *flags(int elements)
+{
+    unsigned char *data = (unsigned char *)array((size_t)elements, 1);
+    const int kind = choose(4);
+    for (int i = 0; i < elements; ++i)
+        data[i] = (unsigned char)(kind < 2 ? kind : choose(2));
+    return data;
+}
+
+/* ---- the packed kernels ------------------------------------------------------------------- */
+
+/* A layer with weights, packed; where those came from may not be touched any more. */
+static struct fastgru_layer make_layer(
+    const struct fastgru_packed *kernels, int features, int units, int reset_after)
+{
+    const size_t itemsize = kernels->itemsize;
+    struct fastgru_layer layer;
+    memset(&layer, 0, sizeof layer);
+    layer.kernels = kernels;
+    layer.features = features, layer.units = units, layer.reset_after = reset_after;
+    layer.activation = usual_or_any(FASTGRU_tanh), layer.alpha = 0.5;
+    layer.recurrent_activation = usual_or_any(FASTGRU_sigmoid), layer.recurrent_alpha = 0.5;
+    void *memory = array(fastgru_packed_size(&layer), 64);
+    const int weights = used;
+    void *kernel = numbers(features * 3 * units, itemsize);
+    void *recurrent_kernel = numbers(units * 3 * units, itemsize);
+    void *bias = choose(4) ? numbers((reset_after ? 2 : 1) * 3 * units, itemsize) : NULL;
+    fastgru_pack(&layer, kernel, recurrent_kernel, bias, memory);
+    while (used > weights)
+        ASAN_POISON_MEMORY_REGION(arrays[used - 1].data, arrays[used - 1].bytes), --used;
+    return layer;
+}
+
+/* Strides of an array (rows, timesteps, width), or by chance (timesteps, rows, width). */
+static void set_strides(int rows, int timesteps, int width, ptrdiff_t *batch_stride, ptrdiff_t *time_stride)
+{
+    const int rows_first = choose(2);
+    *batch_stride = rows_first ? (ptrdiff_t)timesteps * width : width;
+    *time_stride = rows_first ? width : (ptrdiff_t)rows * width;
+}
+
+static void set_output(struct fastgru_call *call, int rows, int timesteps, int units, size_t itemsize)
+{
+    const int kind = choose(3);
+    if (kind == 0)
+        return;
+    call->out = numbers(rows * (kind == 1 ? 1 : timesteps) * units, itemsize);
+    set_strides(rows, timesteps, units, &call->out_batch_stride, &call->out_time_stride);
+    if (kind == 1)
+        call->out_batch_stride = units, call->out_time_stride = 0;
+}
+
+static void run_packed(
+    const struct fastgru_packed *kernels, int rows, int timesteps, int features, int units, int reset_after)
+{
+    const size_t itemsize = kernels->itemsize;
+    used = 0;
+    const struct fastgru_layer layer = make_layer(kernels, features, units, reset_after);
+    struct fastgru_call call;
+    memset(&call, 0, sizeof call);
+    call.batch = rows, call.timesteps = timesteps;
+    call.x = numbers(rows * timesteps * features, itemsize);
+    set_strides(rows, timesteps, features, &call.x_batch_stride, &call.x_time_stride);
+    call.state = numbers(rows * units, itemsize);
+    const int initial = choose(3);
+    call.initial_state = initial == 0 ? NULL : initial == 1 ? call.state : numbers(rows * units, itemsize);
+    set_output(&call, rows, timesteps, units, itemsize);
+    if (choose(2)) {
+        call.mask = flags(rows * timesteps);
+        set_strides(rows, timesteps, 1, &call.mask_batch_stride, &call.mask_time_stride);
+    }
+    call.go_backwards = choose(2);
+    call.zero_output_for_mask = choose(2);
+    call.turn = (unsigned)choose(2);
+    call.scratch = array(fastgru_scratch_size(&layer, rows, timesteps), 64);
+    fastgru_sequence(&layer, &call);
+}
+
+/* Every size of tile; then blocks of rows and chunks of timesteps, whole and not. */
+static void run_all_packed(const struct fastgru_packed *kernels)
+{
+    static const struct { int rows, timesteps, units; } large[] = {
+        {1, 700, 66}, {5, 150, 66}, {40, 20, 66}, {128, 3, 17}, {129, 3, 17}, {300, 2, 9},
+    };
+    for (int reset_after = 0; reset_after <= 1; ++reset_after) {
+        for (int units = 1; units <= 70; ++units)
+            for (int rows = 1 + units % 5; rows <= 20; rows += 5) {  /* 5: prime to any number of lanes */
+                run_packed(kernels, rows, 1, choose(20), units, reset_after);
+                run_packed(kernels, rows, 2 + choose(3), choose(20), units, reset_after);
+            }
+        for (size_t i = 0; i < sizeof large / sizeof *large; ++i)
+            run_packed(kernels, large[i].rows, large[i].timesteps, 3, large[i].units, reset_after);
+    }
+}
+
+/* ---- the elementwise kernels -------------------------------------------------------------- */
+
+static void run_functions(const struct fastgru_functions *functions, size_t itemsize, int units, int f, int g)
+{
+    const int rows = 3;
+    used = 0;
+    struct fastgru_gates step;
+    memset(&step, 0, sizeof step);
+    step.rows = rows;
     step.units = units;
     step.activation = g;
     step.recurrent_activation = f;
-    step.bias = bias;
-    step.recurrent_bias = recurrent_bias;
-    step.xw = array(rows * 3 * n, itemsize);
+    step.bias = numbers(3 * units, itemsize);
+    step.recurrent_bias = numbers(units, itemsize);
+    step.xw = numbers(rows * 3 * units, itemsize);
     step.xw_stride = 3 * units;
-    step.h = array(rows * n, itemsize);
-    step.out = array(rows * n, itemsize);
+    step.h = numbers(rows * units, itemsize);
+    step.out = numbers(rows * units, itemsize);
     step.out_stride = units;
+    void *three = numbers(rows * 3 * units, itemsize), *two = numbers(rows * 2 * units, itemsize);
+    unsigned char *mask = flags(rows), *seen = flags(rows);
     for (int masked = 0; masked <= 1; ++masked) {
         step.mask = masked ? mask : NULL;
         step.mask_stride = 1;
@@ -43,20 +221,28 @@ static void run(const struct fastgru_functions *functions, size_t itemsize, int 
         functions->gates_reset(&step);
         functions->gates_update(&step);
     }
-    functions->activate(g, 0.5, units, recurrent_bias, recurrent_bias);
-    free(bias), free(recurrent_bias), free(three), free(two), free(mask), free(seen);
-    free(step.xw), free(step.h), free(step.out);
+    functions->activate(g, 0.5, units, step.h, step.h);
+}
+
+static void run_all_functions(const struct fastgru_functions *functions, size_t itemsize)
+{
+    for (int units = 1; units <= 40; ++units)
+        for (int g = 0; g < FASTGRU_ACTIVATION_COUNT; ++g)
+            run_functions(functions, itemsize, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
 }
 
 int main(void)
 {
     const struct fastgru_kernels *kernels;
+    make_arrays();
+    make_numbers();
     for (int i = 0; (kernels = fastgru_kernels_at(i)) != NULL; ++i) {
-        for (int units = 1; units <= 40; ++units)
-            for (int g = 0; g < FASTGRU_ACTIVATION_COUNT; ++g) {
-                run(&kernels->f32_functions, 4, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
-                run(&kernels->f64_functions, 8, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
-            }
+        run_all_packed(&kernels->f32);
+        run_all_packed(&kernels->f64);
+        if (kernels->f16.sequence)
+            run_all_packed(&kernels->f16);
+        run_all_functions(&kernels->f32_functions, 4);
+        run_all_functions(&kernels->f64_functions, 8);
         puts(kernels->isa);
     }
     return 0;

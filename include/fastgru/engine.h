@@ -24,7 +24,7 @@
  *
  * A row's result has the same bits alone or in a batch, in one call or cut in time, whatever the
  * masks of its neighbours, and on every instruction set that has fused multiply-adds: every
- * product is one chain of them per output, from the bias on, k ascending, h after x.
+ * product is one chain of them per output, k ascending.
  *
  * Kernels are void and cannot fail. Compile with -ffp-contract=off: those bits, error bounds, and that
  * hard_sigmoid is Keras' want the FMAs that are written out and no others. With GCC and Clang every
