@@ -324,7 +324,7 @@ cdef class Plan:
         if cnp.PyArray_DIMS(x)[time_major] == 0:
             return
         if not rows_are_whole(x):
-            x = np.ascontiguousarray(x)
+            x = np.array(x, order="C")  # aligned, too
         describe(&call, x, initial_state, out, mask, time_major)
         call.state = cnp.PyArray_DATA(state)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
