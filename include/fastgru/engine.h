@@ -234,8 +234,6 @@ static inline void fastgru_step(
 #undef VLEN
 #undef LANES_BELOW
 #undef X86
-#undef X86_REAL
-#undef FASTGRU_X86_TYPE
 #undef vreal
 #undef vint
 #undef vbits

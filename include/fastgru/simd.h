@@ -46,8 +46,6 @@
 #undef LANES_BELOW
 #undef VLEN
 #undef X86
-#undef X86_REAL
-#undef FASTGRU_X86_TYPE
 
 #if FASTGRU_DOUBLE
 #define real double
@@ -74,23 +72,6 @@ typedef lane vint;
 #define VLEN ((int)(FASTGRU_VBYTES / sizeof(real)))
 typedef real vreal __attribute__((vector_size(FASTGRU_VBYTES)));
 typedef lane vint __attribute__((vector_size(FASTGRU_VBYTES)));
-#endif
-
-/* An intrinsic of x86 for whole registers, and their type there. */
-#if FASTGRU_VBYTES == 64
-#define X86(name) _mm512_##name
-#define X86_REAL FASTGRU_X86_TYPE(__m512)
-#elif FASTGRU_VBYTES == 32
-#define X86(name) _mm256_##name
-#define X86_REAL FASTGRU_X86_TYPE(__m256)
-#else
-#define X86(name) _mm_##name
-#define X86_REAL FASTGRU_X86_TYPE(__m128)
-#endif
-#if FASTGRU_DOUBLE
-#define FASTGRU_X86_TYPE(type) type##d
-#else
-#define FASTGRU_X86_TYPE(type) type
 #endif
 
 /* ---- bits ------------------------------------------------------------------------ */
@@ -217,12 +198,24 @@ FASTGRU_INLINE vreal vselect(vint mask, vreal a, vreal b)
 
 /* max(x, low) and min(x, high); a NaN in x stays, as in Keras, and so does a zero of either sign. On x86 that
  * is what the instructions do, which return their second operand unless the first is really beyond it. */
+#if FASTGRU_VBYTES == 64 && FASTGRU_DOUBLE
+#define X86(name, a, b) (vreal)_mm512_maskz_##name##_pd((__mmask8)-1, (__m512d)(a), (__m512d)(b))
+#elif FASTGRU_VBYTES == 64
+#define X86(name, a, b) (vreal)_mm512_maskz_##name##_ps((__mmask16)-1, (__m512)(a), (__m512)(b))
+#elif FASTGRU_VBYTES == 32 && FASTGRU_DOUBLE
+#define X86(name, a, b) (vreal)_mm256_##name##_pd((__m256d)(a), (__m256d)(b))
+#elif FASTGRU_VBYTES == 32
+#define X86(name, a, b) (vreal)_mm256_##name##_ps((__m256)(a), (__m256)(b))
+#elif FASTGRU_DOUBLE
+#define X86(name, a, b) (vreal)_mm_##name##_pd((__m128d)(a), (__m128d)(b))
+#else
+#define X86(name, a, b) (vreal)_mm_##name##_ps((__m128)(a), (__m128)(b))
+#endif
+
 FASTGRU_INLINE vreal vat_least(vreal x, real low)
 {
-#if defined(FASTGRU_X86) && FASTGRU_DOUBLE
-    return (vreal)X86(max_pd)((X86_REAL)vset(low), (X86_REAL)x);
-#elif defined(FASTGRU_X86)
-    return (vreal)X86(max_ps)((X86_REAL)vset(low), (X86_REAL)x);
+#ifdef FASTGRU_X86
+    return X86(max, vset(low), x);
 #else
     return vselect(vless(x, vset(low)), vset(low), x);
 #endif
@@ -230,10 +223,8 @@ FASTGRU_INLINE vreal vat_least(vreal x, real low)
 
 FASTGRU_INLINE vreal vat_most(vreal x, real high)
 {
-#if defined(FASTGRU_X86) && FASTGRU_DOUBLE
-    return (vreal)X86(min_pd)((X86_REAL)vset(high), (X86_REAL)x);
-#elif defined(FASTGRU_X86)
-    return (vreal)X86(min_ps)((X86_REAL)vset(high), (X86_REAL)x);
+#ifdef FASTGRU_X86
+    return X86(min, vset(high), x);
 #else
     return vselect(vless(vset(high), x), vset(high), x);
 #endif
