@@ -666,10 +666,12 @@ class GRU(Layer):
             "reset_after": self._reset_after,
         }
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        if self._state is not None:
-            self._state = self._state.copy()  # a shallow copy of a layer is a layer of its own
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:  # calls write into the recorded state
+            state = super().__getstate__()
+            if self._state is not None:
+                state["_state"] = self._state.copy()
+        return state
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
