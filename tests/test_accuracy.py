@@ -1,5 +1,7 @@
 """How far float32 results are from those in float64, next to the original's."""
 
+import secrets
+
 import numpy as np
 import reference
 
@@ -31,7 +33,8 @@ def outputs(gru, options, weights, x, state):
 
 
 def test_the_largest_error_is_no_larger_than_that_of_the_original(tensorflow):
-    rng, original = np.random.default_rng(0), tensorflow.compat.v1.keras.layers.GRU
+    seed, original = secrets.randbits(32), tensorflow.compat.v1.keras.layers.GRU
+    rng = np.random.default_rng(seed)
     errors = []
     for _ in range(CONFIGURATIONS):
         options, weights, (x, state) = configuration(rng)
@@ -44,4 +47,4 @@ def test_the_largest_error_is_no_larger_than_that_of_the_original(tensorflow):
     assert (theirs > 0).all()
     ratios = ours / theirs
     median, quartiles = np.median(ratios), np.quantile(ratios, [0.25, 0.75])
-    assert median <= 1, f"median {median:.3f} of {CONFIGURATIONS} ratios, quartiles {quartiles}"
+    assert median <= 1, f"seed {seed}: median {median:.3f} of {CONFIGURATIONS} ratios, quartiles {quartiles}"

@@ -23,8 +23,8 @@
  *     fastgru_sequence(&layer, &call);
  *
  * A row's result has the same bits alone or in a batch, in one call or cut in time, whatever the
- * masks of its neighbours, and on every instruction set that has fused multiply-adds: every
- * product is one chain of them per output, k ascending.
+ * masks of its neighbours, and on every instruction set that has fused multiply-adds: what is added
+ * to what depends on the layer's size alone.
  *
  * Kernels are void and cannot fail. Compile with -ffp-contract=off: those bits, error bounds, and that
  * hard_sigmoid is Keras' want the FMAs that are written out and no others. With GCC and Clang every
@@ -227,6 +227,7 @@ static inline void fastgru_step(
 #undef KERNEL
 #undef real
 #undef lane
+#undef ulane
 #undef REAL_C
 #undef REAL_MAX
 #undef MANTISSA
@@ -236,6 +237,7 @@ static inline void fastgru_step(
 #undef X86
 #undef vreal
 #undef vint
+#undef vuint
 #undef vbits
 #undef vfrom_bits
 #undef vset

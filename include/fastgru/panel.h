@@ -6,10 +6,10 @@
  *     FASTGRU_FLOAT16   1 if weights are float16 and everything else float32
  *
  * A panel holds the weights of VLEN units: for each k a vector of every gate, side by side. A tile is
- * a few rows times a few panels, whose sums are in registers. Every sum is one chain of multiply-adds, k
- * ascending, whatever the tile: hence no bit depends on the tile. x.kernel and h.recurrent_kernel are chains
- * of their own, added at their ends: to go on from the one with the other would round every product of h at
- * the size of the whole, and made the error of a layer a fifth larger than TensorFlow's.
+ * a few rows times a few panels, whose sums are in registers. What is added to what, in which order, does not
+ * depend on the tile, hence no bit does. x.kernel and h.recurrent_kernel are added at their ends, and so are the
+ * two halves of either: every chain of multiply-adds rounds at the size of its own sum. Largest errors next to
+ * TensorFlow's, median of 1200 layers: 0.83; without halves 1.00; h going on from x, and that from the bias, 1.22.
  *
  * Variants of weights differ in `weight`, load_weights and to_weight alone. */
 
@@ -90,17 +90,19 @@ typedef vreal PANEL(sums)[TILE_ROWS][3];
 
 #define EACH(i, count) FASTGRU_UNROLL for (int i = 0; i < (count); ++i)
 
-/* sums += a.W, k ascending, one chain of multiply-adds per sum. */
-FASTGRU_INLINE void PANEL(accumulate)(
+/* sums := a.W over k from `k` to before `end`: ascending, one chain of multiply-adds per sum. */
+FASTGRU_INLINE void PANEL(chain)(
     int rows, int panels, int gates,
-    PANEL(sums) sums,
-    ptrdiff_t n,
-    const real *a,                   /* (rows, n)                                          */
+    PANEL(sums) sums,                /* overwritten                                        */
+    ptrdiff_t k, ptrdiff_t end,
+    const real *a,                   /* (rows, end)                                        */
     ptrdiff_t a_stride,
-    const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
+    const char *w,                   /* (panels, end, gates, VLEN) packed weights          */
     size_t panel_bytes)
 {
-    for (ptrdiff_t k = 0; k < n; ++k)
+    EACH(v, rows * panels) EACH(g, gates)
+        sums[v][g] = vset(0);
+    for (; k < end; ++k)
         EACH(p, panels) {
             vreal column[3];
             EACH(g, gates)
@@ -114,6 +116,23 @@ FASTGRU_INLINE void PANEL(accumulate)(
         }
 }
 
+/* sums := a.W, by a chain over each half of k: half as far to round for each, and a sum of both. */
+FASTGRU_INLINE void PANEL(product)(
+    int rows, int panels, int gates,
+    PANEL(sums) sums,                /* overwritten                                        */
+    ptrdiff_t n,
+    const real *a,                   /* (rows, n)                                          */
+    ptrdiff_t a_stride,
+    const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
+    size_t panel_bytes)
+{
+    PANEL(sums) half;
+    PANEL(chain)(rows, panels, gates, half, 0, n / 2, a, a_stride, w, panel_bytes);
+    PANEL(chain)(rows, panels, gates, sums, n / 2, n, a, a_stride, w, panel_bytes);
+    EACH(v, rows * panels) EACH(g, gates)
+        sums[v][g] += half[v][g];
+}
+
 /* What a tile is: rows from `row` and panels from `panel` on, of one pass. */
 #define TILE \
     const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel
@@ -125,10 +144,8 @@ FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TI
     const real *xw = (const real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
     const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
     if (pass->x) {
-        EACH(v, rows * panels) EACH(g, 3)
-            sums[v][g] = vset(0);
-        PANEL(accumulate)(rows, panels, 3, sums, layer->features, x, pass->x_stride,
-                          layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
+        PANEL(product)(rows, panels, 3, sums, layer->features, x, pass->x_stride,
+                       layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
             sums[i * panels + p][g] += vload(biases + (p * 4 + g) * VLEN, VLEN);
     } else {
@@ -137,13 +154,13 @@ FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TI
     }
 }
 
-/* sums += h.recurrent_kernel, of the first gates or of all. */
+/* sums := h.recurrent_kernel, of the first gates or of all. */
 FASTGRU_INLINE void PANEL(recurrent_part)(int rows, int panels, int gates, PANEL(sums) sums, TILE)
 {
     const char *w = layer->panels + (size_t)panel * layer->panel_bytes;
-    PANEL(accumulate)(rows, panels, gates, sums, layer->units,
-                      (const real *)pass->h + row * layer->units, layer->units,
-                      w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes);
+    PANEL(product)(rows, panels, gates, sums, layer->units,
+                   (const real *)pass->h + row * layer->units, layer->units,
+                   w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes);
 }
 
 /* ---- what a tile is for ---------------------------------------------------------------- */
@@ -170,8 +187,6 @@ FASTGRU_INLINE void PANEL(advance)(int rows, int panels, TILE)
     PANEL(sums) inputs, sums;
     vreal candidates[TILE_ROWS];
     PANEL(input_part)(rows, panels, inputs, layer, pass, row, panel);
-    EACH(v, rows * panels) EACH(g, 3)
-        sums[v][g] = vset(0);
     PANEL(recurrent_part)(rows, panels, 3, sums, layer, pass, row, panel);
     EACH(i, rows) EACH(p, panels) {
         const int v = i * panels + p;
@@ -191,8 +206,6 @@ FASTGRU_INLINE void PANEL(reset)(int rows, int panels, TILE)
     real *xw = (real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
     PANEL(sums) inputs, sums;
     PANEL(input_part)(rows, panels, inputs, layer, pass, row, panel);
-    EACH(v, rows * panels)
-        sums[v][0] = sums[v][1] = vset(0);
     PANEL(recurrent_part)(rows, panels, 2, sums, layer, pass, row, panel);
     EACH(i, rows) EACH(p, panels) {
         const int v = i * panels + p;
@@ -214,10 +227,8 @@ FASTGRU_INLINE void PANEL(update)(int rows, int panels, TILE)
     const ptrdiff_t vectors = (units - unit + VLEN - 1) / VLEN;
     const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
     PANEL(sums) sums;
-    EACH(v, rows * panels) EACH(g, 3)
-        sums[v][g] = vset(0);
-    PANEL(accumulate)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
-                      layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
+    PANEL(product)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
+                   layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
         if (p * 3 + g < there)
             sums[i * panels + p][g] += vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN);

@@ -17,6 +17,7 @@
 #ifndef vreal
 #define vreal KERNEL(vreal)
 #define vint KERNEL(vint)
+#define vuint KERNEL(vuint)
 #define vbits KERNEL(vbits)
 #define vfrom_bits KERNEL(vfrom_bits)
 #define vset KERNEL(vset)
@@ -39,6 +40,7 @@
 
 #undef real
 #undef lane
+#undef ulane
 #undef REAL_C
 #undef REAL_MAX
 #undef MANTISSA
@@ -50,6 +52,7 @@
 #if FASTGRU_DOUBLE
 #define real double
 #define lane int64_t
+#define ulane uint64_t
 #define REAL_C(x) x
 #define MANTISSA 52
 #define EXPONENT_BIAS 1023
@@ -57,6 +60,7 @@
 #else
 #define real float
 #define lane int32_t
+#define ulane uint32_t
 #define REAL_C(x) x##f
 #define MANTISSA 23
 #define EXPONENT_BIAS 127
@@ -68,10 +72,12 @@
 #define VLEN 1
 typedef real vreal;
 typedef lane vint;
+typedef ulane vuint;
 #else
 #define VLEN ((int)(FASTGRU_VBYTES / sizeof(real)))
 typedef real vreal __attribute__((vector_size(FASTGRU_VBYTES)));
 typedef lane vint __attribute__((vector_size(FASTGRU_VBYTES)));
+typedef ulane vuint __attribute__((vector_size(FASTGRU_VBYTES)));
 #endif
 
 /* ---- bits ------------------------------------------------------------------------ */
@@ -289,10 +295,10 @@ FASTGRU_INLINE vreal vnearest(vreal x, vint *n)
     return pushed - push;
 }
 
-/* 2**n for the exponents of normal numbers */
+/* 2**n for the exponents of normal numbers; of any other, and that is what a NaN leads to, some number. */
 FASTGRU_INLINE vreal vexp2i(vint n)
 {
-    return vfrom_bits((n + EXPONENT_BIAS) << MANTISSA);
+    return vfrom_bits((vint)((vuint)(n + EXPONENT_BIAS) << MANTISSA));
 }
 
 /* c[0] + c[1] x + ... + c[degree] x**degree by Horner's rule; degree is a constant. */
