@@ -21,10 +21,11 @@ class Choice(NamedTuple):
     isa: str
 
 
-def _chosen(environment: Mapping[str, str], variable: str, usable: Sequence[str], default: str) -> str:
-    name = environment.get(variable) or default
+def _chosen(environment: Mapping[str, str], variable: str, usable: Sequence[str], where: str) -> str:
+    """What the variable names, by default the first of those usable."""
+    name = environment.get(variable) or usable[0]
     if name not in usable:
-        raise ValueError(f"{variable} must be one of {', '.join(usable)} on this machine, got {name!r}")
+        raise ValueError(f"{variable} must be one of {', '.join(usable)} {where}, got {name!r}")
     return name
 
 
@@ -36,10 +37,9 @@ def choose(environment: Mapping[str, str]) -> Choice:
     ValueError
         If one of them is no usable name; lists those that are.
     """
-    isas = _core.isas()
-    isa = _chosen(environment, "FASTGRU_ISA", isas, isas[0])
+    isa = _chosen(environment, "FASTGRU_ISA", _core.isas(), "on this machine")
     engines = ["packed", "blas"] if isa in _core.packed_isas() else ["blas"]
-    return Choice(_chosen(environment, "FASTGRU_ENGINE", engines, engines[0]), isa)
+    return Choice(_chosen(environment, "FASTGRU_ENGINE", engines, f"with {isa}"), isa)
 
 
 CHOICE = choose(os.environ)
@@ -63,13 +63,6 @@ def _blas() -> str:
 def _facts() -> dict[str, str]:
     from fastgru import __version__
 
-    variables = (
-        "FASTGRU_ENGINE",
-        "FASTGRU_ISA",
-        "OPENBLAS_NUM_THREADS",
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-    )
     return {
         "fastgru": __version__,
         "engine": CHOICE.engine,
@@ -82,7 +75,7 @@ def _facts() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
-        "environment": ", ".join(f"{v}={os.environ[v]}" for v in variables if v in os.environ)
+        "environment": ", ".join(f"{v}={os.environ[v]}" for v in VARIABLES if v in os.environ)
         or "nothing set",
     }
 

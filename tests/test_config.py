@@ -74,7 +74,7 @@ def test_other_machines_choose_their_fastest(monkeypatch, isas, packed, chosen):
     for isa in isas:
         assert _config.choose({"FASTGRU_ENGINE": "blas", "FASTGRU_ISA": isa}) == ("blas", isa)
     for isa in set(isas) - set(packed):
-        message = r"^FASTGRU_ENGINE must be one of blas on this machine, got 'packed'$"
+        message = rf"^FASTGRU_ENGINE must be one of blas with {isa}, got 'packed'$"
         with pytest.raises(ValueError, match=message):
             _config.choose({"FASTGRU_ENGINE": "packed", "FASTGRU_ISA": isa})
 
@@ -92,7 +92,7 @@ def test_an_unusable_engine_is_told_the_usable_ones(name):
     usable = "packed, blas" if _core.isas()[0] in _core.packed_isas() else "blas"
     with pytest.raises(ValueError, match=r"^FASTGRU_ENGINE must be one of") as error:
         _config.choose({"FASTGRU_ENGINE": name})
-    assert str(error.value) == f"FASTGRU_ENGINE must be one of {usable} on this machine, got {name!r}"
+    assert str(error.value) == f"FASTGRU_ENGINE must be one of {usable} with {_core.isas()[0]}, got {name!r}"
 
 
 # ---- in an interpreter of its own ------------------------------------------------------------------
@@ -122,7 +122,7 @@ def test_the_import_fails_for_an_unusable_name(variable):
     assert done.returncode != 0
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"ValueError: {variable} must be one of ")
-    assert last.endswith(" on this machine, got 'abcd'")
+    assert last.endswith(", got 'abcd'")
 
 
 def test_the_choice_stays_when_the_environment_changes(monkeypatch):
