@@ -31,7 +31,7 @@ FASTGRU_INLINE vreal KERNEL(reduced)(vreal x, vint *n)
 #else
     const real high = 0.693145751953125f, low = 1.428606820309417e-06f;
 #endif
-    const vreal rounded = vnearest(x * REAL_C(1.44269504088896340736), n);
+    const vreal rounded = vnearest(x, REAL_C(1.44269504088896340736), n);
     return vfma(rounded, vset(-low), vfma(rounded, vset(-high), x));
 }
 
@@ -68,14 +68,21 @@ FASTGRU_INLINE vreal KERNEL(exp)(vreal x)
     return e * scale;
 }
 
-/* e^x for x <= 0, scaled in two halves, of which only the second rounds: to a subnormal. By products, through
+/* e^x for x <= 0, at first 2**up times as large, so that a subnormal is rounded only once. By products, through
  * which a NaN stays one, whatever its bits say of n. */
 FASTGRU_INLINE vreal KERNEL(exp_below_0)(vreal x)
 {
+#if FASTGRU_DOUBLE
+    const int up = 511;
+    const real down = 1.4916681462400413487e-154;
+#else
+    const int up = 63;
+    const real down = 1.0842021724855044340e-19f;
+#endif
     vint n;
     const vreal p = KERNEL(small_expm1)(KERNEL(reduced)(vat_least(x, FASTGRU_DOUBLE ? -800 : -120), &n));
-    const vint half = n >> 1;
-    return (1 + p) * vexp2i(half) * vexp2i(n - half);
+    const vreal s = vexp2i(n + up);
+    return vfma(p, s, s) * down;
 }
 
 /* e^x - 1 for -40 <= x <= 40 */

@@ -285,12 +285,12 @@ FASTGRU_INLINE vreal vproduct_error(vreal a, vreal b, vreal product)
 #endif
 }
 
-/* Nearest integer of x, |x| < 2**(MANTISSA - 1), as a real and as an integer:
+/* Nearest integer of x * factor, below 2**(MANTISSA - 1), as a real and as an integer:
  * 1.5 * 2**MANTISSA pushes the fraction out of the mantissa. */
-FASTGRU_INLINE vreal vnearest(vreal x, vint *n)
+FASTGRU_INLINE vreal vnearest(vreal x, real factor, vint *n)
 {
     const vreal push = vset((real)(3 * ((lane)1 << (MANTISSA - 1))));
-    const vreal pushed = x + push;
+    const vreal pushed = vfma(x, vset(factor), push);
     *n = vbits(pushed) - vbits(push);
     return pushed - push;
 }
