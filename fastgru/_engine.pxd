@@ -5,11 +5,11 @@ cdef extern from "fastgru/engine.h" nogil:
         FASTGRU_ACTIVATION_COUNT
     const char *const fastgru_activation_names[]
 
-    struct fastgru_packed:
+    struct fastgru_packed_kernels:
         void *sequence  # NULL: no such kernels
 
     struct fastgru_layer:
-        const fastgru_packed *kernels
+        const fastgru_packed_kernels *kernels
         Py_ssize_t features
         Py_ssize_t units
         int reset_after
@@ -66,9 +66,9 @@ cdef extern from "fastgru/engine.h" nogil:
     struct fastgru_kernels:
         const char *isa
         int fused
-        fastgru_packed f32
-        fastgru_packed f64
-        fastgru_packed f16
+        fastgru_packed_kernels f32
+        fastgru_packed_kernels f64
+        fastgru_packed_kernels f16
         fastgru_functions f32_functions
         fastgru_functions f64_functions
 

@@ -1,5 +1,5 @@
 /* Runs every kernel on arrays of exactly the size that it may touch; ends with status 0 if it touched
- * nothing else, and has printed the instruction sets.
+ * nothing else, and has printed the instruction sets, behind each a hash of what its packed kernels returned.
  *
  * An array ends where a page begins that cannot be accessed, which stops masked loads and stores too:
  * AddressSanitizer does not see those. It sees all others, one byte beyond either end. */
@@ -104,11 +104,26 @@ static unsigned char *flags(int elements)
     return data;
 }
 
+/* ---- results ------------------------------------------------------------------------------ */
+
+static uint64_t hash;                /* of all numbers so far (Fowler, Noll, Vo); NaN are all the same */
+
+static void note(const void *numbers, int elements, size_t itemsize)
+{
+    for (int i = 0; i < elements; ++i) {
+        uint64_t bits = 0;
+        memcpy(&bits, (const char *)numbers + (size_t)i * itemsize, itemsize);
+        const int is_nan = itemsize == sizeof(double) ? isnan(((const double *)numbers)[i]) != 0
+            : isnan(((const float *)numbers)[i]) != 0;
+        hash = (hash ^ (is_nan ? 1 : bits)) * 0x100000001b3;
+    }
+}
+
 /* ---- the packed kernels ------------------------------------------------------------------- */
 
 /* A layer with weights, packed; where those came from may not be touched any more. */
 static struct fastgru_layer make_layer(
-    const struct fastgru_packed *kernels, int features, int units, int reset_after)
+    const struct fastgru_packed_kernels *kernels, int features, int units, int reset_after)
 {
     const size_t itemsize = kernels->itemsize;
     struct fastgru_layer layer;
@@ -148,7 +163,7 @@ static void set_output(struct fastgru_call *call, int rows, int timesteps, int u
 }
 
 static void run_packed(
-    const struct fastgru_packed *kernels, int rows, int timesteps, int features, int units, int reset_after)
+    const struct fastgru_packed_kernels *kernels, int rows, int timesteps, int features, int units, int reset_after)
 {
     const size_t itemsize = kernels->itemsize;
     used = 0;
@@ -158,7 +173,7 @@ static void run_packed(
     call.batch = rows, call.timesteps = timesteps;
     call.x = numbers(rows * timesteps * features, itemsize);
     set_strides(rows, timesteps, features, &call.x_batch_stride, &call.x_time_stride);
-    call.state = numbers(rows * units, itemsize);
+    call.state = choose(4) ? numbers(rows * units, itemsize) : NULL;
     const int initial = choose(3);
     call.initial_state = initial == 0 ? NULL : initial == 1 ? call.state : numbers(rows * units, itemsize);
     set_output(&call, rows, timesteps, units, itemsize);
@@ -171,10 +186,34 @@ static void run_packed(
     call.turn = (unsigned)choose(2);
     call.scratch = array(fastgru_scratch_size(&layer, rows, timesteps), 64);
     fastgru_sequence(&layer, &call);
+    if (call.state)
+        note(call.state, rows * units, itemsize);
+    if (call.out)
+        note(call.out, call.out_time_stride ? rows * timesteps * units : rows * units, itemsize);
+}
+
+/* Scratch of fastgru_scratch_size suffices for the call it was asked for, and for every smaller one. */
+static void check_scratch(const struct fastgru_packed_kernels *kernels, int units, int reset_after)
+{
+    static const int timesteps[] = {1, 2, 3, 10, 100, 10000};
+    struct fastgru_layer layer;
+    memset(&layer, 0, sizeof layer);
+    layer.kernels = kernels, layer.units = units, layer.reset_after = reset_after;
+    size_t largest[sizeof timesteps / sizeof *timesteps] = {0};
+    for (int rows = 0; rows <= 300; ++rows)
+        for (size_t i = 0; i < sizeof timesteps / sizeof *timesteps; ++i) {
+            const struct fastgru_blocks b = fastgru_blocking(&layer, rows, timesteps[i]);
+            const size_t size = fastgru_scratch_size(&layer, rows, timesteps[i]), flags = 2 * (size_t)b.rows;
+            if (size < (reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes + flags)
+                exit(3);
+            if (size < largest[i] || (i && size < largest[i - 1]))
+                exit(4);
+            largest[i] = size;
+        }
 }
 
 /* Every size of tile; then blocks of rows and chunks of timesteps, whole and not. */
-static void run_all_packed(const struct fastgru_packed *kernels)
+static void run_all_packed(const struct fastgru_packed_kernels *kernels)
 {
     static const struct { int rows, timesteps, units; } large[] = {
         {1, 700, 66}, {5, 150, 66}, {40, 20, 66}, {128, 3, 17}, {129, 3, 17}, {300, 2, 9},
@@ -185,6 +224,8 @@ static void run_all_packed(const struct fastgru_packed *kernels)
                 run_packed(kernels, rows, 1, choose(20), units, reset_after);
                 run_packed(kernels, rows, 2 + choose(3), choose(20), units, reset_after);
             }
+        for (int units = 1; units <= 5000; units = units * 3 / 2 + 1)
+            check_scratch(kernels, units, reset_after);
         for (size_t i = 0; i < sizeof large / sizeof *large; ++i)
             run_packed(kernels, large[i].rows, large[i].timesteps, 3, large[i].units, reset_after);
     }
@@ -243,7 +284,7 @@ int main(void)
             run_all_packed(&kernels->f16);
         run_all_functions(&kernels->f32_functions, 4);
         run_all_functions(&kernels->f64_functions, 8);
-        puts(kernels->isa);
+        printf("%s %016llx\n", kernels->isa, (unsigned long long)hash);
     }
     return 0;
 }

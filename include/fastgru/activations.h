@@ -308,7 +308,7 @@ FASTGRU_OUTLINE vreal KERNEL(activation)(int activation, real a, vreal x)
     }
 }
 
-/* y = f(x) over an array; fastgru_activate in engine.h says the rest. */
+/* y = f(x) over an array; fastgru_activate in layer.h says the rest. */
 static void KERNEL(activate)(int activation, double alpha, ptrdiff_t n, const void *x, void *y)
 {
     for (ptrdiff_t i = 0; i < n; i += VLEN) {

@@ -190,12 +190,15 @@ static inline void fastgru_pack(
     layer->kernels->pack(layer, kernel, recurrent_kernel, bias);
 }
 
-/* Bytes of scratch that calls of up to this size need: at most 4 MiB, or one step of 8 rows. */
+/* Bytes of scratch that suffice for every call of up to this size: at most 4 MiB, or one step of 8 rows. */
 static inline size_t fastgru_scratch_size(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
-    const struct fastgru_blocks b = fastgru_blocking(layer, batch, timesteps);
-    return (layer->reset_after ? 1 : 2) * b.state_bytes + b.xw_bytes + fastgru_lines(2 * (size_t)b.rows);
+    const ptrdiff_t most = fastgru_block_rows(layer), rows = batch < most ? batch : most;
+    const size_t row_bytes = fastgru_xw_bytes(layer), step = layer->reset_after ? 0 : (size_t)rows * row_bytes;
+    const size_t chunk = fastgru_chunk_rows(layer, batch, timesteps) * row_bytes;
+    return (layer->reset_after ? 2 : 3) * fastgru_state_bytes(layer, rows)
+        + fastgru_lines(chunk > step ? chunk : step) + fastgru_lines(2 * (size_t)rows);
 }
 
 /* Run a call of at least one timestep. */

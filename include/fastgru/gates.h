@@ -1,8 +1,9 @@
 /* gates.h - the elementwise half of a GRU step: one pass over each row.
  *
- * Included by kernels.h after activations.h; struct fastgru_gates in engine.h has the shapes.
- * Every operation in the order of Keras: bias to the input projection, then the recurrent
- * part, then the activation (Cho et al. 2014, arXiv:1406.1078; reset after: its version 1). */
+ * Included by kernels.h after activations.h; struct fastgru_gates in layer.h has the shapes.
+ * In the order of Keras: bias to the input projection, then the recurrent part, then the activation
+ * (Cho et al. 2014, arXiv:1406.1078; reset after: its version 1). Only that both biases of z and r have
+ * been added up before. */
 
 /* The three activations that are worth an instance of the kernels, inlined; the others called. */
 FASTGRU_INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
@@ -65,14 +66,15 @@ FASTGRU_INLINE void KERNEL(next_states_of)(
                             sums, candidates, h);
 }
 
-/* Which n <= 4 vectors: those of `panels` neighbours in each row, from `row` and from `unit` on. */
+/* Which n <= 4 vectors: row by row those of `panels` neighbours, the first of which begins at `unit`; from
+ * that `column` of that `row` on. */
 #define VECTORS                                                                            \
     const struct fastgru_layer *layer, const struct fastgru_pass *pass,                    \
-    ptrdiff_t row, ptrdiff_t unit, int panels, int n
+    ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n
 #define EACH_VECTOR(v, i, j)                                                               \
-    ptrdiff_t i = row, j = unit, v = 0;                                                    \
+    ptrdiff_t i = row, j = unit + column * VLEN, end = unit + panels * VLEN, v = 0;        \
     v < n;                                                                                 \
-    ++v, j = v % panels ? j + VLEN : unit, i += v % panels == 0
+    ++v, j += VLEN, i += j == end, j = j == end ? unit : j
 
 FASTGRU_INLINE int KERNEL(lanes)(const struct fastgru_layer *layer, ptrdiff_t unit)
 {
@@ -102,13 +104,13 @@ FASTGRU_INLINE void KERNEL(store_states)(VECTORS, const vreal *h)
 FASTGRU_OUTLINE void KERNEL(finish_after)(VECTORS, const vreal *sums, const vreal *candidates)
 {
     vreal h[4];
-    KERNEL(load_states)(layer, pass, row, unit, panels, n, h);
+    KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
     if (n == 4)
         KERNEL(next_states_of)(4, 1, layer, sums, candidates, h);
     else
         for (int v = 0; v < n; ++v)
             KERNEL(next_states_of)(1, 1, layer, sums + v * 3, candidates + v, h + v);
-    KERNEL(store_states)(layer, pass, row, unit, panels, n, h);
+    KERNEL(store_states)(layer, pass, row, unit, panels, column, n, h);
 }
 
 /* Reset before; what z is a function of is in xw. */
@@ -116,7 +118,7 @@ FASTGRU_OUTLINE void KERNEL(finish_before)(VECTORS, const vreal *candidates)
 {
     const real *xw = (const real *)pass->xw;
     vreal h[4], sums[12];
-    KERNEL(load_states)(layer, pass, row, unit, panels, n, h);
+    KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
     for (EACH_VECTOR(v, i, j))
         sums[v * 3] = vload(xw + i * pass->xw_stride + j * 3, VLEN);
     if (n == 4)
@@ -124,7 +126,7 @@ FASTGRU_OUTLINE void KERNEL(finish_before)(VECTORS, const vreal *candidates)
     else
         for (int v = 0; v < n; ++v)
             KERNEL(next_states_of)(1, 0, layer, sums + v * 3, candidates + v, h + v);
-    KERNEL(store_states)(layer, pass, row, unit, panels, n, h);
+    KERNEL(store_states)(layer, pass, row, unit, panels, column, n, h);
 }
 
 /* rh := r * h */
@@ -132,7 +134,7 @@ FASTGRU_OUTLINE void KERNEL(finish_reset)(VECTORS, const vreal *sums)
 {
     const int f = layer->recurrent_activation;
     vreal h[4], r[4];
-    KERNEL(load_states)(layer, pass, row, unit, panels, n, h);
+    KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
     if (f == FASTGRU_sigmoid && n == 4)
         EACH(v, 4)
             r[v] = KERNEL(sigmoid)(sums[v * 3 + 1]);

@@ -42,12 +42,12 @@ static const char *const fastgru_activation_names[FASTGRU_ACTIVATION_COUNT] = {
 
 /* ---- a layer, packed ---------------------------------------------------------------- */
 
-struct fastgru_packed;
+struct fastgru_packed_kernels;
 
 /* What a layer computes and with which kernels, set by the caller; and its packed weights, set by
  * fastgru_pack. Read-only from then on: any number of threads may share it. */
 struct fastgru_layer {
-    const struct fastgru_packed *kernels;  /* a row of the table: f32, f64 or f16          */
+    const struct fastgru_packed_kernels *kernels;  /* f32, f64 or f16 of an instruction set */
     ptrdiff_t features;
     ptrdiff_t units;
     int reset_after;
@@ -74,7 +74,8 @@ struct fastgru_call {
     ptrdiff_t x_batch_stride;
     ptrdiff_t x_time_stride;
     const void *initial_state;       /* (batch, units)     NULL: zeros; may be `state`     */
-    void *state;                     /* (batch, units)     overwritten: after the last step*/
+    void *state;                     /* (batch, units)     overwritten: after the last step;
+                                        or NULL                                            */
     void *out;                       /* (batch, timesteps, units)  overwritten, in the order of
                                         the run; or NULL                                   */
     ptrdiff_t out_batch_stride;
@@ -91,7 +92,7 @@ struct fastgru_call {
 };
 
 /* Kernels for one instruction set, dtype and type of weights. */
-struct fastgru_packed {
+struct fastgru_packed_kernels {
     size_t itemsize;                 /* bytes of an element of all arrays                  */
     size_t weight_size;              /* bytes of a packed weight                           */
     ptrdiff_t vlen;                  /* units that are computed side by side               */
@@ -152,10 +153,10 @@ struct fastgru_functions {
 /* One instruction set. */
 struct fastgru_kernels {
     const char *isa;
-    int fused;                       /* multiply-adds round once: bits are those of all such rows */
-    struct fastgru_packed f32;
-    struct fastgru_packed f64;
-    struct fastgru_packed f16;       /* float16 weights, float32 all else; sequence NULL: none  */
+    int fused;                       /* multiply-adds round once: the same bits as on all such sets */
+    struct fastgru_packed_kernels f32;
+    struct fastgru_packed_kernels f64;
+    struct fastgru_packed_kernels f16;       /* float16 weights, float32 all else; sequence NULL: none  */
     struct fastgru_functions f32_functions;
     struct fastgru_functions f64_functions;
 };
@@ -181,7 +182,7 @@ static inline size_t fastgru_candidate_count(const struct fastgru_layer *layer)
 /* Where in `memory` weights lie, unless it is NULL; returns the bytes of all. */
 static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
 {
-    const struct fastgru_packed *kernels = layer->kernels;
+    const struct fastgru_packed_kernels *kernels = layer->kernels;
     const size_t rows = (size_t)layer->features * 3 + (size_t)layer->units * (layer->reset_after ? 3 : 2);
     const size_t vector = (size_t)kernels->vlen * kernels->weight_size, panels = fastgru_panel_count(layer);
     const size_t biases = fastgru_lines(panels * 4 * (size_t)kernels->vlen * kernels->itemsize);
@@ -195,8 +196,8 @@ static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
     return biases + panels * layer->panel_bytes + fastgru_candidate_count(layer) * layer->candidate_bytes;
 }
 
-/* Rows that go through all timesteps together, and steps whose x.kernel is computed ahead of them:
- * as many as stay in the second-level cache, none if that is fewer than two. */
+/* How a call is cut: rows that go through all timesteps together, and steps whose x.kernel is computed ahead
+ * of them, as many as stay in the second-level cache, none if that is fewer than two. */
 struct fastgru_blocks {
     ptrdiff_t rows;
     ptrdiff_t steps;
@@ -210,15 +211,43 @@ enum {
     FASTGRU_SCRATCH_BYTES = 3 << 20  /* beyond it, fewer rows                              */
 };
 
+/* Bytes of a row of xw: (panels, 3, vlen). */
+static inline size_t fastgru_xw_bytes(const struct fastgru_layer *layer)
+{
+    return fastgru_panel_count(layer) * 3 * (size_t)layer->kernels->vlen * layer->kernels->itemsize;
+}
+
+/* The most rows of a block: a step of xw for each, and at most three states, which are no longer together. */
+static inline ptrdiff_t fastgru_block_rows(const struct fastgru_layer *layer)
+{
+    ptrdiff_t rows = FASTGRU_BLOCK_ROWS;
+    while (rows > 8 && (size_t)rows * 2 * fastgru_xw_bytes(layer) > FASTGRU_SCRATCH_BYTES)
+        rows -= 8;
+    return rows;
+}
+
+/* The most rows of xw that a chunk of a call of up to this size has. */
+static inline size_t fastgru_chunk_rows(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+{
+    const size_t most = FASTGRU_CHUNK_BYTES / fastgru_xw_bytes(layer);
+    const size_t rows = (size_t)batch < most ? (size_t)batch : most;
+    const size_t steps = (size_t)timesteps < most ? (size_t)timesteps : most;
+    return timesteps < 2 ? 0 : rows * steps < most ? rows * steps : most;
+}
+
+/* Bytes of the state of so many rows. A block needs two or three: the other one of two in turn, one in place
+ * of a last state that is not wanted, and reset before r * h. */
+static inline size_t fastgru_state_bytes(const struct fastgru_layer *layer, ptrdiff_t rows)
+{
+    return fastgru_lines((size_t)rows * (size_t)layer->units * layer->kernels->itemsize);
+}
+
 static inline struct fastgru_blocks fastgru_blocking(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
-    const size_t itemsize = layer->kernels->itemsize;
-    const size_t row_bytes = fastgru_panel_count(layer) * 3 * (size_t)layer->kernels->vlen * itemsize;
+    const size_t row_bytes = fastgru_xw_bytes(layer);
     struct fastgru_blocks b;
-    b.rows = FASTGRU_BLOCK_ROWS;
-    while (b.rows > 8 && (size_t)b.rows * 2 * row_bytes > FASTGRU_SCRATCH_BYTES)
-        b.rows -= 8;
+    b.rows = fastgru_block_rows(layer);
     if (b.rows < batch) {
         const ptrdiff_t blocks = batch / b.rows + (batch % b.rows != 0);
         b.rows = (batch / blocks + (batch % blocks != 0) + 7) / 8 * 8;  /* of one size, nearly */
@@ -228,7 +257,7 @@ static inline struct fastgru_blocks fastgru_blocking(
     b.steps = b.rows ? (ptrdiff_t)(FASTGRU_CHUNK_BYTES / ((size_t)b.rows * row_bytes)) : 0;
     b.steps = b.steps < timesteps ? b.steps : timesteps;
     b.steps = b.steps < 2 ? 0 : b.steps;
-    b.state_bytes = fastgru_lines((size_t)b.rows * (size_t)layer->units * itemsize);
+    b.state_bytes = fastgru_state_bytes(layer, b.rows);
     b.xw_bytes = fastgru_lines((size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes);
     return b;
 }
@@ -236,7 +265,8 @@ static inline struct fastgru_blocks fastgru_blocking(
 /* One pass over the packed weights: x.kernel of some rows, or one timestep of them. */
 struct fastgru_pass {
     ptrdiff_t rows;
-    const void *x;                   /* (rows, features)   NULL: xw holds x.kernel + bias  */
+    int projected;                   /* does xw hold x.kernel + bias, and x is not read?   */
+    const void *x;                   /* (rows, features)                                   */
     ptrdiff_t x_stride;
     void *xw;                        /* (rows, panels, 3, vlen)  in, out or scratch        */
     ptrdiff_t xw_stride;

@@ -85,8 +85,8 @@ static void PANEL(pack)(
 #define TILE_ROWS (FASTGRU_REGISTERS / 4)
 #define TILE_PANELS(rows) (TILE_ROWS / (rows) < 4 ? TILE_ROWS / (rows) : 4)
 
-/* By row and panel, the vectors of a tile, and by gate. */
-typedef vreal PANEL(sums)[TILE_ROWS][3];
+/* The vectors of a tile by row and panel, of each its gates. */
+typedef vreal PANEL(sums)[TILE_ROWS * 3];
 
 #define EACH(i, count) FASTGRU_UNROLL for (int i = 0; i < (count); ++i)
 
@@ -101,7 +101,7 @@ FASTGRU_INLINE void PANEL(chain)(
     size_t panel_bytes)
 {
     EACH(v, rows * panels) EACH(g, gates)
-        sums[v][g] = vset(0);
+        sums[v * 3 + g] = vset(0);
     for (; k < end; ++k)
         EACH(p, panels) {
             vreal column[3];
@@ -111,7 +111,7 @@ FASTGRU_INLINE void PANEL(chain)(
             EACH(row, rows) {
                 const vreal factor = vset(a[row * a_stride + k]);
                 EACH(g, gates)
-                    sums[row * panels + p][g] = vfma(factor, column[g], sums[row * panels + p][g]);
+                    sums[(row * panels + p) * 3 + g] = vfma(factor, column[g], sums[(row * panels + p) * 3 + g]);
             }
         }
 }
@@ -130,7 +130,7 @@ FASTGRU_INLINE void PANEL(product)(
     PANEL(chain)(rows, panels, gates, half, 0, n / 2, a, a_stride, w, panel_bytes);
     PANEL(chain)(rows, panels, gates, sums, n / 2, n, a, a_stride, w, panel_bytes);
     EACH(v, rows * panels) EACH(g, gates)
-        sums[v][g] += half[v][g];
+        sums[v * 3 + g] += half[v * 3 + g];
 }
 
 /* What a tile is: rows from `row` and panels from `panel` on, of one pass. */
@@ -140,17 +140,17 @@ FASTGRU_INLINE void PANEL(product)(
 /* sums := x.kernel + bias: computed, or loaded if that has been done. */
 FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TILE)
 {
-    const real *x = (const real *)pass->x + row * pass->x_stride;
     const real *xw = (const real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
     const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
-    if (pass->x) {
-        PANEL(product)(rows, panels, 3, sums, layer->features, x, pass->x_stride,
+    if (pass->projected) {
+        EACH(i, rows) EACH(p, panels) EACH(g, 3)
+            sums[(i * panels + p) * 3 + g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
+    } else {
+        PANEL(product)(rows, panels, 3, sums, layer->features,
+                       (const real *)pass->x + row * pass->x_stride, pass->x_stride,
                        layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
-            sums[i * panels + p][g] += vload(biases + (p * 4 + g) * VLEN, VLEN);
-    } else {
-        EACH(i, rows) EACH(p, panels) EACH(g, 3)
-            sums[i * panels + p][g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
+            sums[(i * panels + p) * 3 + g] += vload(biases + (p * 4 + g) * VLEN, VLEN);
     }
 }
 
@@ -172,7 +172,7 @@ FASTGRU_INLINE void PANEL(project)(int rows, int panels, TILE)
     PANEL(sums) sums;
     PANEL(input_part)(rows, panels, sums, layer, pass, row, panel);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
-        vstore(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, sums[i * panels + p][g], VLEN);
+        vstore(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, sums[(i * panels + p) * 3 + g], VLEN);
 }
 
 /* finish_... by fours: `v` is the first vector, `n` how many there are. */
@@ -190,13 +190,13 @@ FASTGRU_INLINE void PANEL(advance)(int rows, int panels, TILE)
     PANEL(recurrent_part)(rows, panels, 3, sums, layer, pass, row, panel);
     EACH(i, rows) EACH(p, panels) {
         const int v = i * panels + p;
-        sums[v][0] += inputs[v][0];
-        sums[v][1] += inputs[v][1];
-        sums[v][2] += vload(biases + (p * 4 + 3) * VLEN, VLEN);
-        candidates[v] = inputs[v][2];
+        sums[v * 3] += inputs[v * 3];
+        sums[v * 3 + 1] += inputs[v * 3 + 1];
+        sums[v * 3 + 2] += vload(biases + (p * 4 + 3) * VLEN, VLEN);
+        candidates[v] = inputs[v * 3 + 2];
     }
     EACH_FOUR(v, n, rows * panels)
-        KERNEL(finish_after)(layer, pass, row + v / panels, panel * VLEN, panels, n, sums[v], candidates + v);
+        KERNEL(finish_after)(layer, pass, row + v / panels, panel * VLEN, panels, v % panels, n, sums + v * 3, candidates + v);
 }
 
 /* The first half of a step, reset before: rh := r * h; what z is a function of and the candidate's input
@@ -210,12 +210,12 @@ FASTGRU_INLINE void PANEL(reset)(int rows, int panels, TILE)
     EACH(i, rows) EACH(p, panels) {
         const int v = i * panels + p;
         real *slot = xw + i * pass->xw_stride + p * 3 * VLEN;
-        sums[v][1] += inputs[v][1];
-        vstore(slot, inputs[v][0] + sums[v][0], VLEN);
-        vstore(slot + 2 * VLEN, inputs[v][2], VLEN);
+        sums[v * 3 + 1] += inputs[v * 3 + 1];
+        vstore(slot, inputs[v * 3] + sums[v * 3], VLEN);
+        vstore(slot + 2 * VLEN, inputs[v * 3 + 2], VLEN);
     }
     EACH_FOUR(v, n, rows * panels)
-        KERNEL(finish_reset)(layer, pass, row + v / panels, panel * VLEN, panels, n, sums[v]);
+        KERNEL(finish_reset)(layer, pass, row + v / panels, panel * VLEN, panels, v % panels, n, sums + v * 3);
 }
 
 /* The second half: the candidate. A panel is three vectors of units here; of the last one those beyond
@@ -231,11 +231,11 @@ FASTGRU_INLINE void PANEL(update)(int rows, int panels, TILE)
                    layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
         if (p * 3 + g < there)
-            sums[i * panels + p][g] += vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN);
+            sums[(i * panels + p) * 3 + g] += vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN);
     EACH(i, rows)
         for (int v = 0; v < there; v += 4)
-            KERNEL(finish_before)(layer, pass, row + i, unit + v * VLEN, 4, there - v < 4 ? there - v : 4,
-                                  sums[i * panels] + v);
+            KERNEL(finish_before)(layer, pass, row + i, unit, there, v, there - v < 4 ? there - v : 4,
+                                  sums + i * panels * 3 + v);
 }
 
 #undef EACH_FOUR

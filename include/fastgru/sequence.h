@@ -76,10 +76,11 @@ static void PANEL(run_block)(
     const real *x = (const real *)call->x + first_row * call->x_batch_stride;
     const real *initial = call->initial_state
         ? (const real *)call->initial_state + first_row * layer->units : NULL;
-    real *state = (real *)call->state + first_row * layer->units;
 
-    real *spare = (real *)call->scratch;
-    char *rh = (char *)call->scratch + blocks->state_bytes;
+    char *scratch = (char *)call->scratch;
+    real *spare = (real *)scratch, *unwanted = (real *)(scratch + blocks->state_bytes);
+    real *state = call->state ? (real *)call->state + first_row * layer->units : unwanted;
+    char *rh = scratch + 2 * blocks->state_bytes;
     real *xw = (real *)(layer->reset_after ? rh : rh + blocks->state_bytes);
     unsigned char *seen = (unsigned char *)xw + blocks->xw_bytes, *fate = seen + rows;
     struct fastgru_pass pass;
@@ -107,13 +108,15 @@ static void PANEL(run_block)(
         const ptrdiff_t steps = timesteps - first < chunk ? timesteps - first : chunk;
         const ptrdiff_t start = call->go_backwards ? timesteps - first - steps : first;
         pass.xw = xw;
+        pass.projected = 0;
         if (blocks->steps) {
             pass.backwards = call->turn++ & 1;
             PANEL(project_chunk)(layer, call, &pass, x + start * call->x_time_stride, steps);
+            pass.projected = 1;
         }
         for (ptrdiff_t i = 0; i < steps; ++i) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - i : start + i;
-            if (blocks->steps) {
+            if (pass.projected) {
                 pass.xw = xw + (time - start) * rows * pass.xw_stride;
             } else {
                 pass.x = x + time * call->x_time_stride;
