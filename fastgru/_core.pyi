@@ -11,11 +11,16 @@ def activate(name: str, x: NDArray[Any], alpha: float = 0.0, isa: str | None = N
 
 @final
 class Plan:
-    features: int
-    units: int
-    reset_after: bool
-    isa: str
-    engine: str
+    @property
+    def features(self) -> int: ...
+    @property
+    def units(self) -> int: ...
+    @property
+    def reset_after(self) -> bool: ...
+    @property
+    def isa(self) -> str: ...
+    @property
+    def engine(self) -> str: ...
     def __init__(
         self,
         kernel: NDArray[Any],

@@ -34,7 +34,7 @@ cnp.import_array()
 cdef Blas blas
 
 # Scratch of a call of the BLAS engine. With the state of the rows beside it a call stays below 4 MiB
-# beyond its input and output, or below 3 * units * batch elements where those are more.
+# beyond its input and output, or below three states of the batch where those are more.
 cdef enum:
     SCRATCH_BYTES = 2 << 20
     ALIGNMENT = 64
@@ -87,7 +87,7 @@ def activate(str name, cnp.ndarray x, double alpha=0.0, isa=None):
     """The named activation of a float32 or float64 array, elementwise, as a new array."""
     cdef const fastgru_kernels *kernels = kernels_of(isa)
     cdef int activation = ACTIVATION_IDS[name]
-    cdef cnp.ndarray source = np.ascontiguousarray(x)
+    cdef cnp.ndarray source = np.require(x, requirements=["C", "A"])
     cdef cnp.ndarray result = np.empty_like(source)
     cdef const fastgru_functions *functions = (
         &kernels.f32_functions if source.itemsize == 4 else &kernels.f64_functions)
@@ -345,7 +345,7 @@ cdef class Plan:
         cdef cnp.npy_intp state_shape[2]
         cdef cnp.npy_intp *steps
         cdef cnp.npy_intp *out_shape = state_shape
-        cdef cnp.ndarray output, state = record
+        cdef cnp.ndarray output, returned, state = record
         cdef bint apart = sequences or mask is not None     # is the output not simply the last state?
         if not is_plain(x, 3, self.typenum) or not rows_are_whole(x):
             return NotImplemented
@@ -374,8 +374,10 @@ cdef class Plan:
             output = out
         else:
             return NotImplemented
-        if return_state and state is None:
-            state = cnp.PyArray_EMPTY(2, state_shape, self.typenum, 0)
+        if return_state:  # no allocation may fail once the state has been overwritten
+            returned = cnp.PyArray_EMPTY(2, state_shape, self.typenum, 0)
+            if state is None:
+                state = returned
 
         describe(&call, x, initial_state, output if apart else None, mask, time_major)
         call.state = NULL if apart and state is None else cnp.PyArray_DATA(output if state is None else state)
@@ -385,12 +387,14 @@ cdef class Plan:
             memcpy(cnp.PyArray_DATA(output), call.state, cnp.PyArray_NBYTES(output))
         if not return_state:
             return output
-        return [output, state if record is None else state.copy()]
+        if record is not None:
+            memcpy(cnp.PyArray_DATA(returned), call.state, cnp.PyArray_NBYTES(returned))
+        return [output, returned]
 
     cdef int compute(self, fastgru_call *call) except -1:
         """Run a call, of which nothing can fail any more but to get scratch. A state of NULL: not wanted."""
         cdef Py_ssize_t itemsize = 4 if self.typenum == cnp.NPY_FLOAT else 8
-        cdef size_t size, state_size = 0 if call.state != NULL else call.batch * self.units * itemsize
+        cdef size_t size, state_at
         cdef Products products
         cdef Memory memory
         if self.packed is not None:
@@ -398,16 +402,17 @@ cdef class Plan:
         else:
             products = self.cut(call, itemsize)
             size = (products.steps + 1) * products.rows * 3 * self.units * itemsize + products.rows
-            size = (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        memory = self.take(size + state_size)
-        if call.state == NULL:
-            call.state = memory.data + size
+            state_at = (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+            size = state_at + (call.batch * self.units * itemsize if call.state == NULL else 0)
+        memory = self.take(size)
         if self.packed is not None:
             call.scratch, call.turn = memory.data, self.turn
             with nogil:
                 fastgru_sequence(&self.layer, call)
             self.turn = call.turn
         else:
+            if call.state == NULL:
+                call.state = memory.data + state_at
             products.xw = memory.data
             products.hu = products.xw + products.steps * products.rows * 3 * self.units * itemsize
             products.seen = <unsigned char *> products.hu + products.rows * 3 * self.units * itemsize

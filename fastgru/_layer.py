@@ -192,7 +192,8 @@ class Layer:
     def losses(self) -> list[Any]:
         """Losses of the last call's activity, then those of the weights, in their order."""
         with self._lock:
-            activity, weights = self._activity_losses, list(zip(self._weights, self._specs, strict=True))
+            activity = self._activity_losses if self.activity_regularizer is not None else []
+            weights = list(zip(self._weights, self._specs, strict=True))
         with np.errstate(all="ignore"):  # a loss may be infinite
             return activity + [s.regularizer(w) for w, s in weights if s.regularizer is not None]
 

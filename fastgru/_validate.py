@@ -1,6 +1,6 @@
-"""What users hand over -> checked arrays and plain values, and every message about it.
+"""What users hand over -> checked arrays and plain values, and the messages about it.
 
-Messages name the argument, what was wanted and what came; the layer itself has only those about its state.
+Messages name the argument, what was wanted and what came. The layer has those that depend on what it is built for.
 """
 
 import operator
@@ -57,7 +57,7 @@ def rate(name: str, value: Any) -> float:
 
 
 def implementation(value: Any) -> int:
-    """1 or 2; 0, which old configs hold, runs as 2 does."""
+    """1 or 2; 0 runs as 2 does."""
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value in (0, 1, 2):
         return int(value)
     raise ValueError(f"implementation must be 1 or 2, got {value!r}")

@@ -55,7 +55,7 @@ class GRU(Layer):
         Is the reset gate applied after the recurrent product, as cuDNN, PyTorch and ONNX do, or
         before it?
     implementation : {1, 2}, keyword
-        2 drops the same input elements for all gates, and so does 0, which old configs hold.
+        2 drops the same input elements for all gates, and so does 0, but in a config, where it means 1.
         `recurrent_dropout` sets it to 1.
     time_major : bool, keyword
         Do inputs, masks and sequences have the shape (timesteps, batch, ...)?
@@ -64,7 +64,8 @@ class GRU(Layer):
     weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
         Type that the kernels are kept in for the computation; by default that of the computation.
         With 'float16' every weight but the bias is rounded to the nearest float16, and the sums are
-        float32's: half the bytes, of which one row's time consists. `get_weights` returns what was set.
+        float32's; the packed engine then reads half as many bytes, and reading is what one row's time is
+        spent on. `get_weights` returns what was set.
     batch_input_shape, input_shape, batch_size, input_dim, input_length : keyword
         The shape of inputs, for the config and for `build()` without an argument.
     name, dtype, trainable, weights : keyword
@@ -91,8 +92,8 @@ class GRU(Layer):
     Weights: kernel (features, 3 * units), recurrent_kernel (units, 3 * units) and bias (3 * units,),
     or (2, 3 * units) with `reset_after`, input and recurrent bias; columns z | r | h.
 
-    Calls release the GIL, and any number of threads may share a layer; a stateful one runs them
-    one after the other.
+    Calls release the GIL, except where activations or dropout run in Python, and any number of threads
+    may share a layer; a stateful one runs them one after the other.
 
     References
     ----------
@@ -230,28 +231,23 @@ class GRU(Layer):
         features, batch = shape[-1], shape[1 if self.time_major else 0]
         with self._lock:
             if not self.built:
-                self._build(features, batch)
+                self._build(features, batch, bool(self.stateful))
                 return
             if features != self._weights[0].shape[0]:
                 raise ValueError(
                     f"input_shape must end in {self._weights[0].shape[0]}, the features that the layer "
                     f"{self.name} has been built for, got {shape}"
                 )
-            if self._state is not None and batch != self._state.shape[0]:
+            if self.stateful and self._state is not None and batch != self._state.shape[0]:
                 raise ValueError(
                     f"input_shape must have the batch {self._state.shape[0]} that the stateful layer "
                     f"{self.name} has been built for, got {shape}"
                 )
 
-    def _build(self, features: int, batch: int | None) -> None:
-        if self.stateful and not batch:
-            raise ValueError(
-                "If a RNN is stateful, it needs to know its batch size: build the layer with (batch, "
-                f"timesteps, features), or call it, with a batch that is not empty, got batch={batch}"
-            )
+    def _build(self, features: int, batch: int | None, stateful: bool) -> None:
+        state = self._first_state(batch) if stateful else None
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
-        state = np.zeros((batch, self._units), self._dtype) if self.stateful and batch else None
         self._add_weights(self._weight_specs(features))
         if state is not None:
             self._keep(state)
@@ -429,8 +425,8 @@ class GRU(Layer):
         """Any call: checks and conversions first, then the plan."""
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
-        # every flag is read once, and all of a call fits the plan that it runs with: another thread, or
-        # code behind an argument, may change the layer meanwhile
+        # flags that shapes depend on are read once, and all of a call fits the plan that it runs with: another
+        # thread, or code behind an argument, may change the layer meanwhile
         time_major, sequences, stateful = (
             bool(self.time_major),
             bool(self.return_sequences),
@@ -454,15 +450,16 @@ class GRU(Layer):
         if training is not None:
             training = _validate.training(training, self._dropout, self._recurrent_dropout)
         if self._plan is None:
-            self.build(x.shape)
+            with self._lock:
+                if not self.built:
+                    self._build(x.shape[2], batch, stateful)
         plan = self._plan
         if stateful:
             with self._lock:
-                if self._state is None:
-                    self._keep(np.zeros((batch, self._units), self._dtype))
                 self._check_fit(x, batch, plan, self._state)
-                if initial_state is None or np.any(self._state):
-                    initial_state = self._state
+                recorded = self._first_state(batch) if self._state is None else self._state
+                if initial_state is None or np.any(recorded):
+                    initial_state = recorded
                 results, state = self._run(
                     plan, x, batch, initial_state, mask, training, time_major, sequences, stateful, target
                 )
@@ -550,6 +547,15 @@ class GRU(Layer):
         return masks
 
     # ---- state -----------------------------------------------------------------------------
+
+    def _first_state(self, batch: int | None) -> Array:
+        """What is recorded before the first call, of a batch that is not empty."""
+        if not batch:
+            raise ValueError(
+                "If a RNN is stateful, it needs to know its batch size: build the layer with (batch, "
+                f"timesteps, features), or call it, with a batch that is not empty, got batch={batch}"
+            )
+        return np.zeros((batch, self._units), self._dtype)
 
     def _keep(self, state: Array) -> None:
         """Record a state, which no one else holds: calls write into it."""

@@ -274,6 +274,35 @@ def test_the_recorded_state_cannot_be_written_into():
         layer.weights[0][...] = 1
 
 
+@pytest.mark.parametrize("shape", [(5, 2, 7), (0, 2, 4)])
+def test_a_refused_call_records_no_state_for_a_layer_that_became_stateful(shape):
+    layer = fastgru.GRU(3)
+    layer(np.ones((2, 2, 4), np.float32))
+    layer.stateful = True
+    with pytest.raises(ValueError, match=r"incompatible|not empty"):
+        layer(np.ones(shape, np.float32))
+    assert layer.states == [None]
+    layer(np.ones((2, 2, 4), np.float32))
+    assert layer.states[0].shape == (2, 3)
+
+
+def test_a_layer_that_is_stateful_no_longer_takes_any_batch():
+    layer = fastgru.GRU(3, stateful=True)
+    layer(np.ones((2, 2, 4), np.float32))
+    layer.stateful = False
+    layer.build((None, None, 4))
+    assert layer(np.ones((5, 2, 4), np.float32)).shape == (5, 3)
+
+
+def test_without_a_regularizer_the_activity_is_no_loss():
+    layer = fastgru.GRU(3, activity_regularizer="l2")
+    layer(np.ones((2, 2, 4), np.float32))
+    assert len(layer.losses) == 1
+    layer.activity_regularizer = None
+    layer(np.ones((2, 2, 4), np.float32))
+    assert layer.losses == []
+
+
 def test_splitting_in_time_equals_one_call(choice):
     rng = np.random.default_rng(4)
     x = rng.normal(size=(2, 20, 6)).astype(np.float32)
