@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h)
 
 .PHONY: demo test sanitize lint bench race clean
@@ -12,19 +13,20 @@ demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise
 
 test: $(VENV)/test $(VENV)/built
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
-# Under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy: the tests of what the extension computes and
-# of what it is handed. Not those with TensorFlow, which does not run under them, nor those of Python alone.
-SANITIZED := $(addprefix tests/test_,plan.py packed.py dropout.py weights_dtype.py)
+# Under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy: the tests of what computes and of what hands
+# to it. Not those against TensorFlow, which does not run under them, nor those that run other programs.
+SANITIZED := $(patsubst %,tests/test_%.py,\
+    activations bits config dropout gru packed plan threads validate weights_dtype)
 
-sanitize: $(VENV)/test
+sanitize: $(VENV)/test $(VENV)/build
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r setup.py pyproject.toml README.md LICENSE fastgru include tests build/sanitize
 	rm -f build/sanitize/fastgru/*.so build/sanitize/fastgru/_core.c
 	cd build/sanitize && CC=tests/sanitizing-gcc $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
-	    ASAN_OPTIONS=detect_leaks=0:handle_sigill=1 $(CURDIR)/$(BIN)/python -m pytest $(SANITIZED)
+	    ASAN_OPTIONS=detect_leaks=0:handle_sigill=1 $(CURDIR)/$(PYTEST) -m "not large" $(SANITIZED)
 
 lint: $(VENV)/lint $(VENV)/built
 	$(BIN)/ruff check

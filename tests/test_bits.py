@@ -338,7 +338,7 @@ SIZES = [  # batch, timesteps, features, units, weights
     (128, 3, 5, 16, "float32"),  # one block of rows
     (129, 3, 5, 16, "float32"),  # two
     (300, 2, 3, 9, "float64"),
-    (120, 2, 2, 1100, "float32"),  # fewer rows to a block: they are long
+    pytest.param(120, 2, 2, 1100, "float32", marks=pytest.mark.large),  # fewer rows to a block: they are long
     (1, 341, 4, 64, "float32"),  # one chunk of steps
     (1, 342, 4, 64, "float32"),  # and a single step
     (1, 690, 4, 64, "float32"),
