@@ -44,6 +44,8 @@ class Layer:
     So a call that has taken hold of them sees one set to its end, whatever other threads do.
     """
 
+    activity_regularizer: Any = None
+
     def __init__(
         self,
         name: Any = None,

@@ -1,6 +1,7 @@
 """What users hand over -> checked arrays and plain values, and the messages about it.
 
-Messages name the argument, what was wanted and what came. The layer has those that depend on what it is built for.
+Messages name the argument, what was wanted and what came. Those that depend on what a layer has been
+built for are the layer's.
 """
 
 import operator

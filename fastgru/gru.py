@@ -425,8 +425,8 @@ class GRU(Layer):
         """Any call: checks and conversions first, then the plan."""
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
-        # flags that shapes depend on are read once, and all of a call fits the plan that it runs with: another
-        # thread, or code behind an argument, may change the layer meanwhile
+        # flags that shapes depend on are read once, and all of a call fits the plan that it runs with:
+        # another thread, or code behind an argument, may change the layer meanwhile
         time_major, sequences, stateful = (
             bool(self.time_major),
             bool(self.return_sequences),
