@@ -48,6 +48,7 @@
 #define FASTGRU_SCALAR 0
 #define FASTGRU_INLINE static inline __attribute__((always_inline))
 #define FASTGRU_OUTLINE static __attribute__((noinline))
+#define FASTGRU_BARRIER __asm__ volatile("" ::: "memory")  /* what is stored before it is in memory */
 #ifdef __clang__
 #define FASTGRU_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -59,6 +60,7 @@
 #endif
 #define FASTGRU_INLINE static inline
 #define FASTGRU_OUTLINE static
+#define FASTGRU_BARRIER ((void)0)
 #define FASTGRU_UNROLL
 #endif
 

@@ -90,6 +90,8 @@ typedef vreal PANEL(sums)[TILE_ROWS * 3];
 
 #define EACH(i, count) FASTGRU_UNROLL for (int i = 0; i < (count); ++i)
 
+/* ---- products ------------------------------------------------------------------------ */
+
 /* sums := a.W over k from `k` to before `end`: ascending, one chain of multiply-adds per sum. */
 FASTGRU_INLINE void PANEL(chain)(
     int rows, int panels, int gates,
@@ -116,21 +118,73 @@ FASTGRU_INLINE void PANEL(chain)(
         }
 }
 
+#define PRODUCT                                                                                        \
+    vreal *sums,                     /* (rows, panels, 3)  overwritten                             */ \
+    ptrdiff_t n,                                                                                       \
+    const real *a,                   /* (rows, n)                                                  */ \
+    ptrdiff_t a_stride,                                                                                \
+    const char *w,                   /* (panels, n, gates, VLEN) packed weights                    */ \
+    size_t panel_bytes
+
 /* sums := a.W, by a chain over each half of k: half as far to round for each, and a sum of both. */
-FASTGRU_INLINE void PANEL(product)(
-    int rows, int panels, int gates,
-    PANEL(sums) sums,                /* overwritten                                        */
-    ptrdiff_t n,
-    const real *a,                   /* (rows, n)                                          */
-    ptrdiff_t a_stride,
-    const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
-    size_t panel_bytes)
+FASTGRU_INLINE void PANEL(product_of)(int rows, int panels, int gates, PRODUCT)
 {
     PANEL(sums) half;
     PANEL(chain)(rows, panels, gates, half, 0, n / 2, a, a_stride, w, panel_bytes);
-    PANEL(chain)(rows, panels, gates, sums, n / 2, n, a, a_stride, w, panel_bytes);
+    EACH(v, rows * panels) EACH(g, gates)
+        sums[v * 3 + g] = half[v * 3 + g];
+    FASTGRU_BARRIER;  /* or GCC keeps them in registers, which the second chain has to do without */
+    PANEL(chain)(rows, panels, gates, half, n / 2, n, a, a_stride, w, panel_bytes);
     EACH(v, rows * panels) EACH(g, gates)
         sums[v * 3 + g] += half[v * 3 + g];
+}
+
+/* ---- instances ----------------------------------------------------------------------- */
+
+/* INSTANCES(what, kind): functions by DEFINE_what, and a table of them, by the logarithm of the rows and by
+ * the panels less one. */
+#if FASTGRU_REGISTERS == 32
+#define SIZES 4
+#define INSTANCES(what, kind)                                                                              \
+    DEFINE_##what(kind, 1, 1) DEFINE_##what(kind, 1, 2) DEFINE_##what(kind, 1, 3) DEFINE_##what(kind, 1, 4) \
+    DEFINE_##what(kind, 2, 1) DEFINE_##what(kind, 2, 2) DEFINE_##what(kind, 2, 3) DEFINE_##what(kind, 2, 4) \
+    DEFINE_##what(kind, 4, 1) DEFINE_##what(kind, 4, 2) DEFINE_##what(kind, 8, 1)                          \
+    static const PANEL(what) PANEL(what##s_##kind)[SIZES][4] = {                                           \
+        {PANEL(what##_##kind##_1x1), PANEL(what##_##kind##_1x2),                                           \
+         PANEL(what##_##kind##_1x3), PANEL(what##_##kind##_1x4)},                                          \
+        {PANEL(what##_##kind##_2x1), PANEL(what##_##kind##_2x2),                                           \
+         PANEL(what##_##kind##_2x3), PANEL(what##_##kind##_2x4)},                                          \
+        {PANEL(what##_##kind##_4x1), PANEL(what##_##kind##_4x2), NULL, NULL},                              \
+        {PANEL(what##_##kind##_8x1), NULL, NULL, NULL}};
+#else
+#define SIZES 3
+#define INSTANCES(what, kind)                                                                              \
+    DEFINE_##what(kind, 1, 1) DEFINE_##what(kind, 1, 2) DEFINE_##what(kind, 1, 3) DEFINE_##what(kind, 1, 4) \
+    DEFINE_##what(kind, 2, 1) DEFINE_##what(kind, 2, 2) DEFINE_##what(kind, 4, 1)                          \
+    static const PANEL(what) PANEL(what##s_##kind)[SIZES][4] = {                                           \
+        {PANEL(what##_##kind##_1x1), PANEL(what##_##kind##_1x2),                                           \
+         PANEL(what##_##kind##_1x3), PANEL(what##_##kind##_1x4)},                                          \
+        {PANEL(what##_##kind##_2x1), PANEL(what##_##kind##_2x2), NULL, NULL},                              \
+        {PANEL(what##_##kind##_4x1), NULL, NULL, NULL}};
+#endif
+
+/* Products are never inlined: their loops want every register that there is, and nothing else to hold. */
+typedef void (*PANEL(product))(PRODUCT);
+
+#define DEFINE_product(gates, rows, panels)                                            \
+    FASTGRU_OUTLINE void PANEL(product_##gates##_##rows##x##panels)(PRODUCT)           \
+    {                                                                                  \
+        PANEL(product_of)(rows, panels, gates, sums, n, a, a_stride, w, panel_bytes);  \
+    }
+
+INSTANCES(product, 2)
+INSTANCES(product, 3)
+
+/* sums := a.W; rows, panels and gates are constants. */
+FASTGRU_INLINE void PANEL(multiply)(int rows, int panels, int gates, PRODUCT)
+{
+    const int size = rows == 8 ? 3 : rows == 4 ? 2 : rows - 1;
+    (gates == 2 ? PANEL(products_2) : PANEL(products_3))[size][panels - 1](sums, n, a, a_stride, w, panel_bytes);
 }
 
 /* What a tile is: rows from `row` and panels from `panel` on, of one pass. */
@@ -146,9 +200,9 @@ FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TI
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
             sums[(i * panels + p) * 3 + g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
     } else {
-        PANEL(product)(rows, panels, 3, sums, layer->features,
-                       (const real *)pass->x + row * pass->x_stride, pass->x_stride,
-                       layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
+        PANEL(multiply)(rows, panels, 3, sums, layer->features,
+                        (const real *)pass->x + row * pass->x_stride, pass->x_stride,
+                        layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
             sums[(i * panels + p) * 3 + g] += vload(biases + (p * 4 + g) * VLEN, VLEN);
     }
@@ -158,9 +212,9 @@ FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TI
 FASTGRU_INLINE void PANEL(recurrent_part)(int rows, int panels, int gates, PANEL(sums) sums, TILE)
 {
     const char *w = layer->panels + (size_t)panel * layer->panel_bytes;
-    PANEL(product)(rows, panels, gates, sums, layer->units,
-                   (const real *)pass->h + row * layer->units, layer->units,
-                   w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes);
+    PANEL(multiply)(rows, panels, gates, sums, layer->units,
+                    (const real *)pass->h + row * layer->units, layer->units,
+                    w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes);
 }
 
 /* ---- what a tile is for ---------------------------------------------------------------- */
@@ -227,8 +281,8 @@ FASTGRU_INLINE void PANEL(update)(int rows, int panels, TILE)
     const ptrdiff_t vectors = (units - unit + VLEN - 1) / VLEN;
     const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
     PANEL(sums) sums;
-    PANEL(product)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
-                   layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
+    PANEL(multiply)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
+                    layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
         if (p * 3 + g < there)
             sums[(i * panels + p) * 3 + g] += vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN);
@@ -240,41 +294,20 @@ FASTGRU_INLINE void PANEL(update)(int rows, int panels, TILE)
 
 #undef EACH_FOUR
 
-/* ---- instances ------------------------------------------------------------------------- */
+/* ---- a pass ---------------------------------------------------------------------------- */
 
 typedef void (*PANEL(tile))(TILE);
 
-#define INSTANCE(kind, rows, panels)                        \
-    static void PANEL(kind##_##rows##x##panels)(TILE)       \
+#define DEFINE_tile(kind, rows, panels)                     \
+    static void PANEL(tile_##kind##_##rows##x##panels)(TILE) \
     {                                                       \
         PANEL(kind)(rows, panels, layer, pass, row, panel); \
     }
 
-/* `tiles_kind`, by the logarithm of the rows and by the panels less one */
-#if FASTGRU_REGISTERS == 32
-#define SIZES 4
-#define INSTANCES(kind)                                                                                \
-    INSTANCE(kind, 1, 1) INSTANCE(kind, 1, 2) INSTANCE(kind, 1, 3) INSTANCE(kind, 1, 4)                \
-    INSTANCE(kind, 2, 1) INSTANCE(kind, 2, 2) INSTANCE(kind, 2, 3) INSTANCE(kind, 2, 4)                \
-    INSTANCE(kind, 4, 1) INSTANCE(kind, 4, 2) INSTANCE(kind, 8, 1)                                     \
-    static const PANEL(tile) PANEL(tiles_##kind)[SIZES][4] = {                                         \
-        {PANEL(kind##_1x1), PANEL(kind##_1x2), PANEL(kind##_1x3), PANEL(kind##_1x4)},                  \
-        {PANEL(kind##_2x1), PANEL(kind##_2x2), PANEL(kind##_2x3), PANEL(kind##_2x4)},                  \
-        {PANEL(kind##_4x1), PANEL(kind##_4x2), NULL, NULL}, {PANEL(kind##_8x1), NULL, NULL, NULL}};
-#else
-#define SIZES 3
-#define INSTANCES(kind)                                                                                \
-    INSTANCE(kind, 1, 1) INSTANCE(kind, 1, 2) INSTANCE(kind, 1, 3) INSTANCE(kind, 1, 4)                \
-    INSTANCE(kind, 2, 1) INSTANCE(kind, 2, 2) INSTANCE(kind, 4, 1)                                     \
-    static const PANEL(tile) PANEL(tiles_##kind)[SIZES][4] = {                                         \
-        {PANEL(kind##_1x1), PANEL(kind##_1x2), PANEL(kind##_1x3), PANEL(kind##_1x4)},                  \
-        {PANEL(kind##_2x1), PANEL(kind##_2x2), NULL, NULL}, {PANEL(kind##_4x1), NULL, NULL, NULL}};
-#endif
-
-INSTANCES(project)
-INSTANCES(advance)
-INSTANCES(reset)
-INSTANCES(update)
+INSTANCES(tile, project)
+INSTANCES(tile, advance)
+INSTANCES(tile, reset)
+INSTANCES(tile, update)
 
 /* Cover all rows and panels with tiles. Panels go by fours, which are walked backwards every other
  * time: what was used last is still in the cache. A panel serves all rows before the next one. */
@@ -304,8 +337,10 @@ static void PANEL(cover)(
 #undef TILE_PANELS
 #undef EACH
 #undef TILE
-#undef INSTANCE
+#undef PRODUCT
 #undef INSTANCES
+#undef DEFINE_product
+#undef DEFINE_tile
 #undef SIZES
 #undef weight
 #undef load_weights
