@@ -221,8 +221,9 @@ static void run_all_packed(const struct fastgru_packed_kernels *kernels)
     for (int reset_after = 0; reset_after <= 1; ++reset_after) {
         for (int units = 1; units <= 70; ++units)
             for (int rows = 1 + units % 5; rows <= 20; rows += 5) {  /* 5: prime to any number of lanes */
-                run_packed(kernels, rows, 1, choose(20), units, reset_after);
-                run_packed(kernels, rows, 2 + choose(3), choose(20), units, reset_after);
+                const int features = choose(20), timesteps = 2 + choose(3);
+                run_packed(kernels, rows, 1, features, units, reset_after);
+                run_packed(kernels, rows, timesteps, features, units, reset_after);
             }
         for (int units = 1; units <= 5000; units = units * 3 / 2 + 1)
             check_scratch(kernels, units, reset_after);
