@@ -231,7 +231,7 @@ class GRU(Layer):
         features, batch = shape[-1], shape[1 if self.time_major else 0]
         with self._lock:
             if not self.built:
-                self._build(features, batch, bool(self.stateful))
+                self._build(features, batch)
                 return
             if features != self._weights[0].shape[0]:
                 raise ValueError(
@@ -244,8 +244,8 @@ class GRU(Layer):
                     f"{self.name} has been built for, got {shape}"
                 )
 
-    def _build(self, features: int, batch: int | None, stateful: bool) -> None:
-        state = self._first_state(batch) if stateful else None
+    def _build(self, features: int, batch: int | None) -> None:
+        state = self._first_state(batch) if self.stateful else None
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
         self._add_weights(self._weight_specs(features))
@@ -425,8 +425,8 @@ class GRU(Layer):
         """Any call: checks and conversions first, then the plan."""
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
-        # flags that shapes depend on are read once, and all of a call fits the plan that it runs with:
-        # another thread, or code behind an argument, may change the layer meanwhile
+        # flags that shapes depend on are read once here, and all of a call is checked against the plan that
+        # it runs with: another thread, or code behind an argument, may change the layer meanwhile
         time_major, sequences, stateful = (
             bool(self.time_major),
             bool(self.return_sequences),
@@ -450,9 +450,7 @@ class GRU(Layer):
         if training is not None:
             training = _validate.training(training, self._dropout, self._recurrent_dropout)
         if self._plan is None:
-            with self._lock:
-                if not self.built:
-                    self._build(x.shape[2], batch, stateful)
+            self.build(x.shape)
         plan = self._plan
         if stateful:
             with self._lock:

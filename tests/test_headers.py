@@ -99,6 +99,20 @@ def test_tiles_for_32_registers_give_the_same_bits(tmp_path):
     assert output(BOUNDS, tmp_path, "gcc", "-O1", f"-I{tmp_path / 'include'}", *GNU) == usual
 
 
+ARM = ["aarch64-linux-gnu-gcc", "qemu-aarch64"]
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ARM)), reason=f"needs {' and '.join(ARM)}")
+@pytest.mark.skipif(not _core.packed_isas(), reason="no kernels here whose bits would be the same")
+def test_arm64_has_the_same_bits(tmp_path):
+    compiler, emulator = ARM
+    here = output(BOUNDS, tmp_path, "gcc", "-O1", *GNU)
+    program = tmp_path / "arm64"
+    compiled(BOUNDS, compiler, "-O1", "-static", *GNU, *STRICT, "-o", program, "-", "-lm")
+    there = subprocess.run([emulator, program], capture_output=True, text=True, check=True).stdout.split()
+    assert there == ["neon", here[1]]
+
+
 # ---- names ------------------------------------------------------------------------------------------
 
 
