@@ -345,7 +345,7 @@ cdef class Plan:
         cdef cnp.npy_intp state_shape[2]
         cdef cnp.npy_intp *steps
         cdef cnp.npy_intp *out_shape = state_shape
-        cdef cnp.ndarray output, returned, state = record
+        cdef cnp.ndarray output, last, returned = None
         cdef bint apart = sequences or mask is not None     # is the output not simply the last state?
         if not is_plain(x, 3, self.typenum) or not rows_are_whole(x):
             return NotImplemented
@@ -376,18 +376,22 @@ cdef class Plan:
             return NotImplemented
         if return_state:  # no allocation may fail once the state has been overwritten
             returned = cnp.PyArray_EMPTY(2, state_shape, self.typenum, 0)
-            if state is None:
-                state = returned
+        if not apart:  # not the record, which a single step reads: it would have to be copied away first
+            last = output
+        elif record is not None:
+            last = record
+        else:
+            last = returned
 
         describe(&call, x, initial_state, output if apart else None, mask, time_major)
-        call.state = NULL if apart and state is None else cnp.PyArray_DATA(output if state is None else state)
+        call.state = NULL if last is None else cnp.PyArray_DATA(last)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
         self.compute(&call)
-        if state is not None and not apart:
-            memcpy(cnp.PyArray_DATA(output), call.state, cnp.PyArray_NBYTES(output))
+        if record is not None and last is not record:
+            memcpy(cnp.PyArray_DATA(<cnp.ndarray> record), call.state, cnp.PyArray_NBYTES(output))
         if not return_state:
             return output
-        if record is not None:
+        if last is not returned:
             memcpy(cnp.PyArray_DATA(returned), call.state, cnp.PyArray_NBYTES(returned))
         return [output, returned]
 
