@@ -1,13 +1,14 @@
 # Everything is installed into .venv, by the targets themselves: `make demo` on a fresh clone works.
 
 PYTHON ?= python3
+BASE ?= HEAD~1
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h)
 
-.PHONY: demo test sanitize lint bench race clean
+.PHONY: demo test sanitize lint bench compare race clean
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise
@@ -37,6 +38,10 @@ lint: $(VENV)/lint $(VENV)/built
 
 bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m benchmarks
+
+# Builds both commits: what became slower from BASE to HEAD.
+compare: $(VENV)/bench
+	$(BIN)/python -m benchmarks --compare $(BASE)
 
 race: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m benchmarks.race

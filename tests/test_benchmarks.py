@@ -1,4 +1,4 @@
-"""The benchmarks run and measure what they say; never how long anything takes."""
+"""Every benchmark runs once and measures what it says; never how long anything takes."""
 
 import itertools
 import re
@@ -8,23 +8,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
 
 from benchmarks import __main__ as bench
-from benchmarks import bench_gru, bench_import, keras_race
-from benchmarks.keras_race import Race
-from benchmarks.workloads import Workload
+from benchmarks import bench_gru, bench_import, bench_kernels
+from benchmarks.tasks import Shape, Task
 
 LARGEST_ERROR = {"float32": 1e-5, "float64": 1e-12}
-WANTED_20 = Workload(1, 100, 64)
 
 
-def suites(module):
+def suites(*modules):
     """The classes that asv finds."""
-    public = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    return [value for value in public.values() if hasattr(value, "setup")]
+    public = [vars(module).items() for module in modules]
+    return [
+        value
+        for name, value in itertools.chain(*public)
+        if not name.startswith("_") and isinstance(value, type) and hasattr(value, "setup")
+    ]
 
 
 def benchmarks(suite):
@@ -34,25 +35,17 @@ def benchmarks(suite):
     }
 
 
-def cases():
-    """Each suite with its smallest layer, of 64 units at most, in both reset modes and both dtypes."""
-    for suite in suites(bench_gru):
-        units, *modes = suite.params
-        for parameters in itertools.product([min(*units, 64)], *modes):
+def cases(*modules):
+    """Each suite with each of its parameters; of units the smallest, of 64 at most."""
+    for suite in suites(*modules):
+        first, *others = suite.params
+        if suite.param_names[0] == "units":
+            first = [min(*first, 64)]
+        for parameters in itertools.product(first, *others):
             yield pytest.param(suite, parameters, id="-".join(map(str, (suite.__name__, *parameters))))
 
 
-def printed(table):
-    console = Console(width=140, no_color=True)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
-
-
-# ---- the suite -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("suite", "parameters"), [*cases()])
+@pytest.mark.parametrize(("suite", "parameters"), [*cases(bench_gru)])
 def test_benchmarks_of_a_call_run_and_find_it_exact(suite, parameters):
     call = suite()
     call.setup(*parameters)
@@ -64,12 +57,32 @@ def test_benchmarks_of_a_call_run_and_find_it_exact(suite, parameters):
     assert call.layer.reset_after == (parameters[1] == "after")
 
 
-def test_setup_between_timed_calls_does_nothing():
-    call = bench_gru.Stream()
-    call.setup(1, "before", "float32")
-    layer = call.layer
-    call.setup(1, "before", "float32")
-    assert call.layer is layer
+@pytest.mark.parametrize(("suite", "parameters"), [*cases(bench_kernels)])
+def test_benchmarks_of_kernels_run_and_find_them_exact(suite, parameters):
+    kernels = suite()
+    kernels.setup(*parameters)
+    results = {name: benchmark(*parameters) for name, benchmark in benchmarks(kernels).items()}
+    assert any(name.startswith("time_") for name in results)
+    if suite is bench_kernels.Plans:
+        assert (
+            results["track_max_error"] < LARGEST_ERROR["float64" if "float64" in parameters[0] else "float32"]
+        )
+        assert kernels.plan.engine == parameters[0].split()[0]
+        assert parameters[0] == "blas" or kernels.plan.isa == parameters[0].split()[1]
+
+
+def test_parameters_are_named():
+    for suite in suites(bench_gru, bench_kernels):
+        assert len(suite.param_names) == len(suite.params)
+
+
+@pytest.mark.parametrize("suite", [bench_gru.Stream, bench_kernels.Plans])
+def test_setup_between_timed_calls_does_nothing(suite):
+    call, parameters = suite(), [values[0] for values in suite.params]
+    call.setup(*parameters)
+    x = call.x
+    call.setup(*parameters)
+    assert call.x is x
 
 
 @pytest.mark.parametrize("suite", suites(bench_import))
@@ -83,94 +96,40 @@ def test_timed_statements_run(suite):
 
 
 def test_errors_are_found():
-    workload = Workload(2, 3, 4)
-    layer = workload.layer()
-    exact = workload.exact(layer)
-    layer.set_weights([1.001 * w for w in layer.weights])
-    assert np.abs(layer(workload.inputs()) - exact).max() > LARGEST_ERROR["float32"]
+    call = bench_gru.Stream()
+    call.setup(64, "after", "float32")
+    call.layer.set_weights([1.001 * w for w in call.layer.weights])
+    assert call.track_max_error() > LARGEST_ERROR["float32"]
 
 
-# ---- the race ------------------------------------------------------------------------------------
+def test_of_several_steps_all_outputs_are_compared():
+    assert Task(Shape(2, 3, 4, 5)).exact().shape == (2, 3, 5)
+    assert Task(Shape(2, 1, 4, 5)).exact().shape == (2, 5)
+    assert Task(Shape(2, 3, 4, 5), masked=True).exact().shape == (2, 5)
 
 
-@pytest.mark.parametrize("timesteps", [1, 3])
-@pytest.mark.parametrize("reset_after", [False, True])
-def test_both_layers_of_a_race_return_the_same(tensorflow, timesteps, reset_after):
-    turns = []
-    outcome = keras_race.race(Workload(2, timesteps, 4, reset_after), 2, 0, lambda: turns.append(1))
-    assert outcome.right
-    assert outcome.difference < 3e-5
-    assert outcome.theirs.shape == outcome.ours.shape == (2,)
-    assert len(turns) == 2
+def test_weights_are_rounded_before_the_exact_result():
+    task = Task(Shape(2, 3, 4, 5))
+    difference = np.abs(task.exact() - task.exact(weights_dtype="float16")).max()
+    assert 1e-6 < difference < 1e-2
 
 
-def test_the_race_is_against_the_layer_of_version_1(tensorflow, monkeypatch):
-    made = []
-    original = tensorflow.compat.v1.keras.layers.GRU
-
-    def record(**config):
-        made.append(original(**config))
-        return made[0]
-
-    monkeypatch.setattr(tensorflow.compat.v1.keras.layers, "GRU", record)
-    theirs, ours = keras_race.contestants(Workload(2, 3, 4))
-    assert made[0].__module__.endswith("gru_v1")
-    for result in theirs(), ours():
-        assert type(result) is np.ndarray
-        assert result.shape == (2, 3, 4)
-
-
-def test_ratios_are_taken_between_neighbouring_blocks():
-    outcome = Race(np.array([10.0, 40.0]), np.array([1.0, 2.0]), 0.0)
-    np.testing.assert_array_equal(outcome.ratios, [10, 20])
-
-
-@pytest.mark.parametrize(("theirs", "judgement"), [(30.0, "20 met"), (20.0, "20 met"), (19.9, "20 missed")])
-def test_table_says_if_a_ratio_is_reached(theirs, judgement):
-    outcome = Race(np.array([theirs]), np.array([1.0]), 0.0)
-    assert judgement in printed(keras_race.table([(WANTED_20, outcome)], np.ones(3)))
-
-
-@pytest.mark.parametrize(("overhead", "judgement"), [(4.9, "< 5 us met"), (5.0, "< 5 us missed")])
-def test_table_says_if_the_overhead_is_small_enough(overhead, judgement):
-    assert judgement in printed(keras_race.table([], np.array([1.0, overhead, 9.0])))
-
-
-@pytest.mark.parametrize(("difference", "wrong"), [(2.9e-5, False), (3e-5, True), (np.nan, True)])
-def test_table_names_a_wrong_result(difference, wrong):
-    outcome = Race(np.array([30.0]), np.array([1.0]), difference)
-    assert ("WRONG" in printed(keras_race.table([(WANTED_20, outcome)], np.ones(3)))) == wrong
-
-
-def test_a_workload_without_a_wanted_ratio_is_not_judged():
-    outcome = Race(np.array([1.0]), np.array([1.0]), 0.0)
-    text = printed(keras_race.table([(Workload(2, 3, 4), outcome)], np.ones(3)))
-    assert "2 x 3 x 4" in text
-    assert "missed" not in text
-
-
-@pytest.mark.parametrize(("limit", "status"), [(3e-5, 0), (0.0, 1)])
-def test_a_race_fails_only_if_a_result_is_wrong(tensorflow, monkeypatch, capsys, limit, status):
-    monkeypatch.setattr(keras_race, "WANTED", {Workload(2, 3, 4): 1e9})
-    monkeypatch.setattr(keras_race, "LIMIT", limit)
-    monkeypatch.setattr(keras_race, "use_one_thread", lambda: None)  # too late in this process
-    assert keras_race.main() == status
-    text = capsys.readouterr().out
-    assert "1e+09 missed" in text
-    assert f"tensorflow {tensorflow.__version__}" in text
-
-
-# ---- all of it -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("suite", "race", "status"), [(0, 0, 0), (2, 0, 2), (0, 1, 1)])
-def test_status_is_that_of_what_failed(monkeypatch, suite, race, status):
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], ["run", "--python=same"]),
+        (["--quick", "--bench", "Stream"], ["run", "--quick", "--bench", "Stream"]),
+        (["--compare", "main~1"], ["continuous", "--factor", "main~1", "HEAD"]),
+    ],
+)
+def test_the_status_is_that_of_the_suite(monkeypatch, arguments, expected):
     commands = []
 
     def run(command, **_):
         commands.append(command)
-        return subprocess.CompletedProcess(command, {"asv": suite, "benchmarks.keras_race": race}[command[2]])
+        return subprocess.CompletedProcess(command, 7 * (len(commands) == 2))
 
     monkeypatch.setattr(subprocess, "run", run)
-    assert bench.main() == status
-    assert len(commands) == 3
+    assert bench.main(arguments) == 7
+    suite = commands[1][3:]
+    assert [word for word in suite if word in expected] == expected

@@ -1,11 +1,15 @@
-"""Race fastgru against its peers, one thread each, every contender in a process of its own.
+"""Race fastgru against its peers, every contender in a process of its own.
 
-    python -m benchmarks.race                                  all of it
-    python -m benchmarks.race --quick                          the same with fewer and shorter blocks
-    python -m benchmarks.race 1x1x64x64 8x50x128x128           these shapes only
+    python -m benchmarks.race                                  all regimes, about a quarter of an hour
+    python -m benchmarks.race --quick                          some of each, within two minutes
+    python -m benchmarks.race stream products                  these regimes only
+    python -m benchmarks.race 1x1x64x64 8x50x128x128           these shapes only; of one step: a stream
     python -m benchmarks.race --only fastgru,onnxruntime       these contenders only
+    python -m benchmarks.race stream --add fastgru-sse2        one more: another instruction set
+    python -m benchmarks.race stream --paced                   a frame every 10 ms, too
 
-Only a wrong result of fastgru makes the exit status 1; times are the machine's, and peers their own.
+Writes results.json, tables.md and pictures to race-output/. Exit status 3 if a result of fastgru was
+wrong, else 0: times are the machine's, and peers their own.
 """
 
 from __future__ import annotations
@@ -15,23 +19,33 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from benchmarks.keras_race import progress_bar
-from benchmarks.race import contenders, peers, report, roofline
+from benchmarks.race import contenders, peers, pictures, report
 from benchmarks.race.contenders import Contender
 from benchmarks.race.heats import Race
 from benchmarks.race.process import TIMEOUT, Process, RaceError
-from benchmarks.race.record import OURS, Record
-from benchmarks.race.shapes import OVERHEAD, VARIANTS, WANTED, Shape, Task, Variant
+from benchmarks.race.record import Record
+from benchmarks.race.regimes import REGIMES, Event
+from benchmarks.race.roofline import Meter
+from benchmarks.tasks import Shape, Task
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Contenders = Mapping[str, type[Contender]]  # by name
-Entries = list[tuple[type[Contender], Task]]
+Plan = dict[str, tuple[Event, ...]]  # by regime
 
-ROUNDS, SECONDS = 11, 0.04  # blocks of each contender, and how long one takes
-QUICK_ROUNDS, QUICK_SECONDS = 3, 0.015
+ROUNDS, SECONDS, MOST = 11, 0.04, 15.0  # blocks of each contender, how long one takes, and a heat at most
+QUICK_ROUNDS, QUICK_SECONDS, QUICK_MOST = 5, 0.01, 2.0
+QUICK_END = 100.0  # seconds after which no further heat begins: the last one takes some, too
+PACED = 1.0  # seconds of each round
+WRONG = 3
 
 
 def named(everyone: Contenders, text: str) -> Contenders:
@@ -45,16 +59,19 @@ def named(everyone: Contenders, text: str) -> Contenders:
     return {name: contender for name, contender in everyone.items() if name in names}
 
 
-def shape_argument(text: str) -> Shape:
-    """`Shape.parse` with the error that argparse shows."""
+def race_argument(text: str) -> str | Shape:
+    """The name of a regime, or a shape, with the error that argparse shows."""
+    names = [regime.name for regime in REGIMES]
+    if text in names:
+        return text
     try:
         return Shape.parse(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(error) from None
+        raise argparse.ArgumentTypeError(f"{error}; a regime must be among {', '.join(names)}") from None
 
 
 def count(text: str) -> int:
-    """A number of rounds."""
+    """A number of rounds or threads."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
@@ -64,105 +81,164 @@ def count(text: str) -> int:
 def parse(arguments: Sequence[str] | None, everyone: Contenders) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.race", description="Race fastgru against its peers, one thread each."
+        prog="python -m benchmarks.race", description="Race fastgru against its peers."
     )
-    parser.add_argument(
-        "shapes",
+    add = parser.add_argument
+    choose, default = functools.partial(named, everyone), [n for n, c in everyone.items() if not c.on_request]
+    add(
+        "what",
         nargs="*",
-        type=shape_argument,
-        metavar="BxTxDxH",
-        help="batch x timesteps x features x units; default: all that have a wanted ratio, and other layers",
+        type=race_argument,
+        metavar="REGIME|BxTxDxH",
+        help=f"of {', '.join(regime.name for regime in REGIMES)}, or batch x timesteps x features x units; "
+        "default: all regimes",
     )
-    parser.add_argument(
-        "--only",
-        type=functools.partial(named, everyone),
-        default=everyone,
+    add("--only", type=choose, default=choose(",".join(default)), metavar="NAME,NAME", help="contenders")
+    add(
+        "--add",
+        type=choose,
+        default={},
         metavar="NAME,NAME",
-        help=f"contenders, of {', '.join(everyone)}",
+        help=f"further contenders; there are {', '.join(everyone)}",
     )
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter blocks")
-    parser.add_argument("--rounds", type=count, metavar="N", help=f"blocks of each (default: {ROUNDS})")
-    parser.add_argument(
+    add("--quick", action="store_true", help="some layers of each regime, within two minutes")
+    add("--rounds", type=count, metavar="N", help=f"blocks of each (default: {ROUNDS})")
+    add("--threads", type=count, default=1, metavar="N", help="that each may use (default: 1)")
+    add("--cold", action="store_true", help="evict the caches before each call")
+    add("--paced", action="store_true", help="streams on a clock, too: a frame every 10 ms")
+    add("--details", action="store_true", help="a row for each contender: median, min, p99, difference")
+    add(
         "--timeout",
         type=float,
         default=TIMEOUT,
         metavar="SECONDS",
         help=f"give up a contender that says nothing for so long (default: {TIMEOUT:g})",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every block to this file")
+    add("--out", type=Path, default=Path("race-output"), metavar="DIR", help="default: race-output")
     return parser.parse_args(arguments)
 
 
-def start(chosen: Contenders, timeout: float, stack: ExitStack, record: Record) -> dict[str, Process]:
+def plan(what: Sequence[str | Shape], quick: bool) -> Plan:
+    """The heats of each regime."""
+    names = [each for each in what if isinstance(each, str)]
+    shapes = [each for each in what if isinstance(each, Shape)]
+    events: Plan = {
+        regime.name: regime.quick if quick else regime.events
+        for regime in REGIMES
+        if regime.name in names or not what
+    }
+    if shapes:
+        events["asked"] = tuple(Event(Task(shape, stream=shape.timesteps == 1)) for shape in shapes)
+    return events
+
+
+def start(
+    chosen: Contenders, options: argparse.Namespace, stack: ExitStack, record: Record
+) -> dict[str, Process]:
     """Processes of those that can be installed and imported; why others cannot goes on record."""
-    processes = {}
+
+    def begin(contender: type[Contender]) -> Process | str:
+        try:
+            process = stack.enter_context(
+                Process(contender, pythons[contender], options.timeout, options.threads)
+            )
+            record.versions[contender.name] = process.ask("start", threads=options.threads, cold=options.cold)
+        except RaceError as failure:
+            return str(failure)
+        return process
+
+    pythons = {}
     for name, contender in chosen.items():
         try:
-            process = stack.enter_context(Process(contender, peers.python(contender), timeout))
-            record.versions[name] = process.ask("start")
+            pythons[contender] = peers.python(contender)
         except RaceError as failure:
             record.failures[name] = str(failure)
-        else:
-            processes[name] = process
-    return processes
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        begun = dict(zip(pythons, pool.map(begin, pythons), strict=True))
+    record.failures |= {c.name: failure for c, failure in begun.items() if isinstance(failure, str)}
+    return {c.name: process for c, process in begun.items() if isinstance(process, Process)}
 
 
-def plan(started: Contenders, shapes: Sequence[Shape]) -> tuple[dict[Shape, Entries], dict[Variant, Entries]]:
-    """Who runs what, by shapes and by variants: everything, unless there are shapes to keep to."""
-    heats = {
-        shape: [(contender, Task(shape)) for contender in started.values()]
-        for shape in shapes or (*WANTED, OVERHEAD)
-    }
-    variants = {
-        variant: [(started[variant.baseline], variant.baseline_task), (started[OURS], variant.task)]
-        for variant in VARIANTS
-        if not shapes and {variant.baseline, OURS} <= started.keys()
-    }
-    return heats, variants
-
-
-def look_at_machine(record: Record, shapes: Iterable[Shape]) -> None:
-    """Measure the roofline, for float32 and float16 weights; the best that was seen goes on record."""
-    sizes = [shape.weights * itemsize for shape in shapes for itemsize in (2, 4)]
-    try:
-        now = roofline.measure(sizes)
-    except RaceError as failure:
-        record.failures["roofline"] = str(failure)
-    else:
-        record.roofline = now.better_of(record.roofline or now)
-
-
-def run(options: argparse.Namespace) -> Record:
+def run(options: argparse.Namespace, everyone: Contenders) -> Record:
     """The race."""
-    rounds, seconds = (QUICK_ROUNDS, QUICK_SECONDS) if options.quick else (ROUNDS, SECONDS)
-    record = Record(options.rounds or rounds, seconds)
+    end = time.monotonic() + (QUICK_END if options.quick else float("inf"))
+    rounds, seconds, most = (
+        (QUICK_ROUNDS, QUICK_SECONDS, QUICK_MOST) if options.quick else (ROUNDS, SECONDS, MOST)
+    )
+    record = Record(options.rounds or rounds, seconds, options.threads, options.cold)
+    events = plan(options.what, options.quick)
     with ExitStack() as stack:
-        processes = start(options.only, options.timeout, stack, record)
-        heats, variants = plan({name: options.only[name] for name in processes}, options.shapes)
-        look_at_machine(record, heats)
-        entrants = sum(map(len, (*heats.values(), *variants.values())))
         progress = stack.enter_context(progress_bar())
-        bar = progress.add_task("the race", total=entrants * (1 + record.rounds))
-        tick = functools.partial(progress.update, bar, advance=1, refresh=True)
-        race = Race(processes, record.rounds, record.seconds, tick)
-        for shape, entries in heats.items():
-            record.heats[shape] = race.heat(entries)
-        for variant, entries in variants.items():
-            record.variants.append((variant, race.heat(entries)))
-        look_at_machine(record, heats)  # again, for it changes its mood
+        bar = progress.add_task("starting", total=None)
+        chosen = options.only | options.add
+        processes = start({n: c for n, c in everyone.items() if n in chosen}, options, stack, record)
+        started = [everyone[name] for name in chosen if name in processes]
+        total = sum(
+            (sum(contender.runs(event.task) for contender in started) + bool(event.plain))
+            * (1 + record.rounds)
+            for each in events.values()
+            for event in each
+        )
+        progress.reset(bar, total=total)
+        race = Race(
+            processes,
+            record.rounds,
+            record.seconds,
+            PACED if options.paced else 0,
+            most,
+            tick=lambda count: progress.update(bar, advance=count, refresh=True),
+        )
+        try:
+            race.measure = stack.enter_context(Meter(options.threads, options.cold)).measure
+        except RaceError as failure:
+            record.failures["roofline"] = str(failure)
+        for regime, event in ((name, event) for name, each in events.items() for event in each):
+            if time.monotonic() > end:
+                record.left_out.append(str(event.task))
+                continue
+            progress.update(bar, description=f"{regime} {event.task}")
+            record.heats.setdefault(regime, []).append(race.heat(started, *event))
     record.load = os.getloadavg()[0]
     return record
+
+
+def progress_bar() -> Progress:
+    """On stderr, silent where nobody watches; redrawn between blocks only, not within by a thread."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, quiet=not sys.stderr.isatty()),
+        auto_refresh=False,
+        transient=True,
+    )
+
+
+def save(record: Record, folder: Path) -> Iterator[Path]:
+    """Write everything about a race; the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    results, tables = folder / "results.json", folder / "tables.md"
+    results.write_text(json.dumps(record.json(), indent=1))
+    tables.write_text(report.markdown(record))
+    yield from (results, tables)
+    yield from pictures.draw(record, folder)
 
 
 def main(arguments: Sequence[str] | None = None, everyone: Iterable[type[Contender]] = contenders.ALL) -> int:
     from rich.console import Console
 
-    options = parse(arguments, {contender.name: contender for contender in everyone})
-    record = run(options)
-    report.show(record, Console())
-    if options.json:
-        options.json.write_text(json.dumps(record.json(), indent=1))
-    return 1 if record.wrong else 0
+    known = {contender.name: contender for contender in everyone}
+    options = parse(arguments, known)
+    record = run(options, known)
+    console = Console()
+    report.show(record, console, options.details)
+    for file in save(record, options.out):
+        console.print(str(file), highlight=False, soft_wrap=True)
+    return WRONG if record.wrong else 0
 
 
 if __name__ == "__main__":

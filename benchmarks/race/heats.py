@@ -1,23 +1,29 @@
-"""A heat: layers of several contenders, checked against the equations, then timed in turns."""
+"""A heat: one layer by several contenders, checked against the equations, then timed in turns."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
-from benchmarks.race.contenders import Contender
+from benchmarks.race.contenders.base import Contender
 from benchmarks.race.process import Process, RaceError
-from benchmarks.race.shapes import Array, Task
-from benchmarks.workloads import REFERENCE
+from benchmarks.race.roofline import Roofline, step_bytes
+from benchmarks.race.worker import STEPS
+from benchmarks.tasks import Array, Task
 
 LIMITS = {"float32": 3e-5, "float64": 1e-10}  # of the difference from the equations
+PERIOD = 0.01  # seconds between the frames of a paced stream
 
 
 @dataclass
@@ -26,11 +32,25 @@ class Entrant:
 
     contender: type[Contender]
     task: Task
-    key: str  # of its layer in the contender's process
     difference: float = np.nan  # from the equations, nan if there is no result
     wrong: bool = False
     failure: str = ""  # why it is out
     blocks: list[Array] = field(default_factory=list)  # nanoseconds of each call, a block for each round
+    paced: list[Array] = field(default_factory=list)  # nanoseconds of each frame from when it was due
+
+    @property
+    def name(self) -> str:
+        return self.contender.name
+
+    @property
+    def finished(self) -> bool:
+        return not self.failure and bool(self.blocks)
+
+    @property
+    def itemsize(self) -> int | None:
+        """Bytes of a weight as the contender keeps it, if it computes with floats."""
+        dtype = np.dtype(self.contender.weights_dtype or self.task.dtype)
+        return dtype.itemsize if dtype.kind == "f" else None
 
     @property
     def medians(self) -> Array:
@@ -57,29 +77,50 @@ def ratios(baseline: Entrant, entrant: Entrant) -> Array:
     return baseline.medians / entrant.medians
 
 
-def finishers(entrants: Iterable[Entrant]) -> dict[str, Entrant]:
-    """Those that were timed to the end, by their contender's name."""
-    return {entrant.contender.name: entrant for entrant in entrants if not entrant.failure}
+@dataclass
+class Heat:
+    """What all entrants of a heat did, and what the machine could have done meanwhile."""
 
+    task: Task
+    label: str
+    entrants: list[Entrant]
+    plain: Entrant | None = None  # fastgru with the usual layer of that shape
+    limits: list[Roofline] = field(default_factory=list)  # one for each round, or none
 
-def best_peer(entrants: Iterable[Entrant]) -> Entrant | None:
-    """The peer with the lowest median."""
-    peers = [entrant for entrant in finishers(entrants).values() if entrant.contender.peer]
-    return min(peers, key=lambda entrant: entrant.median, default=None)
+    def everyone(self) -> list[Entrant]:
+        return [*self.entrants, *([self.plain] if self.plain else [])]
 
+    def finisher(self, name: str) -> Entrant | None:
+        """The entrant of that name, if it was timed to the end."""
+        return next((entrant for entrant in self.entrants if entrant.name == name and entrant.finished), None)
 
-@lru_cache(maxsize=2)
-def exact(task: Task, weights_dtype: str | None) -> Array:
-    """What a layer should return, (batch, timesteps, units), its weights rounded to a dtype first."""
-    x, state, *weights = task.arrays()
-    outputs, _ = REFERENCE["gru"](
-        x,
-        *(array.astype(weights_dtype or array.dtype) for array in weights),
-        recurrent_activation=task.recurrent_activation,
-        reset_after=task.reset_after,
-        initial_state=state,
-    )
-    return outputs
+    def best_peer(self) -> Entrant | None:
+        """The peer with the lowest median, of those that compute with the weights they were given."""
+        peers = [
+            entrant
+            for entrant in self.entrants
+            if entrant.finished and entrant.contender.peer and entrant.contender.exact()
+        ]
+        return min(peers, key=lambda entrant: entrant.median, default=None)
+
+    def against_peers(self, entrant: Entrant) -> Array | None:
+        """How many times as fast as the best peer an entrant was, round by round."""
+        peer = self.best_peer()
+        return ratios(peer, entrant) if peer and entrant.finished else None
+
+    def roof(self, itemsize: int) -> Array | None:
+        """The least microseconds that a call could have taken, round by round."""
+        if not self.limits:
+            return None
+        return np.array([limits.microseconds(self.task, itemsize) for limits in self.limits])
+
+    def of_roof(self, entrant: Entrant) -> float | None:
+        """Share of what the machine could do: median over the rounds."""
+        if not self.limits or entrant.itemsize is None or not entrant.finished:
+            return None
+        roof = self.roof(entrant.itemsize)
+        assert roof is not None
+        return float(np.median(roof / entrant.medians))
 
 
 def rotated(entrants: Iterable[Entrant], turn: int) -> list[Entrant]:
@@ -87,6 +128,36 @@ def rotated(entrants: Iterable[Entrant], turn: int) -> list[Entrant]:
     order = deque(entrants)
     order.rotate(-turn)
     return [*order]
+
+
+class Exact:
+    """What the layers of a heat are given and should return, made once for all its contenders."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+
+    def inputs(self, task: Task) -> Path:
+        """A file with the arrays of a task."""
+        return self._once(task, lambda: self._save(task))
+
+    def result(self, task: Task, weights_dtype: str | None) -> Array:
+        """What a layer should return; a type that is none of floats does not round its weights."""
+        dtype = np.dtype(weights_dtype or task.dtype)
+        rounded = dtype.name if dtype.kind == "f" else None
+        return self._once((task, rounded), lambda: task.exact(STEPS, rounded))
+
+    def _save(self, task: Task) -> Path:
+        file = self._folder / f"{task}.npz"
+        np.savez(file, **task.arrays()._asdict())
+        return file
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+            return self._made[key]
 
 
 @dataclass
@@ -101,62 +172,93 @@ class Race:
         Blocks of each entrant.
     seconds : float
         Of a block; one call at least.
+    paced : float
+        Seconds of each round's block of a stream on a clock; 0 for none.
+    most : float
+        Seconds after which a heat begins no further round, once it had three.
+    measure : callable
+        What the machine can do with so many bytes; None if that is unknown.
     tick : callable
-        Called for every entrant of a heat once before the first round and once in each.
+        Called for every entrant of a heat once before the first round and once in each, with the
+        number of those that are over.
     """
 
     processes: Mapping[str, Process]
     rounds: int
     seconds: float
-    tick: Callable[[], None] = lambda: None
+    paced: float = 0.0
+    most: float = np.inf
+    measure: Callable[[Sequence[int]], Roofline | None] = lambda sizes: None
+    tick: Callable[[int], None] = lambda count: None
 
-    def heat(self, entries: Iterable[tuple[type[Contender], Task]]) -> list[Entrant]:
-        """Check all, then time in turns; whoever fails or is wrong is out, and the others go on."""
-        entrants = [Entrant(*entry, key=str(index)) for index, entry in enumerate(entries)]
-        for entrant in entrants:
-            self._attempt(self._make_ready, entrant)
+    def heat(
+        self, contenders: Iterable[type[Contender]], task: Task, label: str = "", plain: Task | None = None
+    ) -> Heat:
+        """Check all, then time in turns; whoever fails or is wrong is out, and the others go on.
+
+        With `plain` fastgru runs that task, too.
+        """
+        entrants = [Entrant(contender, task) for contender in contenders if contender.runs(task)]
+        ours = next((entrant.contender for entrant in entrants if entrant.name == "fastgru"), None)
+        heat = Heat(task, label, entrants, Entrant(ours, plain) if ours and plain else None)
+        self._check(heat)
+        sizes = [step_bytes(task, each.itemsize) for each in entrants if each.itemsize]
+        start = time.monotonic()
         for turn in range(self.rounds):
-            for entrant in rotated(entrants, turn):
-                self._attempt(self._run_block, entrant)
-        for process in {self._process(entrant) for entrant in entrants}:
+            if turn >= 3 and time.monotonic() - start > self.most:
+                self.tick((self.rounds - turn) * len(heat.everyone()))
+                break
+            limits = self.measure(sizes)
+            heat.limits += [limits] if limits else []
+            for entrant in rotated(heat.everyone(), turn):
+                self._run(entrant)
+                self.tick(1)
+        for process in {self._process(entrant) for entrant in heat.everyone()}:
             with suppress(RaceError):  # those that are dead have forgotten
                 process.ask("forget")
-        return entrants
+        return heat
 
     def _process(self, entrant: Entrant) -> Process:
-        return self.processes[entrant.contender.name]
+        return self.processes[entrant.name]
 
-    def _attempt(self, part: Callable[[Entrant], None], entrant: Entrant) -> None:
-        if not entrant.failure:
-            try:
-                part(entrant)
-            except RaceError as failure:
-                entrant.failure = str(failure)
-        self.tick()
+    def _check(self, heat: Heat) -> None:
+        """Make all layers ready, at the same time, for nothing is timed yet; and see what they return."""
+        with TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+            exact = Exact(Path(folder))
 
-    def _make_ready(self, entrant: Entrant) -> None:
-        task = entrant.task
-        with TemporaryDirectory() as folder:
-            inputs, output = Path(folder, "inputs.npz"), Path(folder, "output.npy")
-            np.savez(inputs, **task.arrays()._asdict())
-            self._process(entrant).ask(
-                "prepare",
-                key=entrant.key,
-                task=task,
-                inputs=str(inputs),
-                output=str(output),
-                seconds=self.seconds,
-            )
-            expected = exact(task, entrant.contender.weights_dtype)
-            result = np.load(output)
+            def check(entrant: Entrant) -> None:
+                try:
+                    self._make_ready(entrant, exact)
+                except RaceError as failure:
+                    entrant.failure = str(failure)
+
+            for _ in pool.map(check, heat.everyone()):
+                self.tick(1)
+
+    def _make_ready(self, entrant: Entrant, exact: Exact) -> None:
+        contender, task = entrant.contender, entrant.task
+        expected, inputs = exact.result(task, contender.weights_dtype), exact.inputs(task)
+        output = inputs.with_name(f"{contender.name} {task}.npy")
+        self._process(entrant).ask(
+            "prepare", key=str(task), task=task, inputs=str(inputs), output=str(output), seconds=self.seconds
+        )
+        result = np.load(output)
         entrant.wrong = result.size != expected.size
         if entrant.wrong:
             raise RaceError(f"wrong, its result has the shape {result.shape}")
         entrant.difference = float(np.abs(result.reshape(expected.shape) - expected).max())
-        entrant.wrong = not entrant.difference < LIMITS[task.dtype]
+        entrant.wrong = not entrant.difference < (contender.limit or LIMITS[task.dtype])
         if entrant.wrong:
             raise RaceError(f"wrong by {entrant.difference:.1e}")
 
-    def _run_block(self, entrant: Entrant) -> None:
-        nanoseconds = self._process(entrant).ask("block", key=entrant.key, seconds=self.seconds)
-        entrant.blocks.append(np.array(nanoseconds))
+    def _run(self, entrant: Entrant) -> None:
+        if entrant.failure:
+            return
+        process, key = self._process(entrant), str(entrant.task)
+        try:
+            entrant.blocks.append(np.array(process.ask("block", key=key, seconds=self.seconds)))
+            if self.paced and entrant.task.stream:
+                frames = process.ask("paced", key=key, seconds=self.paced, period=PERIOD)
+                entrant.paced.append(np.array(frames))
+        except RaceError as failure:
+            entrant.failure = str(failure)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.race.contenders import Contender
+from benchmarks.race.contenders.base import Contender
 from benchmarks.race.process import ROOT, RaceError
 
 PEERS = ROOT / ".venv" / "peers"
@@ -20,7 +20,7 @@ def python(contender: type[Contender], folder: Path = PEERS) -> Path:
     """
     if not contender.requirements:
         return Path(sys.executable)
-    environment = folder / contender.name
+    environment = folder / (contender.home or contender.name)
     interpreter = environment / "bin" / "python"
     stamp, requirements = environment / "installed", "\n".join(contender.requirements)
     if not stamp.exists() or stamp.read_text() != requirements:

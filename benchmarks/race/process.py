@@ -8,16 +8,15 @@ import select
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.race.contenders import Contender
+from benchmarks.race.contenders.base import Contender
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 120.0  # seconds for one request
-ONE_THREAD = dict.fromkeys(
-    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
+THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class RaceError(Exception):
@@ -25,7 +24,7 @@ class RaceError(Exception):
 
 
 class Process:
-    """A contender's worker, from its start to its end.
+    """A contender's worker, from its start to its end; several threads may ask it.
 
     Parameters
     ----------
@@ -34,18 +33,25 @@ class Process:
         The interpreter of an environment that has what the contender requires.
     timeout : float
         Seconds after which a request is given up, and the process with it.
+    threads : int
+        That its libraries may start, for those that read it from the environment.
     """
 
     def __init__(
-        self, contender: type[Contender], python: Path = Path(sys.executable), timeout: float = TIMEOUT
+        self,
+        contender: type[Contender],
+        python: Path = Path(sys.executable),
+        timeout: float = TIMEOUT,
+        threads: int = 1,
     ) -> None:
         self._timeout = timeout
         self._failure = ""
+        self._lock = threading.Lock()
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 - closed in __exit__
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.race.worker", f"{contender.__module__}:{contender.__qualname__}"],
             cwd=ROOT,
-            env={**os.environ, **ONE_THREAD, **contender.environment},
+            env={**os.environ, **dict.fromkeys(THREADS, str(threads)), **contender.variables},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -62,9 +68,10 @@ class Process:
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """The result of a method of the worker; RaceError if there is none."""
-        if self._failure:
-            raise RaceError(self._failure)
-        reply = self._exchange({"do": do, **arguments})
+        with self._lock:
+            if self._failure:
+                raise RaceError(self._failure)
+            reply = self._exchange({"do": do, **arguments})
         if "failed" in reply:
             raise RaceError(" ".join(reply["failed"].split()))
         return reply["result"]

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.race.heats import Entrant, best_peer, finishers, ratios
-from benchmarks.race.roofline import Roofline
-from benchmarks.race.shapes import OVERHEAD, OVERHEAD_WANTED, PEAK_WANTED, WANTED, Array, Shape, Variant
+from benchmarks.race.heats import Entrant, Heat, ratios
+from benchmarks.race.regimes import GOALS, OURS, ROOF_UNITS, ROOF_WANTED, Goal
+from benchmarks.tasks import Array
 from fastgru import _core
 
-OURS = "fastgru"  # the contender that is judged in all things
+QUANTILES = (0, 5, 25, 50, 75, 95, 99, 99.9, 100)
 
 
 class Judgement(NamedTuple):
@@ -26,11 +26,10 @@ class Judgement(NamedTuple):
     what: str
     reached: float
     wanted: float
-    at_most: bool = False
 
     @property
     def met(self) -> bool:
-        return self.reached <= self.wanted if self.at_most else self.reached >= self.wanted
+        return self.reached >= self.wanted
 
 
 class Machine(NamedTuple):
@@ -64,80 +63,37 @@ class Record:
 
     rounds: int
     seconds: float
+    threads: int = 1
+    cold: bool = False
     machine: Machine = field(default_factory=machine)
     load: float = 0.0  # average of the last minute, after the race
-    roofline: Roofline | None = None
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)  # of what did not start, by name
-    heats: dict[Shape, list[Entrant]] = field(default_factory=dict)
-    variants: list[tuple[Variant, list[Entrant]]] = field(default_factory=list)  # baseline, fastgru
+    left_out: list[str] = field(default_factory=list)  # heats for which there was no time
+    heats: dict[str, list[Heat]] = field(default_factory=dict)  # by regime
 
-    def entrants(self) -> Iterator[Entrant]:
-        """All of all heats."""
-        for entrants in self.heats.values():
-            yield from entrants
-        for _, pair in self.variants:
-            yield from pair
+    def all_heats(self) -> Iterator[Heat]:
+        for heats in self.heats.values():
+            yield from heats
 
     @property
     def wrong(self) -> bool:
         """Was a result of fastgru wrong?"""
-        return any(entrant.wrong and not entrant.contender.peer for entrant in self.entrants())
+        everyone = (entrant for heat in self.all_heats() for entrant in heat.everyone())
+        return any(entrant.wrong and not entrant.contender.peer for entrant in everyone)
 
-    # ---- figures -----------------------------------------------------------------------------
-
-    def against_peers(self, entrant: Entrant) -> Array | None:
-        """How many times faster than the best peer of its heat one of fastgru's was, round by round."""
-        peer = best_peer(self.heats[entrant.task.shape])
-        return None if peer is None or entrant.contender.peer else ratios(peer, entrant)
-
-    def of_peak(self, entrant: Entrant) -> float | None:
-        """Share of the peak, for more rows than one."""
-        shape = entrant.task.shape
-        if self.roofline is None or shape.batch == 1:
-            return None
-        return 1e-3 * shape.flop / entrant.median / self.roofline.peak
-
-    def of_roof(self, entrant: Entrant) -> float | None:
-        """Share of what memory and arithmetic allow, for one row."""
-        shape = entrant.task.shape
-        if self.roofline is None or shape.batch > 1:
-            return None
-        itemsize = np.dtype(entrant.contender.weights_dtype or entrant.task.dtype).itemsize
-        return self.roofline.microseconds(shape, itemsize) / entrant.median
-
-    # ---- judgements --------------------------------------------------------------------------
-
-    def judge_ratio(self, entrant: Entrant) -> Judgement | None:
-        """Is it as much faster than the best peer as it should be?"""
-        shape, name = entrant.task.shape, entrant.contender.name
-        wanted, reached = WANTED.get(shape, {}).get(name), self.against_peers(entrant)
-        if wanted is None or reached is None:
-            return None
-        return Judgement(f"{shape} {name}, times faster", float(np.median(reached)), wanted)
-
-    def judge_peak(self, entrant: Entrant) -> Judgement | None:
-        """Is it as close to the peak as it should be?"""
-        shape, reached = entrant.task.shape, self.of_peak(entrant)
-        if entrant.contender.name != OURS or shape not in PEAK_WANTED or reached is None:
-            return None
-        return Judgement(f"{shape} {OURS}, share of the peak", reached, PEAK_WANTED[shape])
-
-    def judge_overhead(self) -> Judgement | None:
-        """Does a call cost as little as it should?"""
-        entrant = finishers(self.heats.get(OVERHEAD, [])).get(OURS)
-        if entrant is None:
-            return None
-        return Judgement(f"{OVERHEAD} {OURS}, us", entrant.median, OVERHEAD_WANTED, at_most=True)
+    @property
+    def peak(self) -> float | None:
+        """GFLOP/s of multiply-adds, the median of what was seen."""
+        peaks = [limits.peak for heat in self.all_heats() for limits in heat.limits]
+        return float(np.median(peaks)) if peaks else None
 
     def judgements(self) -> list[Judgement]:
-        """All of them."""
-        timed = [entrant for entrants in self.heats.values() for entrant in finishers(entrants).values()]
-        found = [judge(entrant) for entrant in timed for judge in (self.judge_ratio, self.judge_peak)]
-        found += [judge_variant(variant, pair) for variant, pair in self.variants]
-        return [judgement for judgement in [*found, self.judge_overhead()] if judgement]
-
-    # ---- JSON --------------------------------------------------------------------------------
+        """All of them: the goals, and for each layer who is first and how far the machine was used."""
+        heats = {heat.task: heat for heat in self.all_heats()}
+        found = [judge_goal(goal, heats[goal.task]) for goal in GOALS if goal.task in heats]
+        found += [judge(heat) for judge in (judge_first, judge_roof) for heat in heats.values()]
+        return [judgement for judgement in found if judgement]
 
     def json(self) -> dict[str, Any]:
         """All of it as what `json.dump` takes; times are microseconds."""
@@ -146,45 +102,68 @@ class Record:
             "load": self.load,
             "rounds": self.rounds,
             "seconds": self.seconds,
-            "roofline": self.roofline._asdict() if self.roofline else None,
+            "threads": self.threads,
+            "cold": self.cold,
             "versions": self.versions,
             "failures": self.failures,
-            "heats": [
-                {"shape": str(shape), "entrants": [_entrant(entrant) for entrant in entrants]}
-                for shape, entrants in self.heats.items()
-            ],
-            "variants": [
-                {"label": variant.label, "baseline": _entrant(baseline), "fastgru": _entrant(ours)}
-                for variant, (baseline, ours) in self.variants
-            ],
+            "left_out": self.left_out,
+            "heats": [_heat(regime, heat) for regime, heats in self.heats.items() for heat in heats],
             "judgements": [judgement._asdict() | {"met": judgement.met} for judgement in self.judgements()],
         }
 
 
-def judge_variant(variant: Variant, pair: list[Entrant]) -> Judgement | None:
-    """Is fastgru as fast as it should be, measured by the baseline?"""
-    baseline, ours = pair
-    if baseline.failure or ours.failure:
+def judge_goal(goal: Goal, heat: Heat) -> Judgement | None:
+    """Is a contender as much faster as it should be?"""
+    entrant = heat.finisher(goal.contender)
+    named = {"the best peer": heat.best_peer(), "plain": heat.plain}
+    baseline = named[goal.baseline] if goal.baseline in named else heat.finisher(goal.baseline)
+    if not (entrant and baseline and baseline.finished):
         return None
-    reached = float(np.median(ratios(baseline, ours)))
-    return Judgement(f"{variant.task.shape} {variant.label}, times as fast", reached, variant.wanted)
+    what = f"{goal.task}: {goal.contender}, times as fast as {goal.baseline}"
+    return Judgement(what, float(np.median(ratios(baseline, entrant))), goal.ratio)
 
 
-def _entrant(entrant: Entrant) -> dict[str, Any]:
+def judge_first(heat: Heat) -> Judgement | None:
+    """Is fastgru the fastest of those that compute with the weights they were given?"""
+    entrant, peer = heat.finisher(OURS), heat.best_peer()
+    if not (entrant and peer):
+        return None
+    what = f"{heat.task}: {OURS}, times as fast as the best peer, {peer.name}"
+    return Judgement(what, float(np.median(ratios(peer, entrant))), 1.0)
+
+
+def judge_roof(heat: Heat) -> Judgement | None:
+    """Does fastgru use the machine?"""
+    entrant = heat.finisher(OURS)
+    share = heat.of_roof(entrant) if entrant else None
+    if share is None or heat.task.shape.units < ROOF_UNITS:
+        return None
+    return Judgement(f"{heat.task}: {OURS}, share of the roofline", share, ROOF_WANTED)
+
+
+def _heat(regime: str, heat: Heat) -> dict[str, Any]:
     return {
-        "contender": entrant.contender.name,
-        "task": entrant.task._asdict() | {"shape": str(entrant.task.shape)},
+        "regime": regime,
+        "label": heat.label,
+        "task": heat.task._asdict() | {"shape": str(heat.task.shape)},
+        "limits": [limits._asdict() for limits in heat.limits],
+        "entrants": [_entrant(heat, entrant) for entrant in heat.entrants],
+        "plain": _entrant(heat, heat.plain) if heat.plain else None,
+    }
+
+
+def _entrant(heat: Heat, entrant: Entrant) -> dict[str, Any]:
+    return {
+        "contender": entrant.name,
         "difference": None if np.isnan(entrant.difference) else entrant.difference,
         "wrong": entrant.wrong,
         "failure": entrant.failure,
-        "blocks": [_block(1e-3 * block) for block in entrant.blocks],
+        "of_roof": None if entrant is heat.plain else heat.of_roof(entrant),
+        "blocks": [_block(block) for block in entrant.blocks],
+        "paced": [_block(block) for block in entrant.paced],
     }
 
 
-def _block(microseconds: Array) -> dict[str, float]:
-    return {
-        "calls": len(microseconds),
-        "median": float(np.median(microseconds)),
-        "min": float(microseconds.min()),
-        "p99": float(np.percentile(microseconds, 99)),
-    }
+def _block(nanoseconds: Array) -> dict[str, Any]:
+    quantiles = 1e-3 * np.percentile(nanoseconds, QUANTILES)
+    return {"calls": len(nanoseconds), "quantiles": dict(zip(map(str, QUANTILES), quantiles, strict=True))}

@@ -1,61 +1,82 @@
-"""A race on the terminal."""
+"""A race on the terminal, and as Markdown."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from benchmarks.keras_race import BUSY
-from benchmarks.race.heats import Entrant, best_peer, ratios
-from benchmarks.race.record import Judgement, Record, judge_variant
-from benchmarks.race.shapes import OVERHEAD, Array, Variant
+from benchmarks.race.heats import PERIOD, Entrant, Heat, ratios
+from benchmarks.race.record import Judgement, Record, judge_first
+from benchmarks.race.regimes import OURS, REGIMES
+from benchmarks.tasks import Array
 
-# rich is imported where it is used: asv imports this module too, in environments without it.
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-WIDTH = 130  # at least; a wrapped row says more than one that is cut off
+BUSY = 1.2  # load average above which others ran too
+HALF = "fastgru-f16"
+
+TITLES = {regime.name: regime.title for regime in REGIMES} | {"asked": "The layers that were asked for"}
 
 
-def show(record: Record, console: Console) -> None:
-    """Everything, the most important things last."""
-    console.width = max(console.width, WIDTH)
+def show(record: Record, console: Console, details: bool = False) -> None:
+    """Everything, the most important things last; in detail with a row for each contender."""
     console.print(heading(record), highlight=False, soft_wrap=True)
-    console.print(contenders_table(record))
-    if record.variants or record.judge_overhead():
-        console.print(variants_table(record))
+    for regime, heats in record.heats.items():
+        tables = [details_table(regime, heats) if details else times_table(regime, heats)]
+        if any(entrant.paced for heat in heats for entrant in heat.entrants):
+            tables.append(paced_table(heats))
+        for table in tables:
+            # a row that the terminal wraps says more than one that is cut off
+            console.width = max(
+                console.width, console.measure(table, options=console.options.update(width=1000)).maximum
+            )
+            console.print(table)
     for line in (*notes(record), summary(record)):
         console.print(line, highlight=False, soft_wrap=True)
 
 
 def heading(record: Record) -> str:
-    """What ran this, what was run, how busy the machine was and what it can do."""
+    """What ran this, what was run, how busy the machine was and what it could do."""
     machine = record.machine
-    packages = dict(pair for versions in record.versions.values() for pair in versions.items())
     busy = " [bold red]- the machine was busy, run this again[/]" if record.load > BUSY else ""
-    peak = f"\npeak {record.roofline.peak:.1f} GFLOP/s, one core" if record.roofline else ""
+    peak = f"\n{record.peak:.1f} GFLOP/s of multiply-adds at the median" if record.peak else ""
+    threads = "one thread" if record.threads == 1 else f"{record.threads} threads"
+    caches = "weights not in the caches" if record.cold else "weights in the caches as far as they fit"
     return (
         f"{machine.date}, {machine.cpu}, {machine.cores} cores, {machine.instruction_set}\n"
-        f"Python {machine.python}, {', '.join(f'{name} {version}' for name, version in packages.items())}\n"
-        f"load average {record.load:.1f}, of which 1 is this program{busy}{peak}"
+        f"Python {machine.python}, {', '.join(versions(record))}\n"
+        f"{threads} each, {caches}\n"
+        f"load average {record.load:.1f}, of which {record.threads} is this race{busy}{peak}"
     )
 
 
+def versions(record: Record) -> list[str]:
+    """Names and versions of all that ran."""
+    packages = dict(pair for versions in record.versions.values() for pair in versions.items())
+    return [f"{name} {version}" for name, version in packages.items()]
+
+
 def notes(record: Record) -> list[str]:
-    """Who is out, and why."""
+    """Who is out, and why; what was left out."""
     from rich.markup import escape
 
     where: dict[tuple[str, str], list[str]] = {(name, why): [] for name, why in record.failures.items()}
-    for entrant in record.entrants():
-        if entrant.failure:
-            shapes = where.setdefault((entrant.contender.name, entrant.failure), [])
-            shapes.append(str(entrant.task.shape))
-    return [
-        f"[yellow]failed[/] {', '.join([name, *dict.fromkeys(shapes)])}: {escape(why)}"
-        for (name, why), shapes in where.items()
+    for heat in record.all_heats():
+        for entrant in heat.everyone():
+            if entrant.failure:
+                tasks = where.setdefault((entrant.name, entrant.failure), [])
+                tasks.append(str(entrant.task))
+    lines = [
+        f"[yellow]failed[/] {', '.join([name, *dict.fromkeys(tasks)])}: {escape(why)}"
+        for (name, why), tasks in where.items()
     ]
+    if record.left_out:
+        lines.append(f"[yellow]no time was left[/] for {', '.join(record.left_out)}")
+    return lines
 
 
 def summary(record: Record) -> str:
@@ -67,88 +88,171 @@ def summary(record: Record) -> str:
     return "\n".join(lines)
 
 
-def contenders_table(record: Record) -> Table:
-    """A section for each shape, a row for each contender in it."""
-    table = _table("One call, batch x timesteps x features x units", "contender")
-    columns = (
-        "median\nus",
-        "min\nus",
-        "p99\nus",
-        "% of\npeak",
-        "% of\nroof",
-        "largest\ndifference",
-        "best peer / it\n(min - max)",
-        "wanted",
-    )
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    for shape, entrants in record.heats.items():
-        table.add_section()
-        best = best_peer(entrants)
-        for index, entrant in enumerate(entrants):
-            figures = _figures(record, entrant, entrant is best)
-            table.add_row("" if index else str(shape), entrant.contender.name, *figures)
+def times_table(regime: str, heats: list[Heat]) -> Table:
+    """A row for each layer: microseconds of all contenders, and below its share of the roofline."""
+    fullest = sorted(heats, key=lambda heat: -len(heat.entrants))
+    names = list(dict.fromkeys(entrant.name for heat in fullest for entrant in heat.entrants))
+    table = _table(f"{TITLES[regime]}: microseconds, share of the roofline", "layer")
+    for name in names:
+        table.add_column(_narrow(name), justify="right", no_wrap=True)
+    table.add_column("best peer /\nfastgru (min - max)", no_wrap=True)
+    if any(heat.plain for heat in heats):
+        table.add_column("the usual layer /\nthis one", justify="right", no_wrap=True)
+    for heat in heats:
+        entrants = {entrant.name: entrant for entrant in heat.entrants}
+        ranked = [entrant for entrant in heat.entrants if entrant.finished and entrant.contender.exact()]
+        first = min(ranked, key=lambda entrant: entrant.median, default=None)
+        cells = [_cell(heat, entrants.get(name), first) for name in names]
+        layer = f"{heat.task}\n[dim]{heat.label}[/]" if heat.label else str(heat.task)
+        table.add_row(layer, *cells, _against_peers(heat), *([_against_plain(heat)] if heat.plain else []))
     return table
 
 
-def _figures(record: Record, entrant: Entrant, is_best_peer: bool) -> list[str]:
+def _cell(heat: Heat, entrant: Entrant | None, first: Entrant | None) -> str:
+    if entrant is None:
+        return ""
+    if entrant.failure:
+        return "[bold red]WRONG[/]" if entrant.wrong else "[yellow]failed[/]"
+    time = _microseconds(entrant.median)
+    share = heat.of_roof(entrant)
+    lines = [f"[bold]{time}[/]" if entrant is first else time]
+    return "\n".join([*lines, *([f"[dim]{_percent(share)}[/]"] if share is not None else [])])
+
+
+def _against_peers(heat: Heat) -> str:
+    judgement, peer = judge_first(heat), heat.best_peer()
+    if judgement is None or peer is None:
+        return ""
+    entrant = heat.finisher(OURS)
+    assert entrant
+    text = f"{_ratio(ratios(peer, entrant))}\n{peer.name}"
+    return text if judgement.met else f"[bold red]{text}[/]"
+
+
+def _against_plain(heat: Heat) -> str:
+    entrant = heat.finisher(OURS)
+    return _ratio(ratios(heat.plain, entrant)) if entrant and heat.plain and heat.plain.finished else ""
+
+
+def details_table(regime: str, heats: list[Heat]) -> Table:
+    """A section for each layer, a row for each contender in it."""
+    table = _table(TITLES[regime], "layer", "contender")
+    columns = ("median\nus", "min\nus", "p99\nus", "calls", "% of\nroof", "largest\ndifference")
+    for column in (*columns, "best peer / it\n(min - max)"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for heat in heats:
+        table.add_section()
+        best = heat.best_peer()
+        layers = [f"{heat.task}", heat.label]
+        for entrant, layer in zip(heat.entrants, layers + [""] * len(heat.entrants), strict=False):
+            table.add_row(layer, entrant.name, *_details(heat, entrant, entrant is best))
+    return table
+
+
+def _details(heat: Heat, entrant: Entrant, is_best_peer: bool) -> list[str]:
     difference = f"{entrant.difference:.1e}"
     if entrant.failure:
-        verdict = f"[bold red]{difference} WRONG[/]" if entrant.wrong else ""
-        return ["[yellow]failed[/]", *[""] * 4, verdict]
-    ratio, peak = record.judge_ratio(entrant), record.judge_peak(entrant)
+        return ["[yellow]failed[/]", *[""] * 4, f"[bold red]{difference} WRONG[/]" if entrant.wrong else ""]
+    against = heat.against_peers(entrant)
     return [
-        *(f"{microseconds:.1f}" for microseconds in (entrant.median, entrant.fastest, entrant.p99)),
-        _percent(record.of_peak(entrant)) + (f", {_judged(peak, 100)}" if peak else ""),
-        _percent(record.of_roof(entrant)),
+        *map(_microseconds, (entrant.median, entrant.fastest, entrant.p99)),
+        str(sum(map(len, entrant.blocks))),
+        _percent(heat.of_roof(entrant)),
         difference,
-        "[bold]the best peer[/]" if is_best_peer else _ratio(record.against_peers(entrant)),
-        _judged(ratio) if ratio else "",
+        "[bold]the best peer[/]" if is_best_peer else "" if against is None else _ratio(against),
     ]
 
 
-def variants_table(record: Record) -> Table:
-    """fastgru with other layers, and what a call costs that computes nothing."""
-    table = _table("Other layers, and the cost of a call", "fastgru")
-    columns = ("baseline\nus", "fastgru\nus", "baseline / fastgru\n(min - max)", "wanted")
-    for column in columns:
+def paced_table(heats: list[Heat]) -> Table:
+    """Of streams on a clock: how long after it was due a frame was ready."""
+    table = _table(
+        f"A frame every {1e3 * PERIOD:g} ms: microseconds from when it was due", "layer", "contender"
+    )
+    for column in ("frames", "p50", "p99", "p99.9", "max", "missed"):
         table.add_column(column, justify="right", no_wrap=True)
-    for variant, pair in record.variants:
-        table.add_row(str(variant.task.shape), variant.label, *_variant_figures(variant, pair))
-    overhead = record.judge_overhead()
-    if overhead:
+    for heat in heats:
         table.add_section()
-        table.add_row(str(OVERHEAD), "a call", "", f"{overhead.reached:.2f}", "", _judged(overhead))
+        for entrant in heat.entrants:
+            if entrant.paced:
+                frames = 1e-3 * np.concatenate(entrant.paced)
+                quantiles = map(_microseconds, np.percentile(frames, [50, 99, 99.9, 100]))
+                missed = int((frames > 1e6 * PERIOD).sum())
+                table.add_row(str(heat.task), entrant.name, str(len(frames)), *quantiles, str(missed))
     return table
 
 
-def _variant_figures(variant: Variant, pair: list[Entrant]) -> list[str]:
-    judgement = judge_variant(variant, pair)
-    if judgement is None:
-        return ["[bold red]WRONG[/]" if any(entrant.wrong for entrant in pair) else "[yellow]failed[/]"]
-    return [*(f"{entrant.median:.1f}" for entrant in pair), _ratio(ratios(*pair)), _judged(judgement)]
+# ---- Markdown --------------------------------------------------------------------------------------
 
 
-def _table(title: str, second: str) -> Table:
+def markdown(record: Record) -> str:
+    """The tables of a README: fastgru, its half-precision weights, the best peer, Keras."""
+    blocks = [list(_markdown_table(regime, heats)) for regime, heats in record.heats.items()]
+    machine = record.machine
+    ran = ", ".join([f"{machine.date}: {machine.cpu}", machine.instruction_set, f"Python {machine.python}"])
+    return "\n\n".join(["\n".join(block) for block in blocks] + [", ".join([ran, *versions(record)])]) + "\n"
+
+
+def _markdown_table(regime: str, heats: list[Heat]) -> Iterator[str]:
+    columns = ["layer", "fastgru", "of the roofline", "float16", "best peer", "ratio", "tf_keras"]
+    if regime == "variants":
+        columns.append("usual layer / it")
+    yield f"### {TITLES[regime]}\n"
+    yield _markdown_row(columns)
+    yield _markdown_row(["---"] * len(columns))
+    for heat in heats:
+        ours, peer = heat.finisher(OURS), heat.best_peer()
+        if ours is None:
+            continue
+        ratio = float(np.median(ratios(peer, ours))) if peer else np.nan
+        half, keras = heat.finisher(HALF), heat.finisher("tf_keras")
+        cells = [
+            str(heat.task) + (f", {heat.label}" if heat.label else ""),
+            _microseconds(ours.median),
+            _percent(heat.of_roof(ours)),
+            _microseconds(half.median) if half else "",
+            f"{_microseconds(peer.median)} ({peer.name})" if peer else "",
+            f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**, slower",
+            _microseconds(keras.median) if keras else "",
+        ]
+        if regime == "variants":
+            cells.append(f"{np.median(ratios(heat.plain, ours)):.2f}" if heat.plain else "")
+        yield _markdown_row(cells)
+
+
+def _markdown_row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# ---- cells -----------------------------------------------------------------------------------------
+
+
+def _table(title: str, *columns: str) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("shape", no_wrap=True)
-    table.add_column(second, no_wrap=True)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     return table
 
 
-def _judged(judgement: Judgement, scale: float = 1) -> str:
-    wanted = f"{'<= ' if judgement.at_most else ''}{scale * judgement.wanted:g}"
+def _narrow(name: str) -> str:
+    """A name on two lines if it has two parts."""
+    return {"onnxruntime": "onnx\nruntime"}.get(name, name.replace("-", "\n"))
+
+
+def _judged(judgement: Judgement) -> str:
+    wanted = f"{judgement.wanted:g}"
     return f"[green]{wanted} met[/]" if judgement.met else f"[bold red]{wanted} missed[/]"
 
 
+def _microseconds(time: float) -> str:
+    return f"{time:.1f}" if time < 100 else f"{time:.0f}"
+
+
 def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.0f}"
+    return "" if share is None else f"{100 * share:.0f} %"
 
 
-def _ratio(values: Array | None) -> str:
-    if values is None:
-        return ""
+def _ratio(values: Array) -> str:
     return f"{np.median(values):.3g} ({values.min():.3g} - {values.max():.3g})"

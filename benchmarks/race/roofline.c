@@ -1,10 +1,11 @@
-/* What one core of this machine can do at best.
+/* What one core of this machine can do at this moment.
  *
  *     cc -O2 -march=native roofline.c -o roofline
  *     ./roofline [bytes ...]
  *
- * Prints GFLOP/s of fused multiply-adds on float vectors, then, a line for each number of bytes, GB/s
- * of reading that much memory over and over. Each is the best of many short runs. */
+ * Prints a line for the fused multiply-adds on float vectors and one for each number of bytes that is
+ * read over and over: GFLOP/s or GB/s, the median of runs within MILLISECONDS. The first line has two
+ * more numbers: lanes of a vector, and the clock in GHz, if a core starts two of them in a cycle. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,7 +20,7 @@
 #define BYTES 16
 #endif
 
-enum { LANES = BYTES / 4, CHAINS = 12, RUNS = 200 };
+enum { LANES = BYTES / 4, CHAINS = 12, MILLISECONDS = 4, MOST_RUNS = 1000 };
 
 typedef float vector __attribute__((vector_size(BYTES)));
 
@@ -39,59 +40,73 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static double fma_gflops(void)
+/* One run: so many turns of 2 * LANES * CHAINS operations. */
+static double multiply_add(const vector *unused, size_t turns)
 {
-    const long turns = 20000;
     const vector factor = (vector){0} + 0.999f, term = (vector){0} + 0.001f;
-    double best = 1e9;
-    for (int run = 0; run < RUNS; run++) {
-        EACH(DECLARE)
-        const double start = seconds();
-        for (long i = 0; i < turns; i++) {
-            EACH(MULTIPLY_ADD)
-            __asm__ volatile("" ::: "memory");
-        }
-        const double time = seconds() - start;
-        sink = (EACH(SUM))[0];
-        best = time < best ? time : best;
+    (void)unused;
+    EACH(DECLARE)
+    const double start = seconds();
+    for (size_t i = 0; i < turns; i++) {
+        EACH(MULTIPLY_ADD)
+        __asm__ volatile("" ::: "memory");
     }
-    return 2e-9 * LANES * CHAINS * (double)turns / best;
+    const double time = seconds() - start;
+    sink = (EACH(SUM))[0];
+    return time;
 }
 
-/* Reads whole blocks of CHAINS vectors: memory must be large enough for the last one. */
-static double read_gbytes(const vector *memory, size_t bytes)
+/* One run: reads so many blocks of CHAINS vectors, often enough for the clock's step not to count. */
+static double read_over(const vector *memory, size_t blocks)
 {
-    const size_t blocks = (bytes + CHAINS * BYTES - 1) / (CHAINS * BYTES);
-    const long turns = 1 + (long)(100000 / blocks); /* a run takes much longer than the clock's step */
-    double best = 1e9;
-    for (int run = 0; run < RUNS; run++) {
-        EACH(DECLARE)
-        const double start = seconds();
-        for (long i = 0; i < turns; i++) {
-            const vector *p = memory;
-            for (size_t block = 0; block < blocks; block++, p += CHAINS) {
-                EACH(ADD)
-            }
-            __asm__ volatile("" ::: "memory");
+    const size_t turns = 1 + 1000 / blocks;
+    EACH(DECLARE)
+    const double start = seconds();
+    for (size_t turn = 0; turn < turns; turn++) {
+        const vector *p = memory;
+        for (size_t block = 0; block < blocks; block++, p += CHAINS) {
+            EACH(ADD)
         }
-        const double time = seconds() - start;
-        sink = (EACH(SUM))[0];
-        best = time < best ? time : best;
+        __asm__ volatile("" ::: "memory");
     }
-    return 1e-9 * (double)(turns * (long)(blocks * CHAINS * BYTES)) / best;
+    const double time = seconds() - start;
+    sink = (EACH(SUM))[0];
+    return time / (double)turns;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median seconds of a run, of runs within MILLISECONDS; the first one warms the caches. */
+static double median(double (*run)(const vector *, size_t), const vector *memory, size_t size)
+{
+    static double times[MOST_RUNS];
+    int runs = 0;
+    run(memory, size);
+    const double start = seconds();
+    do
+        times[runs++] = run(memory, size);
+    while (runs < MOST_RUNS && (runs < 3 || seconds() - start < 1e-3 * MILLISECONDS));
+    qsort(times, (size_t)runs, sizeof *times, ascending);
+    return times[runs / 2];
 }
 
 int main(int count, char **arguments)
 {
-    printf("%.6g\n", fma_gflops());
+    const size_t turns = 20000, block = CHAINS * BYTES;
+    const double operations = 1e-9 * 2 * LANES * CHAINS * (double)turns;
+    const double peak = operations / median(multiply_add, NULL, turns);
+    printf("%.6g %d %.6g\n", peak, LANES, peak / (4 * LANES));
     for (int i = 1; i < count; i++) {
-        const size_t bytes = strtoul(arguments[i], NULL, 10);
-        const size_t rounded = (bytes / BYTES + CHAINS) * BYTES;
-        vector *memory = aligned_alloc(BYTES, rounded);
+        const size_t blocks = strtoul(arguments[i], NULL, 10) / block + 1;
+        vector *memory = aligned_alloc(BYTES, blocks * block);
         if (memory == NULL)
             return 1;
-        memset(memory, 0, rounded);
-        printf("%.6g\n", read_gbytes(memory, bytes));
+        memset(memory, 0, blocks * block);
+        printf("%.6g\n", 1e-9 * (double)(blocks * block) / median(read_over, memory, blocks));
         free(memory);
     }
     return 0;

@@ -15,25 +15,65 @@ import os
 import sys
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.race.contenders import Call, Contender
-from benchmarks.race.shapes import Arrays, Shape, Task
+from benchmarks.race.contenders.base import Call, Contender
+from benchmarks.tasks import Arrays, Shape, Task
+
+STEPS = 20  # of a stream, from its start, that are checked
 
 
-def block(call: Call, seconds: float) -> list[int]:
-    """Nanoseconds of each call within that time, at least one."""
+def block(call: Call, seconds: float, evict: Call | None = None) -> list[int]:
+    """Nanoseconds of each call within that time, at least one; what evicts the caches is not timed."""
     clock = time.perf_counter_ns
     nanoseconds: list[int] = []
     start = end = clock()
     while not nanoseconds or end - start < 1e9 * seconds:
+        if evict:
+            evict()
         before = clock()
         call()
         end = clock()
         nanoseconds.append(end - before)
     return nanoseconds
+
+
+def paced(call: Call, seconds: float, period: float) -> list[int]:
+    """Nanoseconds from when each frame was due to when its call had returned.
+
+    Frames are due at the ticks of a clock, whether or not the one before is done: a call that takes
+    long delays those after it, and that is in their figures.
+    """
+    clock = time.perf_counter_ns
+    step = round(1e9 * period)
+    due = clock() + step
+    nanoseconds: list[int] = []
+    for _ in range(max(1, round(seconds / period))):
+        time.sleep(max(0, due - clock()) * 1e-9)
+        call()
+        nanoseconds.append(clock() - due)
+        due += step
+    return nanoseconds
+
+
+def cache_bytes() -> int:
+    """Size of the largest cache, where the system tells; else more than most have."""
+    files = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
+    return max((int(file.read_text().strip().removesuffix("K")) << 10 for file in files), default=64 << 20)
+
+
+def evictor() -> Call:
+    """Replaces what the caches hold."""
+    memory = np.zeros(2 * cache_bytes() // 8)
+
+    def evict() -> Any:
+        memory.__iadd__(1)
+        return memory
+
+    return evict
 
 
 class Worker:
@@ -42,23 +82,37 @@ class Worker:
     def __init__(self, contender: Contender) -> None:
         self.contender = contender
         self.calls: dict[str, Call] = {}
+        self.evict: Call | None = None
 
-    def start(self) -> dict[str, str]:
+    def start(self, threads: int, cold: bool) -> dict[str, str]:
         """Import the contender's library; versions of what it needs."""
-        self.contender.start()
+        self.contender.start(threads)
+        if cold:
+            self.evict = evictor()
         return {package: metadata.version(package) for package in self.contender.packages()}
 
     def prepare(self, key: str, task: list[Any], inputs: str, output: str, seconds: float) -> None:
-        """Make a layer ready, call it for a while, save what it returns after that."""
+        """Make a layer ready and save what it returns, after it was called for a while.
+
+        Of a stream that is all outputs of its first steps, (batch, STEPS, units).
+        """
         shape, *rest = task
-        call = self.contender.prepare(Task(Shape(*shape), *rest), Arrays(**np.load(inputs)))
+        made = Task(Shape(*shape), *rest)
+        call = self.contender.prepare(made, Arrays(**np.load(inputs)))
+        if made.stream:
+            np.save(output, np.stack([call().copy() for _ in range(STEPS)], axis=1))
         block(call, seconds)
-        np.save(output, call())
+        if not made.stream:
+            np.save(output, call())
         self.calls[key] = call
 
     def block(self, key: str, seconds: float) -> list[int]:
         """Nanoseconds of each call to a layer within that time, at least one."""
-        return block(self.calls[key], seconds)
+        return block(self.calls[key], seconds, self.evict)
+
+    def paced(self, key: str, seconds: float, period: float) -> list[int]:
+        """Nanoseconds that each frame took from when it was due."""
+        return paced(self.calls[key], seconds, period)
 
     def forget(self) -> None:
         """Let go of all layers."""

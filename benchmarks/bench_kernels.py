@@ -1,0 +1,75 @@
+"""The engine's kernels, without the layer around them: every engine, instruction set and kind of weights."""
+
+import numpy as np
+
+from benchmarks.tasks import Array, Shape, Task
+from fastgru import _core
+
+PLANS = {
+    "blas": ("blas", None, "float32", False),
+    **{
+        f"packed {isa} {name}": ("packed", isa, dtype, half)
+        for isa in _core.packed_isas()
+        for name, dtype, half in (
+            ("float32", "float32", False),
+            ("float64", "float64", False),
+            ("float16", "float32", True),
+        )
+        if not half or isa in _core.float16_isas()
+    },
+}
+
+
+class Plans:
+    """A step of one row, a sequence of one row, a step of many rows; weights in the caches."""
+
+    params = ([*PLANS], ["1x1x256x256", "1x50x128x128", "64x1x256x256"])
+    param_names = ("plan", "shape")
+    repeat = (3, 1000, 0.1)  # at least, at most, seconds
+    warmup_time = 0.05
+    key: tuple[str, str] | None = None
+
+    def setup(self, name: str, shape: str) -> None:
+        if (name, shape) == self.key:  # asv sets up again between the calls that it times
+            return
+        self.key = name, shape
+        engine, isa, dtype, half = PLANS[name]
+        self.task = Task(Shape.parse(shape), dtype=dtype)
+        self.x, self.initial, _, kernel, recurrent_kernel, bias = self.task.arrays()
+        self.plan = _core.Plan(
+            kernel, recurrent_kernel, bias, True, ("tanh", 0.0), ("sigmoid", 0.0), engine, isa, half
+        )
+        self.weights_dtype = "float16" if half else None
+        self.state = np.empty_like(self.initial)
+        batch, timesteps, _, units = self.task.shape
+        self.out = np.empty((batch, timesteps, units), dtype) if self.task.sequences else None
+        self.run()
+
+    def run(self) -> Array:
+        self.plan.run(self.x, self.initial, self.state, self.out, None, False, False, False)
+        return self.state if self.out is None else self.out
+
+    def time_run(self, *_: object) -> None:
+        self.run()
+
+    def track_max_error(self, *_: object) -> float:
+        """Against the equations in float64, on the weights that the plan holds."""
+        error = np.abs(self.run() - self.task.exact(weights_dtype=self.weights_dtype)).max()
+        return float(f"{error:.1e}")
+
+    track_max_error.unit = "absolute"  # type: ignore[attr-defined]
+
+
+class Activations:
+    """An activation of numbers that lie in the first-level cache."""
+
+    params = (list(_core.activations()), list(_core.isas()), ["float32", "float64"])
+    param_names = ("activation", "isa", "dtype")
+    repeat = (3, 1000, 0.02)  # at least, at most, seconds
+    warmup_time = 0.01
+
+    def setup(self, name: str, isa: str, dtype: str) -> None:
+        self.x = np.random.default_rng(0).standard_normal(2048).astype(dtype)
+
+    def time_activate(self, name: str, isa: str, dtype: str) -> None:
+        _core.activate(name, self.x, 0.3, isa)

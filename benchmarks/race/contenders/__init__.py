@@ -1,0 +1,40 @@
+"""The contenders: one small class each, which makes a layer of its library ready to be called."""
+
+from benchmarks.race.contenders.base import Contender
+from benchmarks.race.contenders.fastgru import (
+    FastGRU,
+    FastGRUAvx2,
+    FastGRUAvx512,
+    FastGRUBlas,
+    FastGRUGeneric,
+    FastGRUHalf,
+    FastGRUNeon,
+    FastGRUSse2,
+)
+from benchmarks.race.contenders.jax import Jax
+from benchmarks.race.contenders.keras import Keras, LiteRt, TfKeras
+from benchmarks.race.contenders.ncnn import Ncnn
+from benchmarks.race.contenders.numpy import NumPy
+from benchmarks.race.contenders.onnx import OnnxRuntime, OpenVino
+from benchmarks.race.contenders.torch import Torch, TorchInt8
+
+ALL: tuple[type[Contender], ...] = (
+    FastGRU,
+    FastGRUHalf,
+    FastGRUBlas,
+    FastGRUAvx512,
+    FastGRUAvx2,
+    FastGRUSse2,
+    FastGRUNeon,
+    FastGRUGeneric,
+    OnnxRuntime,
+    OpenVino,
+    Torch,
+    TorchInt8,
+    Jax,
+    Keras,
+    TfKeras,
+    LiteRt,
+    Ncnn,
+    NumPy,
+)

@@ -1,0 +1,103 @@
+"""What all contenders have in common.
+
+Workers import these modules under the contender's own Python: at the top nothing but NumPy, libraries
+where they are used.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks.tasks import Array, Arrays, Task
+
+Call = Callable[[], Array]
+Function = Callable[[Any, Any], tuple[Any, Any]]  # inputs, state -> outputs, state
+
+NUMPY = "numpy==2.4.6"
+
+
+class Contender:
+    """Base of all contenders; the methods run in the contender's own process.
+
+    A contender whose library has a layer that is a function of tensors writes `function`; one that
+    binds inputs and outputs once writes `prepare` itself.
+    """
+
+    name: ClassVar[str]
+    peer: ClassVar[bool] = True  # or is it fastgru itself?
+    requirements: ClassVar[tuple[str, ...]] = ()  # for pip; without any it runs in this environment
+    home: ClassVar[str] = ""  # whose environment it shares, if not its own
+    variables: ClassVar[Mapping[str, str]] = {}  # of its process' environment
+    weights_dtype: ClassVar[str | None] = None  # what its weights are rounded to, if not the layer's
+    limit: ClassVar[float | None] = None  # of its difference from the equations, if it rounds otherwise
+    lacks: ClassVar[frozenset[str]] = frozenset()  # of what a task may need
+    on_request: ClassVar[bool] = False  # does it run only if it is named?
+
+    @classmethod
+    def packages(cls) -> tuple[str, ...]:
+        """Distributions whose versions are reported."""
+        return tuple(dict.fromkeys(requirement.partition("==")[0] for requirement in cls.requirements))
+
+    @classmethod
+    def exact(cls) -> bool:
+        """Does it compute with the weights that it is given?"""
+        return cls.weights_dtype is None
+
+    @classmethod
+    def runs(cls, task: Task) -> bool:
+        """Has its library such a layer?"""
+        return not cls.lacks & task.needs
+
+    def start(self, threads: int) -> None:
+        """Import the library, restrict it to so many threads."""
+        raise NotImplementedError
+
+    def prepare(self, task: Task, arrays: Arrays) -> Call:
+        """The layer as a function without arguments, inputs and initial state converted already.
+
+        It returns a NumPy array, which the next call may overwrite. Of a stream each call is a step:
+        it takes the next frame, the first one after the last, and the state that the step before left.
+        """
+        function, state = self.function(task, arrays), self.tensor(arrays.state)
+        if not task.stream:
+            x = self.inputs(arrays.x)
+            return lambda: self.outputs(function(x, state)[0])
+        inputs = itertools.cycle([self.inputs(frame) for frame in frames(arrays)])
+
+        def step() -> Array:
+            nonlocal state
+            y, state = function(next(inputs), state)
+            return self.outputs(y)
+
+        return step
+
+    def function(self, task: Task, arrays: Arrays) -> Function:
+        """The layer as a function of inputs and state, the library's own tensors."""
+        raise NotImplementedError
+
+    def tensor(self, array: Array) -> Any:
+        """An array as the library's own tensor."""
+        return array
+
+    def inputs(self, x: Array) -> Any:
+        """Inputs (batch, timesteps, features) as the library's own tensor, in its order of axes."""
+        return self.tensor(x)
+
+    def outputs(self, y: Any) -> Array:
+        """The library's outputs as a NumPy array (batch, timesteps, units) or (batch, units)."""
+        return np.asarray(y)
+
+
+def frames(arrays: Arrays) -> Iterator[Array]:
+    """The inputs of a stream, (batch, 1, features) each."""
+    for t in range(arrays.x.shape[1]):
+        yield np.ascontiguousarray(arrays.x[:, t : t + 1])
+
+
+def steps_first(x: Array) -> Array:
+    """(batch, timesteps, features) as a contiguous (timesteps, batch, features)."""
+    return np.ascontiguousarray(x.swapaxes(0, 1))

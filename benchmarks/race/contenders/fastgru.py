@@ -1,0 +1,93 @@
+"""fastgru itself: as it is by default, and as it can be had otherwise."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from benchmarks.race.contenders.base import Call, Contender, frames
+from benchmarks.tasks import Arrays, Task
+
+
+class FastGRU(Contender):
+    name = "fastgru"
+    peer = False
+    options: ClassVar[Mapping[str, Any]] = {}  # further arguments of the layer
+
+    @classmethod
+    def packages(cls) -> tuple[str, ...]:
+        return ("fastgru", "numpy", "scipy")
+
+    def start(self, threads: int) -> None:
+        import fastgru  # noqa: F401 - it starts no threads
+
+    def prepare(self, task: Task, arrays: Arrays) -> Call:
+        import fastgru
+
+        batch, timesteps, features, units = task.shape
+        x, state, mask, *weights = arrays
+        layer = fastgru.GRU(
+            units,
+            recurrent_activation=task.recurrent_activation,
+            return_sequences=task.sequences,
+            reset_after=task.reset_after,
+            dtype=task.dtype,
+            weights=weights,
+            stateful=task.stream,
+            batch_input_shape=(batch, None, features),
+            **self.options,
+        )
+        layer.build((batch, timesteps, features))
+        out = np.empty((batch, timesteps, units) if task.sequences else (batch, units), task.dtype)
+        if task.stream:
+            layer.reset_states(state)
+            inputs = itertools.cycle(list(frames(arrays)))
+            return lambda: layer(next(inputs), out=out)
+        if task.masked:
+            return lambda: layer(x, initial_state=state, mask=mask, out=out)
+        return lambda: layer(x, initial_state=state, out=out)
+
+
+class FastGRUHalf(FastGRU):
+    name = "fastgru-f16"
+    weights_dtype = "float16"
+    lacks = frozenset({"float64"})
+    options: ClassVar[Mapping[str, Any]] = {"weights_dtype": "float16"}
+
+
+class FastGRUBlas(FastGRU):
+    name = "fastgru-blas"
+    variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ENGINE": "blas"}
+
+
+class FastGRUAvx512(FastGRU):
+    name = "fastgru-avx512"
+    on_request = True
+    variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "avx512"}
+
+
+class FastGRUAvx2(FastGRU):
+    name = "fastgru-avx2"
+    on_request = True
+    variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "avx2"}
+
+
+class FastGRUSse2(FastGRU):
+    name = "fastgru-sse2"
+    on_request = True
+    variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "sse2"}
+
+
+class FastGRUNeon(FastGRU):
+    name = "fastgru-neon"
+    on_request = True
+    variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "neon"}
+
+
+class FastGRUGeneric(FastGRU):
+    name = "fastgru-generic"
+    on_request = True
+    variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "generic"}

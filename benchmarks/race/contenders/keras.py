@@ -1,0 +1,143 @@
+"""Keras: version 3, the layer of version 1 in `tf_keras`, and that layer converted for LiteRT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from benchmarks.race.contenders import jax as on_jax
+from benchmarks.race.contenders.base import NUMPY, Contender, Function
+from benchmarks.tasks import Array, Arrays, Task
+
+
+class Keras(Contender):
+    """On JAX, which is its fastest backend: TensorFlow under XLA took 1.3 to 4 times as long.
+
+    1x1x64x64 130 us against 534, 1x100x64x64 460 against 711, 8x20x128x128 1158 against 1557; without
+    XLA more (AMD EPYC Zen 3, 2026-11-23, Keras 3.15.1).
+    """
+
+    name = "keras"
+    requirements = (NUMPY, "keras==3.15.1", *on_jax.JAX)
+    lacks = frozenset({"hard_sigmoid"})  # its own is another function
+    variables: ClassVar[Mapping[str, str]] = {**on_jax.VARIABLES, "KERAS_BACKEND": "jax"}
+
+    def start(self, threads: int) -> None:
+        on_jax.start(threads)
+        import keras  # noqa: F401
+
+    def tensor(self, array: Array) -> Any:
+        from jax import numpy as jnp
+
+        return jnp.asarray(array)
+
+    def function(self, task: Task, arrays: Arrays) -> Function:
+        import jax
+        import keras
+
+        x, _, mask, *weights = arrays
+        layer = keras.layers.GRU(
+            task.shape.units,
+            reset_after=task.reset_after,
+            return_sequences=task.sequences,
+            return_state=True,
+            dtype=task.dtype,
+        )
+        layer.build(x.shape)
+        layer.set_weights(weights)
+        variables = [
+            [v.value for v in kind] for kind in (layer.trainable_variables, layer.non_trainable_variables)
+        ]
+        options = {"mask": jax.numpy.asarray(mask)} if task.masked else {}
+
+        @jax.jit
+        def run(x: Any, state: Any) -> Any:
+            return tuple(layer.stateless_call(*variables, x, initial_state=state, **options)[0])
+
+        return run
+
+
+class TfKeras(Contender):
+    name = "tf_keras"
+    requirements = (NUMPY, "tensorflow-cpu==2.21.0", "tf-keras==2.21.0")
+    variables: ClassVar[Mapping[str, str]] = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
+    def start(self, threads: int) -> None:
+        import tensorflow as tf
+
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+
+    def tensor(self, array: Array) -> Any:
+        import tensorflow as tf
+
+        return tf.constant(array)
+
+    def outputs(self, y: Any) -> Array:
+        return y.numpy()
+
+    def function(self, task: Task, arrays: Arrays) -> Any:
+        import tensorflow as tf
+
+        x, _, mask, *weights = arrays
+        layer = tf.compat.v1.keras.layers.GRU(
+            task.shape.units,
+            recurrent_activation=task.recurrent_activation,
+            return_sequences=task.sequences,
+            return_state=True,
+            reset_after=task.reset_after,
+            dtype=task.dtype,
+        )
+        layer.build(x.shape)
+        layer.set_weights(weights)
+        options = {"mask": tf.constant(mask)} if task.masked else {}
+
+        def run(x: Any, state: Any) -> tuple[Any, Any]:
+            y, last = layer(x, initial_state=state, **options)
+            return y, last
+
+        batch, timesteps, features, units = task.shape
+        sizes = ((batch, timesteps, features), (batch, units))
+        return tf.function(run, input_signature=[tf.TensorSpec(size, task.dtype) for size in sizes])
+
+
+class LiteRt(TfKeras):
+    """Converted by TensorFlow's converter, run by the interpreter that TensorFlow brings with it."""
+
+    name = "litert"
+    home = "tf_keras"
+    lacks = frozenset({"float64", "mask"})  # the converter's loop has neither
+
+    def start(self, threads: int) -> None:
+        super().start(threads)
+        self.threads = threads
+
+    def tensor(self, array: Array) -> Any:
+        return array
+
+    def outputs(self, y: Any) -> Array:
+        array: Array = y
+        return array
+
+    def function(self, task: Task, arrays: Arrays) -> Function:
+        import warnings
+
+        import tensorflow as tf
+
+        graph = super().function(task, arrays)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([graph.get_concrete_function()], graph)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is said to move into a package of its own
+            interpreter = tf.lite.Interpreter(model_content=converter.convert(), num_threads=self.threads)
+        interpreter.allocate_tensors()
+        x_index, state_index = (detail["index"] for detail in interpreter.get_input_details())
+        results = {len(detail["shape"]): detail["index"] for detail in interpreter.get_output_details()}
+
+        def run(x: Array, state: Array) -> tuple[Array, Array]:
+            interpreter.set_tensor(x_index, x)
+            interpreter.set_tensor(state_index, state)
+            interpreter.invoke()
+            y = interpreter.get_tensor(results[3 if task.sequences else 2])
+            return y, y  # a stream's outputs are its states
+
+        return run

@@ -1,0 +1,140 @@
+"""The runtimes of ONNX: a graph of one GRU node."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from benchmarks.race.contenders.base import NUMPY, Call, Contender, frames, steps_first
+from benchmarks.tasks import Array, Arrays, Task
+
+ONNX = "onnx==1.23.2"
+
+
+def onnx_model(task: Task, arrays: Arrays) -> bytes:
+    """x (timesteps, batch, features) and h (1, batch, units) to y, and h_next like h if it is a stream.
+
+    y is (timesteps, 1, batch, units), or (1, batch, units) if it is not all outputs: then it is h_next.
+    Gates are z | r | h.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    batch, timesteps, features, units = task.shape
+    bias = arrays.bias if task.reset_after else np.stack([arrays.bias, 0 * arrays.bias])
+    constants = {
+        "W": arrays.kernel.T[np.newaxis],
+        "R": arrays.recurrent_kernel.T[np.newaxis],
+        "B": bias.reshape(1, -1),
+    }
+    if task.masked:
+        constants["lengths"] = arrays.lengths.astype(np.int32)
+    names = {"sigmoid": "Sigmoid", "hard_sigmoid": "HardSigmoid"}
+    node = helper.make_node(
+        "GRU",
+        ["x", "W", "R", "B", "lengths" if task.masked else "", "h"],
+        ["y"] if task.sequences else ["", "y"],
+        hidden_size=units,
+        linear_before_reset=int(task.reset_after),
+        activations=[names[task.recurrent_activation], "Tanh"],
+    )
+    state_shape = (1, batch, units)
+
+    def value(name: str, shape: tuple[int, ...]) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        [node],
+        "gru",
+        [value("x", (timesteps, batch, features)), value("h", state_shape)],
+        [value("y", (timesteps, 1, batch, units) if task.sequences else state_shape)],
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return model.SerializeToString()
+
+
+def outputs(y: Array) -> Array:
+    """That graph's y as (batch, timesteps, units) or (batch, units), a view."""
+    return y[0] if y.ndim == 3 else y[:, 0].swapaxes(0, 1)
+
+
+class OnnxRuntime(Contender):
+    name = "onnxruntime"
+    requirements = (NUMPY, "onnxruntime==1.32.0", ONNX)
+    lacks = frozenset({"float64"})
+
+    def start(self, threads: int) -> None:
+        import onnxruntime
+
+        self.options = onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads, self.options.inter_op_num_threads = threads, 1
+        for kind in ("intra", "inter"):
+            self.options.add_session_config_entry(f"session.{kind}_op.allow_spinning", "0")
+
+    def prepare(self, task: Task, arrays: Arrays) -> Call:
+        import onnxruntime
+
+        model = onnx_model(task, arrays)
+        session = onnxruntime.InferenceSession(model, self.options, ["CPUExecutionProvider"])
+
+        def bound(*arrays: Array) -> tuple[Any, tuple[Array, ...]]:
+            binding = session.io_binding()  # of addresses: the arrays are kept with it
+            bind = (binding.bind_input, binding.bind_input, binding.bind_output)
+            for name, array, to in zip("xhy", arrays, bind, strict=True):
+                to(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            return binding, arrays
+
+        state, y = arrays.state[np.newaxis].copy(), np.empty(session.get_outputs()[0].shape, task.dtype)
+        if task.stream:  # a step reads what the one before wrote; the number of frames is even
+            states = itertools.cycle([(state, y), (y, state)])
+            turns = [bound(steps_first(frame), *next(states)) for frame in frames(arrays)]
+        else:
+            turns = [bound(steps_first(arrays.x), state, y)]
+        in_turn = itertools.cycle(turns)
+
+        def call() -> Array:
+            binding, (_, _, y) = next(in_turn)
+            session.run_with_iobinding(binding)
+            return outputs(y)
+
+        return call
+
+
+class OpenVino(Contender):
+    name = "openvino"
+    requirements = (NUMPY, "openvino==2026.4.1", ONNX)
+    lacks = frozenset({"float64", "hard_sigmoid", "mask"})
+
+    def start(self, threads: int) -> None:
+        import openvino
+
+        self.core = openvino.Core()
+        self.config = {
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": False,  # or it stays on one core, whoever else is there
+        }
+
+    def prepare(self, task: Task, arrays: Arrays) -> Call:
+        model = self.core.read_model(onnx_model(task, arrays))
+        request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
+        x, state, y = (request.get_tensor(name).data for name in ("x", "h", "y"))
+        x[:], state[:] = steps_first(arrays.x[:, : x.shape[0]]), arrays.state
+
+        def call() -> Array:
+            request.infer(share_outputs=True)
+            return outputs(y)
+
+        inputs = itertools.cycle([steps_first(frame) for frame in frames(arrays)])
+
+        def step() -> Array:  # copying takes less time than other tensors for each call
+            x[:] = next(inputs)
+            request.infer(share_outputs=True)
+            state[:] = y
+            return outputs(y)
+
+        return step if task.stream else call

@@ -1,0 +1,87 @@
+"""PyTorch, eager: its layer as it is, and with its weights quantised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks.race.contenders.base import NUMPY, Contender, Function, steps_first
+from benchmarks.tasks import Array, Arrays, Task
+
+
+class Torch(Contender):
+    name = "torch"
+    # PyTorch's wheels for Linux on x86-64 bring CUDA with them, gigabytes of it, unless they are +cpu
+    requirements = (
+        NUMPY,
+        "torch==2.13.0+cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "torch==2.13.0; sys_platform != 'linux' or platform_machine != 'x86_64'",
+    )
+    lacks = frozenset({"reset_before", "hard_sigmoid", "mask"})
+
+    def start(self, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.set_num_interop_threads(1)
+
+    def layer(self, task: Task, arrays: Arrays) -> Any:
+        import torch
+
+        def gates(weights: Array) -> Any:
+            """Keras' columns z | r | h as torch's rows r | z | n."""
+            z, r, h = np.split(weights, 3, axis=-1)
+            return torch.nn.Parameter(torch.tensor(np.concatenate([r, z, h], axis=-1).T.copy()))
+
+        dtype = getattr(torch, task.dtype)
+        layer = torch.nn.GRU(task.shape.features, task.shape.units, dtype=dtype).eval()
+        layer.weight_ih_l0, layer.weight_hh_l0 = gates(arrays.kernel), gates(arrays.recurrent_kernel)
+        layer.bias_ih_l0, layer.bias_hh_l0 = gates(arrays.bias[0]), gates(arrays.bias[1])
+        return layer
+
+    def function(self, task: Task, arrays: Arrays) -> Function:
+        import torch
+
+        layer = self.layer(task, arrays)
+
+        @torch.inference_mode()
+        def run(x: Any, state: Any) -> tuple[Any, Any]:
+            y, state = layer(x, state)
+            return (y if task.sequences else state[0]), state
+
+        return run
+
+    def tensor(self, array: Array) -> Any:
+        import torch
+
+        return torch.tensor(array[np.newaxis])  # states have an axis of layers
+
+    def inputs(self, x: Array) -> Any:
+        import torch
+
+        return torch.tensor(steps_first(x))
+
+    def outputs(self, y: Any) -> Array:
+        array: Array = y.numpy()
+        return array.swapaxes(0, 1) if array.ndim == 3 else array
+
+
+class TorchInt8(Torch):
+    """Dynamically quantised: weights once, by the tensor; inputs and states at every step."""
+
+    name = "torch-int8"
+    home = "torch"
+    weights_dtype = "int8"
+    limit = 0.2  # it only has to be the same layer
+    lacks = Torch.lacks | {"float64"}
+
+    def layer(self, task: Task, arrays: Arrays) -> Any:
+        import warnings
+
+        import torch
+
+        model = torch.nn.ModuleDict({"gru": super().layer(task, arrays)})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is said to move into a package of its own
+            return torch.ao.quantization.quantize_dynamic(model, {torch.nn.GRU}, torch.qint8)["gru"]

@@ -1,0 +1,264 @@
+"""A race drawn: time per step, ratios to the best peer, latency distributions.
+
+Colours are those of Okabe and Ito, which the colour-blind tell apart; lines are named at their ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.race.heats import PERIOD, Entrant, Heat
+from benchmarks.race.record import Record
+from benchmarks.race.regimes import OURS
+from benchmarks.tasks import Array, Task
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
+    "fastgru": ("#0072B2", "-"),
+    "fastgru-f16": ("#0072B2", "--"),
+    "fastgru-blas": ("#0072B2", ":"),
+    "onnxruntime": ("#D55E00", "-"),
+    "openvino": ("#E69F00", "-"),
+    "torch": ("#009E73", "-"),
+    "torch-int8": ("#009E73", "--"),
+    "jax": ("#CC79A7", "-"),
+    "keras": ("#CC79A7", "--"),
+    "tf_keras": ("#56B4E9", "-"),
+    "litert": ("#56B4E9", "--"),
+    "ncnn": ("#A08000", "-"),
+    "numpy": ("#606060", "--"),
+}
+OTHER = ("#000000", "-.")
+DPI = 150
+
+
+def draw(record: Record, folder: Path) -> Iterator[Path]:
+    """Save those pictures for which there are figures; the files."""
+    by_task = {heat.task: heat for heat in record.all_heats()}
+    heats = list(by_task.values())
+    pictures = {"times": times(heats), "ratios": best_ratios(heats), "latency": latencies(heats)}
+    for name, figure in pictures.items():
+        if figure is not None:
+            file = folder / f"{name}.png"
+            figure.savefig(file, dpi=DPI)
+            yield file
+
+
+def _figure(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(1, columns, squeeze=False)[0]
+
+
+def _style(name: str) -> tuple[str, str]:
+    return STYLES.get(name, OTHER)
+
+
+def _ordinary(task: Task) -> bool:
+    """Is it the usual layer, as many features as units?"""
+    return task == Task(task.shape, task.stream) and task.shape.features == task.shape.units
+
+
+# ---- time per step ---------------------------------------------------------------------------------
+
+
+def times(heats: Sequence[Heat]) -> Figure | None:
+    """One row, time per step against units: a stream and a sequence, and what the machine allows."""
+    kinds = {
+        "One step a call, the state carried": lambda task: task.stream,
+        "A sequence of 100 steps in one call": lambda task: task.shape.timesteps == 100,
+    }
+    panels = {
+        title: sorted(
+            (h for h in heats if _ordinary(h.task) and h.task.shape.batch == 1 and kind(h.task)),
+            key=lambda heat: heat.task.shape.units,
+        )
+        for title, kind in kinds.items()
+    }
+    panels = {title: panel for title, panel in panels.items() if len(panel) > 1}
+    if not panels:
+        return None
+    figure, axes = _figure(len(panels), 6.2 * len(panels), 5.6)
+    for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+        _times_panel(ax, panel)
+        ax.set_title(title)
+    axes[0].set_ylabel("microseconds per step")
+    return figure
+
+
+def _times_panel(ax: Axes, heats: Sequence[Heat]) -> None:
+    units = [heat.task.shape.units for heat in heats]
+    names = dict.fromkeys(entrant.name for heat in heats for entrant in heat.entrants)
+    ends: dict[str, float] = {}
+    for name in names:
+        points = [(heat.task.shape, heat.finisher(name)) for heat in heats]
+        line = [(shape.units, entrant.median / shape.timesteps) for shape, entrant in points if entrant]
+        if not line:
+            continue
+        colour, dashes = _style(name)
+        width, order = (2.6, 3) if name == OURS else (1.4, 2)
+        ax.plot(*zip(*line, strict=True), dashes, color=colour, linewidth=width, zorder=order)
+        ends[name] = line[-1][1]
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(units, list(map(str, units)))
+    ax.minorticks_off()
+    ax.set_xlabel("units (as many features)")
+    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_xlim(units[0] * 0.9, units[-1] * 2.6)  # room for the names
+    roofs = [heat.roof(4) for heat in heats]
+    if all(roof is not None for roof in roofs):
+        roof = [float(np.median(r)) / h.task.shape.timesteps for r, h in zip(roofs, heats, strict=True)]
+        ax.set_ylim(roof[0] * 0.5)
+        ax.fill_between(units, roof, ax.get_ylim()[0], color="0.88", linewidth=0, zorder=1)
+        ax.text(units[-1], ax.get_ylim()[0] * 1.2, "below float32's roofline ", ha="right", color="0.3")
+    _name_ends(ax, units[-1], ends)
+
+
+def _name_ends(ax: Axes, x: float, ends: Mapping[str, float]) -> None:
+    """Each line's name beside its end, moved apart where ends are close."""
+    low, high = np.log(ax.get_ylim())
+    gap = 0.04 * (high - low)
+    names = sorted(ends, key=ends.__getitem__)
+    places = spread(np.log([ends[name] for name in names]), gap, low)
+    for name, place in zip(names, places, strict=True):
+        weight = "bold" if name == OURS else "normal"
+        ax.annotate(
+            name,
+            (x, ends[name]),
+            (x * 1.12, np.exp(place)),
+            va="center",
+            color=_style(name)[0],
+            fontweight=weight,
+            fontsize=9,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": _style(name)[0],
+                "linewidth": 0.5,
+                "shrinkA": 0,
+                "shrinkB": 0,
+            },
+        )
+
+
+def spread(places: Array, gap: float, low: float) -> Array:
+    """Ascending places, moved as little as need be to have that gap between them, none below `low`."""
+    moved = np.array(places, float)
+    for _ in range(100):
+        close = np.diff(moved) < gap - 1e-9
+        if not close.any():
+            break
+        for i in np.flatnonzero(close):
+            middle, half = moved[i : i + 2].mean(), gap / 2
+            moved[i : i + 2] = middle - half, middle + half
+        moved[0] = max(moved[0], low)
+    return moved
+
+
+# ---- ratios ----------------------------------------------------------------------------------------
+
+
+def best_ratios(heats: Sequence[Heat]) -> Figure | None:
+    """A map of how many times as fast as the best peer fastgru is, over rows and units."""
+    kinds: dict[str, Callable[[Task], bool]] = {
+        "One step a call, the state carried": lambda task: task.stream,
+        "A call of 50 steps, 100 of one row": lambda task: (
+            task.shape.timesteps == 100 - 50 * (task.shape.batch > 1)
+        ),
+    }
+    panels = {}
+    for title, kind in kinds.items():
+        panel = {
+            (heat.task.shape.batch, heat.task.shape.units): (float(np.median(ratio)), peer.name)
+            for heat in heats
+            if _ordinary(heat.task) and kind(heat.task)
+            if (ours := heat.finisher(OURS)) and (peer := heat.best_peer())
+            if (ratio := heat.against_peers(ours)) is not None
+        }
+        if len({batch for batch, _ in panel}) > 1:
+            panels[title] = panel
+    if not panels:
+        return None
+    figure, axes = _figure(len(panels), 6.2 * len(panels), 3.6)
+    for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+        _ratios_panel(ax, panel)
+        ax.set_title(title)
+    axes[0].set_ylabel("rows")
+    figure.suptitle("How many times as fast as the best peer fastgru is, and which peer that is", fontsize=11)
+    return figure
+
+
+def _ratios_panel(ax: Axes, panel: Mapping[tuple[int, int], tuple[float, str]]) -> None:
+    from matplotlib.colors import TwoSlopeNorm
+
+    batches, units = sorted({batch for batch, _ in panel}), sorted({units for _, units in panel})
+    values = np.full((len(batches), len(units)), np.nan)
+    for (batch, width), (ratio, _) in panel.items():
+        values[batches.index(batch), units.index(width)] = np.log2(ratio)
+    norm = TwoSlopeNorm(0, -1.5, 3)  # white where both take as long; blue where fastgru is faster
+    ax.imshow(values, cmap="RdBu", norm=norm, aspect="auto", origin="lower")
+    for (batch, width), (ratio, peer) in panel.items():
+        x, y = units.index(width), batches.index(batch)
+        dark = not -0.9 < np.log2(ratio) < 1.8
+        colour = "white" if dark else "black"
+        ax.text(x, y, f"{ratio:.2f}", ha="center", va="bottom", color=colour, fontsize=10)
+        ax.text(x, y - 0.08, peer, ha="center", va="top", color=colour, fontsize=6)
+    ax.set_xticks(range(len(units)), list(map(str, units)))
+    ax.set_yticks(range(len(batches)), list(map(str, batches)))
+    ax.set_xlabel("units (as many features)")
+    ax.spines[:].set_visible(False)
+
+
+# ---- latency ---------------------------------------------------------------------------------------
+
+
+def latencies(heats: Sequence[Heat]) -> Figure | None:
+    """How long calls of a stream of one row took: the middle half, the median, p99, p99.9 and the longest."""
+    streams = [
+        heat for heat in heats if heat.task.stream and _ordinary(heat.task) and heat.task.shape.batch == 1
+    ]
+    wanted = [heat for heat in streams if heat.task.shape.units in (64, 256, 512)] or streams[:3]
+    if not wanted:
+        return None
+    rows: list[tuple[str, Callable[[Entrant], list[Array]]]] = [("", lambda entrant: entrant.blocks)]
+    if any(entrant.paced for heat in wanted for entrant in heat.entrants):
+        rows.append(
+            (f", a frame every {1e3 * PERIOD:g} ms: from when it was due", lambda entrant: entrant.paced)
+        )
+    count = len(rows) * len(wanted)
+    figure, axes = _figure(count, 4.4 * count, 4.6)
+    for ax, (heat, (what, blocks)) in zip(axes, ((h, row) for h in wanted for row in rows), strict=True):
+        _latency_panel(ax, heat, blocks)
+        ax.set_title(f"{heat.task.shape.units} units, one row{what}", fontsize=10)
+    return figure
+
+
+def _latency_panel(ax: Axes, heat: Heat, blocks: Callable[[Entrant], list[Array]]) -> None:
+    entrants = [entrant for entrant in heat.entrants if entrant.finished and blocks(entrant)]
+    entrants.sort(key=lambda entrant: -float(np.median(np.concatenate(blocks(entrant)))))
+    for y, entrant in enumerate(entrants):
+        calls = 1e-3 * np.concatenate(blocks(entrant))
+        lower, median, upper, p99, p999, longest = np.percentile(calls, [25, 50, 75, 99, 99.9, 100])
+        colour: Any = _style(entrant.name)[0]
+        ax.plot([calls.min(), longest], [y, y], color=colour, linewidth=0.8)
+        ax.plot([lower, upper], [y, y], color=colour, linewidth=7, solid_capstyle="butt", alpha=0.5)
+        ax.plot([median], [y], "o", color=colour, markersize=5)
+        for x, mark in ((p99, "|"), (p999, "x"), (longest, ".")):
+            ax.plot([x], [y], mark, color=colour, markersize=7)
+    ax.set_yticks(range(len(entrants)), [entrant.name for entrant in entrants])
+    for label in ax.get_yticklabels():
+        label.set_color(_style(label.get_text())[0])
+        label.set_fontweight("bold" if label.get_text() == OURS else "normal")
+    ax.set_xscale("log")
+    ax.set_xlabel("microseconds: dot median, bar half of all,\n| 99 %, x 99.9 %, end the longest", fontsize=8)
+    ax.grid(axis="x", alpha=0.25, linewidth=0.6)
+    ax.spines[["top", "right", "left"]].set_visible(False)
