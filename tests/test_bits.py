@@ -345,9 +345,11 @@ SIZES = [  # batch, timesteps, features, units, weights
     (3, 230, 4, 64, "float32"),
     (1, 172, 4, 64, "float64"),
     (1, 342, 4, 64, "float16"),
+    pytest.param(1, 70, 2, 1100, "float32", marks=pytest.mark.large),  # chunks of 32 long rows
     (42, 5, 6, 256, "float32"),  # chunks of two steps
     (43, 5, 6, 256, "float32"),  # steps without a chunk
-    (130, 9, 3, 64, "float32"),  # blocks of rows and chunks of steps
+    (44, 5, 6, 64, "float32"),  # full tiles: without a chunk, too
+    (130, 9, 3, 64, "float32"),  # two blocks of rows
     (130, 9, 3, 64, "float16"),
 ]
 

@@ -51,8 +51,10 @@
 #define FASTGRU_BARRIER __asm__ volatile("" ::: "memory")  /* what is stored before it is in memory */
 #ifdef __clang__
 #define FASTGRU_UNROLL _Pragma("clang loop unroll(full)")
+#define FASTGRU_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
 #define FASTGRU_UNROLL _Pragma("GCC unroll 8")
+#define FASTGRU_UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif
 #else
 #ifndef FASTGRU_SCALAR
@@ -62,6 +64,7 @@
 #define FASTGRU_OUTLINE static
 #define FASTGRU_BARRIER ((void)0)
 #define FASTGRU_UNROLL
+#define FASTGRU_UNROLL_TWICE
 #endif
 
 #if !FASTGRU_SCALAR && defined(__x86_64__)
@@ -198,7 +201,9 @@ static inline size_t fastgru_scratch_size(
 {
     const ptrdiff_t most = fastgru_block_rows(layer), rows = batch < most ? batch : most;
     const size_t row_bytes = fastgru_xw_bytes(layer), step = layer->reset_after ? 0 : (size_t)rows * row_bytes;
-    const size_t chunk = fastgru_chunk_rows(layer, batch, timesteps) * row_bytes;
+    const size_t ahead = fastgru_rows_ahead(layer);
+    const size_t all = (size_t)rows * (size_t)(timesteps < (ptrdiff_t)ahead ? timesteps : (ptrdiff_t)ahead);
+    const size_t chunk = timesteps < 2 ? 0 : (all < ahead ? all : ahead) * row_bytes;
     return (layer->reset_after ? 2 : 3) * fastgru_state_bytes(layer, rows)
         + fastgru_lines(chunk > step ? chunk : step) + fastgru_lines(2 * (size_t)rows);
 }

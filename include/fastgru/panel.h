@@ -92,6 +92,23 @@ typedef vreal PANEL(sums)[TILE_ROWS * 3];
 
 /* ---- products ------------------------------------------------------------------------ */
 
+/* sums += a.W of one k. */
+FASTGRU_INLINE void PANEL(link)(
+    int rows, int panels, int gates, PANEL(sums) sums, ptrdiff_t k,
+    const real *a, ptrdiff_t a_stride, const char *w, size_t panel_bytes)
+{
+    EACH(p, panels) {
+        vreal column[3];
+        EACH(g, gates)
+            column[g] = load_weights((const weight *)(w + (size_t)p * panel_bytes) + (k * gates + g) * VLEN);
+        EACH(row, rows) {
+            const vreal factor = vset(a[row * a_stride + k]);
+            EACH(g, gates)
+                sums[(row * panels + p) * 3 + g] = vfma(factor, column[g], sums[(row * panels + p) * 3 + g]);
+        }
+    }
+}
+
 /* sums := a.W over k from `k` to before `end`: ascending, one chain of multiply-adds per sum. */
 FASTGRU_INLINE void PANEL(chain)(
     int rows, int panels, int gates,
@@ -104,18 +121,14 @@ FASTGRU_INLINE void PANEL(chain)(
 {
     EACH(v, rows * panels) EACH(g, gates)
         sums[v * 3 + g] = vset(0);
-    for (; k < end; ++k)
-        EACH(p, panels) {
-            vreal column[3];
-            EACH(g, gates)
-                column[g] = load_weights(
-                    (const weight *)(w + (size_t)p * panel_bytes) + (k * gates + g) * VLEN);
-            EACH(row, rows) {
-                const vreal factor = vset(a[row * a_stride + k]);
-                EACH(g, gates)
-                    sums[(row * panels + p) * 3 + g] = vfma(factor, column[g], sums[(row * panels + p) * 3 + g]);
-            }
-        }
+    if (rows > 2) {  /* many rows are limited by how many instructions start in a cycle: fewer for the loop */
+        FASTGRU_UNROLL_TWICE
+        for (; k < end; ++k)
+            PANEL(link)(rows, panels, gates, sums, k, a, a_stride, w, panel_bytes);
+    } else {
+        for (; k < end; ++k)
+            PANEL(link)(rows, panels, gates, sums, k, a, a_stride, w, panel_bytes);
+    }
 }
 
 #define PRODUCT                                                                                        \
