@@ -368,8 +368,36 @@ class GRU(Layer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        results = self._short_call(inputs, mask, training, initial_state, out)
-        if results is NotImplemented:
+        plan, results = self._plan, NotImplemented
+        if (
+            type(plan) is Plan
+            and training is None
+            and self._dtype is self._compute_dtype
+            and self.activity_regularizer is None
+        ):  # the short way, in this one frame: all of a small layer's call takes a microsecond
+            state, record, lock = initial_state, None, self._lock if self.stateful else None
+            if lock is not None:
+                lock.acquire()
+            try:
+                if lock is not None:
+                    state = record = self._state
+                if lock is None or (state is not None and initial_state is None):
+                    results = plan.call(
+                        inputs,
+                        state,
+                        mask,
+                        out,
+                        record,
+                        self.time_major,
+                        self.go_backwards,
+                        self.zero_output_for_mask,
+                        self.return_sequences,
+                        self.return_state,
+                    )
+            finally:
+                if lock is not None:
+                    lock.release()
+        if results is NotImplemented:  # something is to be converted, or complained of
             return self._long_call(inputs, mask, training, initial_state, out)
         return results
 
@@ -383,43 +411,7 @@ class GRU(Layer):
         out: Any = None,
     ) -> Any:
         """`__call__` with Keras' other order of arguments."""
-        results = self._short_call(inputs, mask, training, initial_state, out)
-        if results is NotImplemented:
-            return self._long_call(inputs, mask, training, initial_state, out)
-        return results
-
-    def _short_call(self, inputs: Any, mask: Any, training: Any, initial_state: Any, out: Any) -> Any:
-        """The result of a call that needs no conversion and nothing but the plan, else NotImplemented."""
-        plan = self._plan
-        if (
-            type(plan) is not Plan
-            or training is not None
-            or self._dtype is not self._compute_dtype
-            or self.activity_regularizer is not None
-        ):
-            return NotImplemented
-        if not self.stateful:
-            return self._through(plan, inputs, initial_state, mask, out, None)
-        with self._lock:
-            state = self._state
-            if state is None or initial_state is not None:
-                return NotImplemented
-            return self._through(plan, inputs, state, mask, out, state)
-
-    def _through(self, plan: Plan, inputs: Any, initial_state: Any, mask: Any, out: Any, record: Any) -> Any:
-        """`Plan.call` with the layer's flags."""
-        return plan.call(
-            inputs,
-            initial_state,
-            mask,
-            out,
-            record,
-            self.time_major,
-            self.go_backwards,
-            self.zero_output_for_mask,
-            self.return_sequences,
-            self.return_state,
-        )
+        return GRU.__call__(self, inputs, initial_state, mask, training, out=out)
 
     def _long_call(self, inputs: Any, mask: Any, training: Any, initial_state: Any, out: Any) -> Any:
         """Any call: checks and conversions first, then the plan."""
