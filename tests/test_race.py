@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -155,6 +156,23 @@ class Threaded(Peer):
 
     def start(self, threads):
         assert (threads, os.environ["OMP_NUM_THREADS"]) == (3, "3")
+
+
+class Greedy(Peer):
+    """Keeps another core busy meanwhile."""
+
+    name = "greedy"
+
+    def prepare(self, task, arrays):
+        call = super().prepare(task, arrays)
+        x = np.ones((1500, 1500))
+
+        def greedy():
+            with ThreadPoolExecutor(2) as pool:  # products let go of the interpreter
+                list(pool.map(lambda _: x @ x, range(2)))
+            return call()
+
+        return greedy
 
 
 def roofs(peak=100.0, bandwidth=50.0):
@@ -420,6 +438,15 @@ def test_what_a_library_prints_is_no_reply(heat):
     assert not entrant.failure
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core cannot be exceeded")
+def test_who_takes_more_cores_than_allowed_is_out(heat):
+    [entrant] = heat(Greedy).entrants
+    assert re.fullmatch(r"takes [12]\.\d cores, not 1", entrant.failure)
+    assert not entrant.wrong
+    [entrant] = heat(Greedy, threads=2).entrants
+    assert not entrant.failure
+
+
 def test_who_has_no_such_layer_does_not_enter(heat):
     assert [entrant.name for entrant in heat(Peer, OneRow).entrants] == ["peer"]
     assert [entrant.name for entrant in heat(OneRow, task=Task(Shape(1, 3, 4, 5))).entrants] == ["one row"]
@@ -603,10 +630,11 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path):
 
 
 def test_names_at_the_ends_of_lines_do_not_overlap():
-    np.testing.assert_allclose(pictures.spread(np.array([1.0, 5.0]), 1, 0), [1, 5])
-    moved = pictures.spread(np.array([0.0, 0.1, 0.2, 5.0]), 1, 0)
+    np.testing.assert_allclose(pictures.spread(np.array([1.0, 5.0]), 1, 0, 9), [1, 5])
+    moved = pictures.spread(np.array([0.0, 0.1, 0.2, 8.9, 9.0]), 1, 0, 9)
     assert np.diff(moved).min() > 0.99
     assert moved[0] >= 0
+    assert moved[-1] <= 9
 
 
 # ---- the machine -----------------------------------------------------------------------------------

@@ -137,17 +137,16 @@ def start(
 ) -> dict[str, Process]:
     """Processes of those that can be installed and imported; why others cannot goes on record."""
 
+    pythons, threads = {}, options.threads
+
     def begin(contender: type[Contender]) -> Process | str:
         try:
-            process = stack.enter_context(
-                Process(contender, pythons[contender], options.timeout, options.threads)
-            )
-            record.versions[contender.name] = process.ask("start", threads=options.threads, cold=options.cold)
+            process = stack.enter_context(Process(contender, pythons[contender], options.timeout, threads))
+            record.versions[contender.name] = process.ask("start", threads=threads, cold=options.cold)
         except RaceError as failure:
             return str(failure)
         return process
 
-    pythons = {}
     for name, contender in chosen.items():
         try:
             pythons[contender] = peers.python(contender)
@@ -173,17 +172,17 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
         chosen = options.only | options.add
         processes = start({n: c for n, c in everyone.items() if n in chosen}, options, stack, record)
         started = [everyone[name] for name in chosen if name in processes]
-        total = sum(
-            (sum(contender.runs(event.task) for contender in started) + bool(event.plain))
-            * (1 + record.rounds)
+        entrants = sum(
+            sum(contender.runs(event.task) for contender in started) + bool(event.plain)
             for each in events.values()
             for event in each
         )
-        progress.reset(bar, total=total)
+        progress.reset(bar, total=entrants * (1 + record.rounds))
         race = Race(
             processes,
             record.rounds,
             record.seconds,
+            options.threads,
             PACED if options.paced else 0,
             most,
             tick=lambda count: progress.update(bar, advance=count, refresh=True),

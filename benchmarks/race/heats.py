@@ -172,6 +172,8 @@ class Race:
         Blocks of each entrant.
     seconds : float
         Of a block; one call at least.
+    threads : int
+        That each may compute on; who takes more is out.
     paced : float
         Seconds of each round's block of a stream on a clock; 0 for none.
     most : float
@@ -186,6 +188,7 @@ class Race:
     processes: Mapping[str, Process]
     rounds: int
     seconds: float
+    threads: int = 1
     paced: float = 0.0
     most: float = np.inf
     measure: Callable[[Sequence[int]], Roofline | None] = lambda sizes: None
@@ -239,9 +242,11 @@ class Race:
         contender, task = entrant.contender, entrant.task
         expected, inputs = exact.result(task, contender.weights_dtype), exact.inputs(task)
         output = inputs.with_name(f"{contender.name} {task}.npy")
-        self._process(entrant).ask(
+        cores = self._process(entrant).ask(
             "prepare", key=str(task), task=task, inputs=str(inputs), output=str(output), seconds=self.seconds
         )
+        if cores > self.threads + 0.4:
+            raise RaceError(f"takes {cores:.1f} cores, not {self.threads}")
         result = np.load(output)
         entrant.wrong = result.size != expected.size
         if entrant.wrong:

@@ -36,13 +36,13 @@ STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
     "numpy": ("#606060", "--"),
 }
 OTHER = ("#000000", "-.")
+PLAIN = {"onnxruntime": "onnxrt"}  # where there is little room
 DPI = 150
 
 
 def draw(record: Record, folder: Path) -> Iterator[Path]:
     """Save those pictures for which there are figures; the files."""
-    by_task = {heat.task: heat for heat in record.all_heats()}
-    heats = list(by_task.values())
+    heats = list(record.all_heats())
     pictures = {"times": times(heats), "ratios": best_ratios(heats), "latency": latencies(heats)}
     for name, figure in pictures.items():
         if figure is not None:
@@ -62,9 +62,11 @@ def _style(name: str) -> tuple[str, str]:
     return STYLES.get(name, OTHER)
 
 
-def _ordinary(task: Task) -> bool:
-    """Is it the usual layer, as many features as units?"""
-    return task == Task(task.shape, task.stream) and task.shape.features == task.shape.units
+def _ordinary(heat: Heat) -> bool:
+    """Is it the usual layer, as many features as units, and nobody's in particular?"""
+    task = heat.task
+    usual = task == Task(task.shape, task.stream) and task.shape.features == task.shape.units
+    return usual and not heat.label
 
 
 # ---- time per step ---------------------------------------------------------------------------------
@@ -78,7 +80,7 @@ def times(heats: Sequence[Heat]) -> Figure | None:
     }
     panels = {
         title: sorted(
-            (h for h in heats if _ordinary(h.task) and h.task.shape.batch == 1 and kind(h.task)),
+            (h for h in heats if _ordinary(h) and h.task.shape.batch == 1 and kind(h.task)),
             key=lambda heat: heat.task.shape.units,
         )
         for title, kind in kinds.items()
@@ -114,7 +116,7 @@ def _times_panel(ax: Axes, heats: Sequence[Heat]) -> None:
     ax.set_xlabel("units (as many features)")
     ax.grid(alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.set_xlim(units[0] * 0.9, units[-1] * 2.6)  # room for the names
+    ax.set_xlim(units[0] * 0.9, units[-1] * 3)  # room for the names
     roofs = [heat.roof(4) for heat in heats]
     if all(roof is not None for roof in roofs):
         roof = [float(np.median(r)) / h.task.shape.timesteps for r, h in zip(roofs, heats, strict=True)]
@@ -129,7 +131,7 @@ def _name_ends(ax: Axes, x: float, ends: Mapping[str, float]) -> None:
     low, high = np.log(ax.get_ylim())
     gap = 0.04 * (high - low)
     names = sorted(ends, key=ends.__getitem__)
-    places = spread(np.log([ends[name] for name in names]), gap, low)
+    places = spread(np.log([ends[name] for name in names]), gap, low, high)
     for name, place in zip(names, places, strict=True):
         weight = "bold" if name == OURS else "normal"
         ax.annotate(
@@ -150,17 +152,17 @@ def _name_ends(ax: Axes, x: float, ends: Mapping[str, float]) -> None:
         )
 
 
-def spread(places: Array, gap: float, low: float) -> Array:
-    """Ascending places, moved as little as need be to have that gap between them, none below `low`."""
+def spread(places: Array, gap: float, low: float, high: float) -> Array:
+    """Ascending places, moved as little as need be to have that gap between them, from `low` to `high`."""
     moved = np.array(places, float)
-    for _ in range(100):
-        close = np.diff(moved) < gap - 1e-9
-        if not close.any():
+    for _ in range(200):
+        moved[0], moved[-1] = max(moved[0], low), min(moved[-1], high)
+        close = np.flatnonzero(np.diff(moved) < gap - 1e-9)
+        if not close.size:
             break
-        for i in np.flatnonzero(close):
-            middle, half = moved[i : i + 2].mean(), gap / 2
-            moved[i : i + 2] = middle - half, middle + half
-        moved[0] = max(moved[0], low)
+        for i in close:
+            middle = moved[i : i + 2].mean()
+            moved[i : i + 2] = middle - gap / 2, middle + gap / 2
     return moved
 
 
@@ -180,7 +182,7 @@ def best_ratios(heats: Sequence[Heat]) -> Figure | None:
         panel = {
             (heat.task.shape.batch, heat.task.shape.units): (float(np.median(ratio)), peer.name)
             for heat in heats
-            if _ordinary(heat.task) and kind(heat.task)
+            if _ordinary(heat) and kind(heat.task)
             if (ours := heat.finisher(OURS)) and (peer := heat.best_peer())
             if (ratio := heat.against_peers(ours)) is not None
         }
@@ -211,7 +213,7 @@ def _ratios_panel(ax: Axes, panel: Mapping[tuple[int, int], tuple[float, str]]) 
         dark = not -0.9 < np.log2(ratio) < 1.8
         colour = "white" if dark else "black"
         ax.text(x, y, f"{ratio:.2f}", ha="center", va="bottom", color=colour, fontsize=10)
-        ax.text(x, y - 0.08, peer, ha="center", va="top", color=colour, fontsize=6)
+        ax.text(x, y - 0.08, PLAIN.get(peer, peer), ha="center", va="top", color=colour, fontsize=6)
     ax.set_xticks(range(len(units)), list(map(str, units)))
     ax.set_yticks(range(len(batches)), list(map(str, batches)))
     ax.set_xlabel("units (as many features)")
@@ -223,9 +225,7 @@ def _ratios_panel(ax: Axes, panel: Mapping[tuple[int, int], tuple[float, str]]) 
 
 def latencies(heats: Sequence[Heat]) -> Figure | None:
     """How long calls of a stream of one row took: the middle half, the median, p99, p99.9 and the longest."""
-    streams = [
-        heat for heat in heats if heat.task.stream and _ordinary(heat.task) and heat.task.shape.batch == 1
-    ]
+    streams = [heat for heat in heats if heat.task.stream and _ordinary(heat) and heat.task.shape.batch == 1]
     wanted = [heat for heat in streams if heat.task.shape.units in (64, 256, 512)] or streams[:3]
     if not wanted:
         return None

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BUSY = 1.2  # load average above which others ran too
-HALF = "fastgru-f16"
 
 TITLES = {regime.name: regime.title for regime in REGIMES} | {"asked": "The layers that were asked for"}
 
@@ -185,18 +184,25 @@ def paced_table(heats: list[Heat]) -> Table:
 
 
 def markdown(record: Record) -> str:
-    """The tables of a README: fastgru, its half-precision weights, the best peer, Keras."""
-    blocks = [list(_markdown_table(regime, heats)) for regime, heats in record.heats.items()]
+    """The tables of a README, folded: microseconds, and how the best peer's compare with fastgru's."""
     machine = record.machine
-    ran = ", ".join([f"{machine.date}: {machine.cpu}", machine.instruction_set, f"Python {machine.python}"])
-    return "\n\n".join(["\n".join(block) for block in blocks] + [", ".join([ran, *versions(record)])]) + "\n"
+    ran = f"{machine.date}, {machine.cpu}, {machine.instruction_set}, Python {machine.python}"
+    lines = [", ".join([ran, *versions(record)])]
+    for regime, heats in record.heats.items():
+        lines += [
+            f"<details>\n<summary>{TITLES[regime]}</summary>\n",
+            *_markdown_table(heats),
+            "\n</details>",
+        ]
+    return "\n".join(lines) + "\n"
 
 
-def _markdown_table(regime: str, heats: list[Heat]) -> Iterator[str]:
-    columns = ["layer", "fastgru", "of the roofline", "float16", "best peer", "ratio", "tf_keras"]
-    if regime == "variants":
+def _markdown_table(heats: list[Heat]) -> Iterator[str]:
+    named = ("fastgru-f16", "torch-int8", "tf_keras")
+    columns = ["layer", "fastgru", "of the roofline", "best peer", "best peer / fastgru", *named]
+    plain = any(heat.plain for heat in heats)
+    if plain:
         columns.append("usual layer / it")
-    yield f"### {TITLES[regime]}\n"
     yield _markdown_row(columns)
     yield _markdown_row(["---"] * len(columns))
     for heat in heats:
@@ -204,17 +210,16 @@ def _markdown_table(regime: str, heats: list[Heat]) -> Iterator[str]:
         if ours is None:
             continue
         ratio = float(np.median(ratios(peer, ours))) if peer else np.nan
-        half, keras = heat.finisher(HALF), heat.finisher("tf_keras")
+        others = [heat.finisher(name) for name in named]
         cells = [
             str(heat.task) + (f", {heat.label}" if heat.label else ""),
             _microseconds(ours.median),
             _percent(heat.of_roof(ours)),
-            _microseconds(half.median) if half else "",
             f"{_microseconds(peer.median)} ({peer.name})" if peer else "",
-            f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}**, slower",
-            _microseconds(keras.median) if keras else "",
+            f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}, slower**" if peer else "",
+            *(_microseconds(other.median) if other else "" for other in others),
         ]
-        if regime == "variants":
+        if plain:
             cells.append(f"{np.median(ratios(heat.plain, ours)):.2f}" if heat.plain else "")
         yield _markdown_row(cells)
 

@@ -91,8 +91,8 @@ class Worker:
             self.evict = evictor()
         return {package: metadata.version(package) for package in self.contender.packages()}
 
-    def prepare(self, key: str, task: list[Any], inputs: str, output: str, seconds: float) -> None:
-        """Make a layer ready and save what it returns, after it was called for a while.
+    def prepare(self, key: str, task: list[Any], inputs: str, output: str, seconds: float) -> float:
+        """Make a layer ready and save what it returns, after it was called for a while; the cores it took.
 
         Of a stream that is all outputs of its first steps, (batch, STEPS, units).
         """
@@ -101,10 +101,14 @@ class Worker:
         call = self.contender.prepare(made, Arrays(**np.load(inputs)))
         if made.stream:
             np.save(output, np.stack([call().copy() for _ in range(STEPS)], axis=1))
+        call()  # the first one may compile, on as many threads as it likes
+        start, processor_start = time.perf_counter(), time.process_time()
         block(call, seconds)
+        cores = (time.process_time() - processor_start) / (time.perf_counter() - start)
         if not made.stream:
             np.save(output, call())
         self.calls[key] = call
+        return cores
 
     def block(self, key: str, seconds: float) -> list[int]:
         """Nanoseconds of each call to a layer within that time, at least one."""

@@ -211,6 +211,8 @@ enum {
     FASTGRU_CHUNK_ROWS = 32,         /* or so many rows, which reading the kernel is spread over */
     FASTGRU_CHUNK_MOST = 2 << 20,    /* bytes of those, at most                            */
     FASTGRU_FULL_TILE = 4,           /* rows                                               */
+    FASTGRU_FEW_ROWS = 8,            /* they wait for ...                                  */
+    FASTGRU_MANY_BYTES = 8 << 20,    /* ... so many weights                                */
     FASTGRU_SCRATCH_BYTES = 3 << 20  /* beyond it, fewer rows                              */
 };
 
@@ -239,19 +241,22 @@ static inline size_t fastgru_rows_ahead(const struct fastgru_layer *layer)
 
 /* The steps whose x.kernel is computed ahead, 0 or at least two.
  *
- * Where rows make up full tiles, x.kernel ahead of the steps saves nothing: it reads as much and multiplies as
- * fast within them, and its result need not go through memory. Where they do not, the rows of several steps
- * together make up tiles that one step's do not.
+ * Where rows make up full tiles, x.kernel ahead of the steps saves no multiplication, and its result goes through
+ * memory. Where they do not, the rows of several steps together make up tiles that one step's do not; and few rows
+ * wait for weights that fill the third-level cache, half of which are the kernel's.
  *
- * x.kernel in the step, its time by that of x.kernel ahead (2026-11-23, AMD EPYC Zen 3, AVX2, float32, medians
- * of five, 50 steps of 64, 128, 256 and 400 units, as many features): 1 row 1.4 to 2.0 (64 to 1024 units),
- * 2 rows 1.08 to 1.26, 3 rows 1.15 to 1.26, 4 rows 0.90 to 1.01, 5 to 7 rows 0.93 to 1.18, 8 rows 0.90 to 1.08,
- * 12, 16 rows 0.90 to 1.04, 13 rows 1.02 to 1.09, 24 to 128 rows 0.85 to 1.10. */
+ * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units (2026-11-23, AMD EPYC
+ * Zen 3, AVX2, float32, medians of four or five):
+ *
+ *     rows           1             2, 3          4             5 to 7        8             12 to 64
+ *     64 to 512      1.30 to 1.51  1.08 to 1.26  0.80 to 1.01  0.93 to 1.18  0.90 to 1.08  0.85 to 1.10
+ *     768 to 1536    2.05                        1.15 to 1.50                1.05 to 1.13  0.97 to 1.11 */
 static inline ptrdiff_t fastgru_steps_ahead(
     const struct fastgru_layer *layer, ptrdiff_t rows, ptrdiff_t timesteps)
 {
+    const size_t weights = fastgru_panel_count(layer) * layer->panel_bytes;
     ptrdiff_t steps;
-    if (rows % FASTGRU_FULL_TILE == 0)
+    if (rows % FASTGRU_FULL_TILE == 0 && (rows > FASTGRU_FEW_ROWS || weights < FASTGRU_MANY_BYTES))
         return 0;
     steps = (ptrdiff_t)fastgru_rows_ahead(layer) / rows;
     steps = steps < timesteps ? steps : timesteps;

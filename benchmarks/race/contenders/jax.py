@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.race.contenders.base import NUMPY, Contender, Function
 from benchmarks.tasks import Array, Arrays, Task
 
 JAX = ("jax==0.10.2", "jaxlib==0.10.2")
+LINUX = sys.platform == "linux"  # elsewhere it takes all cores, and is out
 VARIABLES = {"JAX_PLATFORMS": "cpu"}
 
 
 def start(threads: int) -> None:
-    """XLA computes on one thread or on all: it knows nothing between."""
-    import os
-
-    if threads == 1:
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+    """XLA starts a thread for each core that it may run on, whatever its flags say."""
+    cores = os.sched_getaffinity(0) if LINUX else set()
+    if LINUX:
+        os.sched_setaffinity(0, sorted(cores)[:threads])
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_x64", True)
+    jax.devices()
+    if LINUX:  # from now on any core will do
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), cores)
 
 
 class Jax(Contender):
