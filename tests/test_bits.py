@@ -346,6 +346,7 @@ SIZES = [  # batch, timesteps, features, units, weights
     (1, 172, 4, 64, "float64"),
     (1, 342, 4, 64, "float16"),
     pytest.param(1, 70, 2, 1100, "float32", marks=pytest.mark.large),  # chunks of 32 long rows
+    pytest.param(4, 20, 2, 1100, "float32", marks=pytest.mark.large),  # of few rows and many weights
     (42, 5, 6, 256, "float32"),  # chunks of two steps
     (43, 5, 6, 256, "float32"),  # steps without a chunk
     (44, 5, 6, 64, "float32"),  # full tiles: without a chunk, too

@@ -1,6 +1,6 @@
 """Race fastgru against its peers, every contender in a process of its own.
 
-    python -m benchmarks.race                                  all regimes, about a quarter of an hour
+    python -m benchmarks.race                                  all regimes, about twenty minutes
     python -m benchmarks.race --quick                          some of each, within two minutes
     python -m benchmarks.race stream products                  these regimes only
     python -m benchmarks.race 1x1x64x64 8x50x128x128           these shapes only; of one step: a stream

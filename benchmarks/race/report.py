@@ -216,7 +216,7 @@ def _markdown_table(heats: list[Heat]) -> Iterator[str]:
             _microseconds(ours.median),
             _percent(heat.of_roof(ours)),
             f"{_microseconds(peer.median)} ({peer.name})" if peer else "",
-            f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.2f}, slower**" if peer else "",
+            f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.3f}, slower**" if peer else "",
             *(_microseconds(other.median) if other else "" for other in others),
         ]
         if plain:
