@@ -18,6 +18,7 @@ from benchmarks.tasks import Array, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
@@ -69,6 +70,15 @@ def _ordinary(heat: Heat) -> bool:
     return usual and not heat.label
 
 
+def _number(axis: Axis, low: float, high: float) -> None:
+    """Numbers that one reads, on a logarithmic axis: 1, 10, 100, and 2, 5 between them if there is room."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis.set_major_locator(LogLocator(subs=(1,) if high > 100 * low else (1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter("{x:g}")
+
+
 # ---- time per step ---------------------------------------------------------------------------------
 
 
@@ -111,6 +121,7 @@ def _times_panel(ax: Axes, heats: Sequence[Heat]) -> None:
         ends[name] = line[-1][1]
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
+    _number(ax.yaxis, *ax.get_ylim())
     ax.set_xticks(units, list(map(str, units)))
     ax.minorticks_off()
     ax.set_xlabel("units (as many features)")
@@ -231,11 +242,9 @@ def latencies(heats: Sequence[Heat]) -> Figure | None:
         return None
     rows: list[tuple[str, Callable[[Entrant], list[Array]]]] = [("", lambda entrant: entrant.blocks)]
     if any(entrant.paced for heat in wanted for entrant in heat.entrants):
-        rows.append(
-            (f", a frame every {1e3 * PERIOD:g} ms: from when it was due", lambda entrant: entrant.paced)
-        )
-    count = len(rows) * len(wanted)
-    figure, axes = _figure(count, 4.4 * count, 4.6)
+        rows.append((f" every {1e3 * PERIOD:g} ms: since due", lambda entrant: entrant.paced))
+    count, most = len(rows) * len(wanted), max(len(heat.entrants) for heat in wanted)
+    figure, axes = _figure(count, 4.4 * count, 1.4 + 0.25 * most)
     for ax, (heat, (what, blocks)) in zip(axes, ((h, row) for h in wanted for row in rows), strict=True):
         _latency_panel(ax, heat, blocks)
         ax.set_title(f"{heat.task.shape.units} units, one row{what}", fontsize=10)
@@ -259,6 +268,7 @@ def _latency_panel(ax: Axes, heat: Heat, blocks: Callable[[Entrant], list[Array]
         label.set_color(_style(label.get_text())[0])
         label.set_fontweight("bold" if label.get_text() == OURS else "normal")
     ax.set_xscale("log")
+    _number(ax.xaxis, *ax.get_xlim())
     ax.set_xlabel("microseconds: dot median, bar half of all,\n| 99 %, x 99.9 %, end the longest", fontsize=8)
     ax.grid(axis="x", alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right", "left"]].set_visible(False)
