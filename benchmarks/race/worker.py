@@ -24,6 +24,7 @@ from benchmarks.race.contenders.base import Call, Contender
 from benchmarks.tasks import Arrays, Shape, Task
 
 STEPS = 20  # of a stream, from its start, that are checked
+SHORT = 0.005  # seconds that are too few to tell how many cores were taken
 
 
 def block(call: Call, seconds: float, evict: Call | None = None) -> list[int]:
@@ -104,11 +105,11 @@ class Worker:
         call()  # the first one may compile, on as many threads as it likes
         start, processor_start = time.perf_counter(), time.process_time()
         block(call, seconds)
-        cores = (time.process_time() - processor_start) / (time.perf_counter() - start)
+        processor_seconds, passed = time.process_time() - processor_start, time.perf_counter() - start
         if not made.stream:
             np.save(output, call())
         self.calls[key] = call
-        return cores
+        return processor_seconds / max(passed, SHORT)
 
     def block(self, key: str, seconds: float) -> list[int]:
         """Nanoseconds of each call to a layer within that time, at least one."""
