@@ -136,7 +136,6 @@ def start(
     chosen: Contenders, options: argparse.Namespace, stack: ExitStack, record: Record
 ) -> dict[str, Process]:
     """Processes of those that can be installed and imported; why others cannot goes on record."""
-
     pythons, threads = {}, options.threads
 
     def begin(contender: type[Contender]) -> Process | str:
@@ -169,6 +168,7 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
     with ExitStack() as stack:
         progress = stack.enter_context(progress_bar())
         bar = progress.add_task("starting", total=None)
+        progress.refresh()
         chosen = options.only | options.add
         processes = start({n: c for n, c in everyone.items() if n in chosen}, options, stack, record)
         started = [everyone[name] for name in chosen if name in processes]

@@ -63,31 +63,32 @@ class FastGRUBlas(FastGRU):
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ENGINE": "blas"}
 
 
-class FastGRUAvx512(FastGRU):
-    name = "fastgru-avx512"
+class _OnRequest(FastGRU):
+    """With another instruction set than the best one."""
+
     on_request = True
+
+
+class FastGRUAvx512(_OnRequest):
+    name = "fastgru-avx512"
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "avx512"}
 
 
-class FastGRUAvx2(FastGRU):
+class FastGRUAvx2(_OnRequest):
     name = "fastgru-avx2"
-    on_request = True
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "avx2"}
 
 
-class FastGRUSse2(FastGRU):
+class FastGRUSse2(_OnRequest):
     name = "fastgru-sse2"
-    on_request = True
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "sse2"}
 
 
-class FastGRUNeon(FastGRU):
+class FastGRUNeon(_OnRequest):
     name = "fastgru-neon"
-    on_request = True
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "neon"}
 
 
-class FastGRUGeneric(FastGRU):
+class FastGRUGeneric(_OnRequest):
     name = "fastgru-generic"
-    on_request = True
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ISA": "generic"}
