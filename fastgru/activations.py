@@ -34,16 +34,19 @@ class Activation:
 
     def compute(self, x: Array) -> Array:
         """The activation of a float32 or float64 array."""
-        assert self.kernel is not None
-        return _core.activate(self.kernel[0], x, self.kernel[1])
+        return self.formula(x) if self.kernel is None else _core.activate(self.kernel[0], x, self.kernel[1])
+
+    def formula(self, x: Array) -> Array:
+        """The activation in NumPy, where it has no kernel."""
+        raise NotImplementedError
 
 
 class Named(Activation):
     """An activation without arguments, known by its name alone."""
 
-    def __init__(self, name: str, alpha: float = 0.0) -> None:
+    def __init__(self, name: str, alpha: float = 0.0, kernel: str | None = None) -> None:
         self.__name__ = name
-        self.kernel = (name, alpha)
+        self.kernel = (kernel or name, alpha)
 
     def __repr__(self) -> str:
         return f"fastgru.activations.{self.__name__}"
@@ -60,7 +63,7 @@ class NamedSoftmax(Named):
         self.kernel = None
         self._log = log
 
-    def compute(self, x: Array) -> Array:
+    def formula(self, x: Array) -> Array:
         shifted = x - x.max(axis=-1, keepdims=True)
         total = exponential(shifted).sum(axis=-1, keepdims=True)
         result: Array = shifted - np.log(total) if self._log else exponential(shifted) / total
@@ -71,6 +74,7 @@ linear = Named("linear")
 tanh = Named("tanh")
 sigmoid = Named("sigmoid")
 hard_sigmoid = Named("hard_sigmoid")
+keras3_hard_sigmoid = Named("keras3_hard_sigmoid", 1 / 6, kernel="clipped_line")  # relu6(x + 3) / 6
 relu = Named("relu")
 relu6 = Named("relu6")
 leaky_relu = Named("leaky_relu", float(np.float32(0.2)))  # the slope that TensorFlow takes is a float32
@@ -121,9 +125,7 @@ class ReLU(LayerActivation):
             return ("leaky_relu", self.negative_slope) if self.negative_slope else ("relu", 0.0)
         return None
 
-    def compute(self, x: Array) -> Array:
-        if self.kernel is not None:
-            return super().compute(x)
+    def formula(self, x: Array) -> Array:
         below = self.negative_slope * (x - x.dtype.type(self.threshold)) if self.negative_slope else x * 0
         above = x if self.max_value is None else np.minimum(x, x.dtype.type(self.max_value))
         return np.where(x >= self.threshold, above, below).astype(x.dtype)
@@ -162,13 +164,58 @@ class ThresholdedReLU(LayerActivation):
         return "thresholded_relu", self.theta
 
 
+class HardSigmoid(LayerActivation):
+    """ONNX' max(0, min(1, alpha * x + beta)); with its defaults it is Keras' `hard_sigmoid`."""
+
+    def __init__(self, alpha: float = 0.2, beta: float = 0.5) -> None:
+        self.alpha = _rounded("alpha", alpha)
+        self.beta = _rounded("beta", beta)
+
+    @property
+    def kernel(self) -> tuple[str, float] | None:  # type: ignore[override]
+        return ("clipped_line", self.alpha) if self.beta == 0.5 else None
+
+    def formula(self, x: Array) -> Array:
+        return np.clip(x * x.dtype.type(self.alpha) + x.dtype.type(self.beta), 0, 1)
+
+
+class Affine(LayerActivation):
+    """ONNX' alpha * x + beta."""
+
+    def __init__(self, alpha: float = 1.0, beta: float = 0.0) -> None:
+        self.alpha = _rounded("alpha", alpha)
+        self.beta = _rounded("beta", beta)
+
+    @property
+    def kernel(self) -> tuple[str, float] | None:  # type: ignore[override]
+        return ("linear", 0.0) if (self.alpha, self.beta) == (1.0, 0.0) else None
+
+    def formula(self, x: Array) -> Array:
+        return x * x.dtype.type(self.alpha) + x.dtype.type(self.beta)
+
+
+class ScaledTanh(LayerActivation):
+    """ONNX' alpha * tanh(beta * x)."""
+
+    def __init__(self, alpha: float = 1.0, beta: float = 1.0) -> None:
+        self.alpha = _rounded("alpha", alpha)
+        self.beta = _rounded("beta", beta)
+
+    @property
+    def kernel(self) -> tuple[str, float] | None:  # type: ignore[override]
+        return ("tanh", 0.0) if (self.alpha, self.beta) == (1.0, 1.0) else None
+
+    def formula(self, x: Array) -> Array:
+        return tanh(x * x.dtype.type(self.beta)) * x.dtype.type(self.alpha)
+
+
 class Softmax(LayerActivation):
     """Softmax over an axis of (batch, units)."""
 
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
-    def compute(self, x: Array) -> Array:
+    def formula(self, x: Array) -> Array:
         return np.moveaxis(softmax(np.moveaxis(x, self.axis, -1)), -1, self.axis)
 
 
@@ -204,7 +251,7 @@ class PReLU(LayerActivation):
         """Shape of alpha in a layer of so many units."""
         return (1,) if self.shared_axes and 1 in self.shared_axes else (units,)
 
-    def compute(self, x: Array) -> Array:
+    def formula(self, x: Array) -> Array:
         raise ValueError("PReLU has no alpha of its own: call with_alpha(alpha), or give it to a layer")
 
     def with_alpha(self, alpha: Array) -> "BoundPReLU":
@@ -218,7 +265,7 @@ class BoundPReLU(Activation):
     def __init__(self, alpha: Array) -> None:
         self._alpha = alpha
 
-    def compute(self, x: Array) -> Array:
+    def formula(self, x: Array) -> Array:
         return np.where(x >= 0, x, self._alpha.astype(x.dtype) * x)
 
 
@@ -232,12 +279,15 @@ _registry: Registry[Any] = Registry(
         "ELU": ELU,
         "Softmax": Softmax,
         "ThresholdedReLU": ThresholdedReLU,
+        "HardSigmoid": HardSigmoid,
+        "Affine": Affine,
+        "ScaledTanh": ScaledTanh,
     },
     functions={
         activation.__name__: activation
         for activation in (
-            linear, tanh, sigmoid, hard_sigmoid, relu, relu6, leaky_relu, elu, selu, gelu, swish, mish,
-            softplus, softsign, exponential, softmax, log_softmax,
+            linear, tanh, sigmoid, hard_sigmoid, keras3_hard_sigmoid, relu, relu6, leaky_relu, elu, selu,
+            gelu, swish, mish, softplus, softsign, exponential, softmax, log_softmax,
         )
     }
     | {"silu": swish},

@@ -30,6 +30,7 @@ ACTIVATIONS = {
     "tanh": np.tanh,
     "sigmoid": _sigmoid,
     "hard_sigmoid": lambda x: np.clip(0.2 * x + 0.5, 0, 1),
+    "keras3_hard_sigmoid": lambda x: np.clip((x + 3) / 6, 0, 1),
     "relu": lambda x: np.maximum(x, 0),
     "relu6": lambda x: np.clip(x, 0, 6),
     "leaky_relu": lambda x: np.where(x >= 0, x, float(np.float32(0.2)) * x),  # TensorFlow rounds it

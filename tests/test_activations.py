@@ -56,7 +56,7 @@ EXACT = {
     "softsign": lambda x: x / (1 + np.abs(x)),
     "exponential": np.exp,
 }
-ALPHA = {"elu": 1.0, "leaky_relu": 0.2, "thresholded_relu": 1.0}
+ALPHA = {"elu": 1.0, "leaky_relu": 0.2, "thresholded_relu": 1.0, "clipped_line": 1 / 6}
 
 
 def arguments(dtype, number, rng):
@@ -105,6 +105,7 @@ LIMITS = {  # at -inf, inf
     "tanh": (-1, 1),
     "sigmoid": (0, 1),
     "hard_sigmoid": (0, 1),
+    "clipped_line": (0, 1),
     "relu": (0, np.inf),
     "relu6": (0, 6),
     "leaky_relu": (-np.inf, np.inf),
@@ -172,6 +173,9 @@ LAYERS = {
     "LeakyReLU": ({"alpha": 0.5}, [-0.25, 0.5, 1.0, 1.5, 4.0]),
     "ELU": ({"alpha": 0.5}, [0.5 * np.expm1(-0.5), 0.5, 1.0, 1.5, 4.0]),
     "ThresholdedReLU": ({"theta": 1.25}, [0.0, 0.0, 0.0, 1.5, 4.0]),
+    "HardSigmoid": ({"alpha": 0.25, "beta": 0.25}, [0.125, 0.375, 0.5, 0.625, 1.0]),
+    "Affine": ({"alpha": 2.0, "beta": -1.0}, [-2.0, 0.0, 1.0, 2.0, 7.0]),
+    "ScaledTanh": ({"alpha": 2.0, "beta": 0.5}, 2 * np.tanh([-0.25, 0.25, 0.5, 0.75, 2.0])),
 }
 
 
@@ -191,6 +195,36 @@ def test_layer_activations_follow_their_config(name):
         again = activations.get(activations.serialize(activation))
         assert again.get_config() == config
         np.testing.assert_array_equal(again(x), activation(x))
+
+
+@pytest.mark.parametrize(
+    ("activation", "kernel"),
+    [
+        (activations.HardSigmoid(), ("clipped_line", float(np.float32(0.2)))),
+        (activations.HardSigmoid(0.5), ("clipped_line", 0.5)),
+        (activations.HardSigmoid(0.5, 0.25), None),
+        (activations.Affine(), ("linear", 0.0)),
+        (activations.Affine(beta=1.0), None),
+        (activations.ScaledTanh(), ("tanh", 0.0)),
+        (activations.ScaledTanh(2.0), None),
+    ],
+)
+def test_onnx_activations_have_kernels_where_one_computes_them(activation, kernel):
+    assert activation.kernel == kernel
+    x = np.linspace(-3, 3, 25)
+    alpha, beta = activation.alpha, activation.beta
+    wanted = {
+        "HardSigmoid": np.clip(alpha * x + beta, 0, 1),
+        "Affine": alpha * x + beta,
+        "ScaledTanh": alpha * np.tanh(beta * x),
+    }
+    np.testing.assert_allclose(activation(x), wanted[type(activation).__name__], rtol=1e-12, atol=1e-15)
+
+
+def test_the_hard_sigmoid_of_keras_3_is_exact_in_float64_too():
+    x = np.linspace(-4, 4, 1001)
+    wanted = np.clip(x + 3, 0, 6) / 6
+    np.testing.assert_allclose(activations.keras3_hard_sigmoid(x), wanted, rtol=0, atol=1e-15)
 
 
 def test_softmax_layer_takes_an_axis():

@@ -109,10 +109,15 @@ FASTGRU_INLINE vreal KERNEL(tanh)(vreal x)
     return vcopysign(e / (e + 2), x);
 }
 
+FASTGRU_INLINE vreal KERNEL(clipped_line)(real a, vreal x)
+{
+    return vat_most(vat_least(x * a + REAL_C(0.5), 0), 1);
+}
+
 /* Multiplied, then added: bit for bit what Keras does in float32. */
 FASTGRU_INLINE vreal KERNEL(hard_sigmoid)(vreal x)
 {
-    return vat_most(vat_least(x * REAL_C(0.2) + REAL_C(0.5), 0), 1);
+    return KERNEL(clipped_line)(REAL_C(0.2), x);
 }
 
 FASTGRU_INLINE vreal KERNEL(sigmoid)(vreal x)
@@ -277,6 +282,8 @@ FASTGRU_OUTLINE vreal KERNEL(activation)(int activation, real a, vreal x)
         return KERNEL(sigmoid)(x);
     case FASTGRU_hard_sigmoid:
         return KERNEL(hard_sigmoid)(x);
+    case FASTGRU_clipped_line:
+        return KERNEL(clipped_line)(a, x);
     case FASTGRU_relu:
         return vat_least(x, 0);
     case FASTGRU_relu6:

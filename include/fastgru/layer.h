@@ -14,6 +14,7 @@
     X(tanh)              /* (e^2x - 1) / (e^2x + 1)                            */ \
     X(sigmoid)           /* 1 / (1 + e^-x)                                     */ \
     X(hard_sigmoid)      /* 0.2 x + 0.5 between 0 and 1                        */ \
+    X(clipped_line)      /* a x + 0.5 between 0 and 1                          */ \
     X(relu)              /* max(0, x)                                          */ \
     X(relu6)             /* min(max(0, x), 6)                                  */ \
     X(leaky_relu)        /* x where x >= 0, else a x                           */ \
