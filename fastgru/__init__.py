@@ -6,10 +6,12 @@ from fastgru._include import get_include
 from fastgru._random import set_random_seed
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
+from fastgru.wrappers import Bidirectional
 
 __version__ = "0.1.0"
 __all__ = [
     "GRU",
+    "Bidirectional",
     "InputSpec",
     "activations",
     "constraints",

@@ -39,12 +39,7 @@ def _unique_name(cls: type) -> str:
 
 
 class Layer:
-    """A layer whose weights are replaced as a whole, never written into.
-
-    So a call that has taken hold of them sees one set to its end, whatever other threads do.
-    """
-
-    activity_regularizer: Any = None
+    """A layer, wherever its weights are kept."""
 
     def __init__(
         self,
@@ -61,46 +56,10 @@ class Layer:
         self._compute_dtype = np.dtype(np.float32) if self._dtype == np.float16 else self._dtype
         self._trainable = _validate.trainable(trainable)
         self._given_weights = None if weights is None else _validate.weight_list(weights)
-        self._specs: tuple[Weight, ...] = ()
-        self._weights: tuple[Array, ...] = ()
-        self._plan: Any = None
-        self._activity_losses: list[Any] = []
         self._lock = threading.RLock()
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
 
     # ---- weights ---------------------------------------------------------------------------
-
-    def _prepare(self, arrays: tuple[Array, ...]) -> Any:
-        """What the layer computes with, from its weights; made before they are taken over."""
-        raise NotImplementedError
-
-    def _take(self, arrays: Sequence[Array]) -> None:
-        """Take over checked weights: all, or none if `_prepare` fails."""
-        plan = self._prepare(tuple(arrays)) if arrays else None
-        self._weights, self._plan = tuple(arrays), plan
-
-    def _add_weights(self, specs: Sequence[Weight]) -> None:
-        """Make the weights: the constructor's if it was given any, else by their initializers."""
-        if self._given_weights is not None:
-            arrays = self._checked(self._given_weights, specs)
-        else:
-            with np.errstate(all="ignore"):  # what a dtype can't hold is infinite
-                values = [spec.initializer(spec.shape, self._dtype) for spec in specs]
-            arrays = self._checked(values, specs)
-        self._take(arrays)
-        self._specs = tuple(specs)
-        self._given_weights = None
-
-    def _checked(self, values: Sequence[Any], specs: Sequence[Weight]) -> list[Array]:
-        if len(values) != len(specs):
-            raise ValueError(
-                f"You called `set_weights(weights)` on layer {self.name!r} with a weight list of length "
-                f"{len(values)}, but the layer was expecting {len(specs)} weights."
-            )
-        return [
-            _validate.weight(self.name, value, spec.shape, self._dtype)
-            for value, spec in zip(values, specs, strict=True)
-        ]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Replace all weights, or none.
@@ -117,17 +76,25 @@ class Layer:
         TypeError
             If one of them is no array of numbers.
         """
-        with self._lock:
-            self._take(self._checked(_validate.weight_list(weights), self._specs))
+        raise NotImplementedError
+
+    def _counted(self, weights: Sequence[Any], wanted: int) -> Sequence[Any]:
+        """As many weights as are wanted."""
+        if len(weights) != wanted:
+            raise ValueError(
+                f"You called `set_weights(weights)` on layer {self.name!r} with a weight list of length "
+                f"{len(weights)}, but the layer was expecting {wanted} weights."
+            )
+        return weights
 
     def get_weights(self) -> list[Array]:
         """Copies of the weights; an empty list before the layer is built."""
-        return [array.copy() for array in self._weights]
+        return [array.copy() for array in self.weights]
 
     @property
     def weights(self) -> list[Array]:
         """The weights themselves, read-only: `set_weights` replaces them."""
-        return [array.view() for array in self._weights]
+        raise NotImplementedError
 
     @property
     def trainable_weights(self) -> list[Array]:
@@ -149,27 +116,26 @@ class Layer:
         """
         if not self.built:
             raise ValueError(f"You called `count_params` on layer {self.name}, but the layer isn't built.")
-        return sum(array.size for array in self._weights)
+        return sum(array.size for array in self.weights)
 
     def apply_constraints(self) -> None:
         """Project every weight that has a constraint, as an optimizer does after each update.
 
         Arrays that `weights` has returned before keep their values.
         """
-        with self._lock:
-            with np.errstate(all="ignore"):
-                projected = [
-                    array if spec.constraint is None else spec.constraint(array)
-                    for array, spec in zip(self._weights, self._specs, strict=True)
-                ]
-            self._take(self._checked(projected, self._specs))
+        raise NotImplementedError
+
+    @property
+    def losses(self) -> list[Any]:
+        """Losses of the last call's activity, then those of the weights, in their order."""
+        raise NotImplementedError
 
     # ---- plain facts -----------------------------------------------------------------------
 
     @property
     def built(self) -> bool:
         """Does the layer have its weights?"""
-        return bool(self._specs)
+        raise NotImplementedError
 
     @property
     def dtype(self) -> str:
@@ -190,15 +156,6 @@ class Layer:
         """Does the layer take masks? Yes."""
         return True
 
-    @property
-    def losses(self) -> list[Any]:
-        """Losses of the last call's activity, then those of the weights, in their order."""
-        with self._lock:
-            activity = self._activity_losses if self.activity_regularizer is not None else []
-            weights = list(zip(self._weights, self._specs, strict=True))
-        with np.errstate(all="ignore"):  # a loss may be infinite
-            return activity + [s.regularizer(w) for w, s in weights if s.regularizer is not None]
-
     # ---- config and copies -----------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
@@ -215,10 +172,91 @@ class Layer:
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
-            return {k: v for k, v in self.__dict__.items() if k not in ("_lock", "_plan")}
+            return {k: v for k, v in self.__dict__.items() if k != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+
+
+class WeightedLayer(Layer):
+    """A layer with weights of its own, which are replaced as a whole, never written into.
+
+    So a call that has taken hold of them sees one set to its end, whatever other threads do.
+    """
+
+    activity_regularizer: Any = None
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._specs: tuple[Weight, ...] = ()
+        self._weights: tuple[Array, ...] = ()
+        self._plan: Any = None
+        self._activity_losses: list[Any] = []
+
+    @property
+    def built(self) -> bool:
+        return bool(self._specs)
+
+    @property
+    def weights(self) -> list[Array]:
+        return [array.view() for array in self._weights]
+
+    def _prepare(self, arrays: tuple[Array, ...]) -> Any:
+        """What the layer computes with, from its weights; made before they are taken over."""
+        raise NotImplementedError
+
+    def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
+        """Checked weights and what is computed with: all that may fail is done before `_take`."""
+        arrays = tuple(
+            _validate.weight(self.name, value, spec.shape, self._dtype)
+            for value, spec in zip(self._counted(values, len(specs)), specs, strict=True)
+        )
+        return arrays, self._prepare(arrays) if arrays else None
+
+    def _take(self, arrays: tuple[Array, ...], plan: Any) -> None:
+        self._weights, self._plan = arrays, plan
+
+    def _add_weights(self, specs: Sequence[Weight]) -> None:
+        """Make the weights: the constructor's if it was given any, else by their initializers."""
+        values = self._given_weights
+        if values is None:
+            with np.errstate(all="ignore"):  # what a dtype can't hold is infinite
+                values = [spec.initializer(spec.shape, self._dtype) for spec in specs]
+        self._take(*self._ready(values, specs))
+        self._specs = tuple(specs)
+        self._given_weights = None
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        with self._lock:
+            self._take(*self._ready(_validate.weight_list(weights), self._specs))
+
+    def apply_constraints(self) -> None:
+        with self._lock:
+            self._take(*self._ready(self._projected(), self._specs))
+
+    def _projected(self) -> list[Any]:
+        """The weights as their constraints want them."""
+        with np.errstate(all="ignore"):
+            return [
+                array if spec.constraint is None else spec.constraint(array)
+                for array, spec in zip(self._weights, self._specs, strict=True)
+            ]
+
+    @property
+    def losses(self) -> list[Any]:
+        with self._lock:
+            activity = self._activity_losses if self.activity_regularizer is not None else []
+            weights = list(zip(self._weights, self._specs, strict=True))
+        with np.errstate(all="ignore"):  # a loss may be infinite
+            return activity + [s.regularizer(w) for w, s in weights if s.regularizer is not None]
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        del state["_plan"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
         self._weights = tuple(map(_validate.frozen, self._weights))  # copies forget that
         self._plan = self._prepare(self._weights) if self.built else None

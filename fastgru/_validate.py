@@ -275,6 +275,28 @@ def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype
     return cast(array, wanted)
 
 
+def default_state(value: Any, units: int, wanted: np.dtype[Any]) -> Array:
+    """A state for calls that are given none: (1, units) or (batch, units), a read-only copy."""
+    try:
+        array = np.atleast_2d(np.asarray(value))
+    except Exception as error:  # of a ragged list, or whatever another library raises
+        raise ValueError(f"default_state must be an array, got {type(value).__name__}: {error}") from error
+    if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != units or not len(array):
+        raise ValueError(
+            f"default_state must be numbers of shape ({units},) or (batch, {units}), got {array.dtype} of "
+            f"shape {np.shape(value)}"
+        )
+    with np.errstate(all="ignore"):
+        return frozen(array.astype(wanted, order="C"))
+
+
+def broadcast_state(array: Array, batch: int) -> Array:
+    """A default state for so many rows."""
+    if len(array) not in (1, batch):
+        raise ValueError(f"inputs must have the batch {len(array)} of default_state, got {batch}")
+    return np.broadcast_to(array, (batch, array.shape[1]))
+
+
 def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
     """A copy of a state, alone or in a list, tuple or dict of one; integers are cast, too."""
     if isinstance(value, dict):

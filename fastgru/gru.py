@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fastgru import _config, _random, _validate, activations, constraints, initializers, regularizers
 from fastgru._core import Plan, float16_isas, rows_are_whole
-from fastgru._layer import Layer, Weight
+from fastgru._layer import Weight, WeightedLayer
 from fastgru._loop import Loop
 from fastgru._validate import InputSpec
 
@@ -18,7 +18,7 @@ def _read_only(name: str) -> property:
     return property(lambda layer: getattr(layer, "_" + name), doc=f"The constructor's `{name}`; read-only.")
 
 
-class GRU(Layer):
+class GRU(WeightedLayer):
     """Gated recurrent unit: arguments, results, masks and states of Keras' version 1 layer.
 
     Parameters
@@ -66,6 +66,9 @@ class GRU(Layer):
         With 'float16' every weight but the bias is rounded to the nearest float16, and the sums are
         float32's; the packed engine then reads half as many bytes, and reading is what one row's time is
         spent on. `get_weights` returns what was set.
+    default_state : array_like, shape (units,) or (batch, units), keyword
+        The state that a call starts from which is given none, and a stateful layer after
+        `reset_states()`; zeros by default. A network may have been trained with one.
     batch_input_shape, input_shape, batch_size, input_dim, input_length : keyword
         The shape of inputs, for the config and for `build()` without an argument.
     name, dtype, trainable, weights : keyword
@@ -138,6 +141,7 @@ class GRU(Layer):
         time_major: bool = False,
         zero_output_for_mask: bool = False,
         weights_dtype: Any = None,
+        default_state: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -171,6 +175,11 @@ class GRU(Layer):
         self.unroll = _validate.flag("unroll", unroll)
         self.time_major = _validate.flag("time_major", time_major)
         self.zero_output_for_mask = _validate.flag("zero_output_for_mask", zero_output_for_mask)
+        self._default_state = (
+            None
+            if default_state is None
+            else _validate.default_state(default_state, self._units, self._compute_dtype)
+        )
         self._state: Array | None = None
 
     def __repr__(self) -> str:
@@ -201,6 +210,11 @@ class GRU(Layer):
     def weights_dtype(self) -> str:
         """Name of the type that the kernels are kept in for the computation."""
         return self._weights_dtype.name
+
+    @property
+    def default_state(self) -> Array | None:
+        """The state that a call starts from which is given none, (1 or batch, units); None: zeros."""
+        return self._default_state
 
     # ---- building --------------------------------------------------------------------------
 
@@ -246,11 +260,15 @@ class GRU(Layer):
 
     def _build(self, features: int, batch: int | None) -> None:
         state = self._first_state(batch) if self.stateful else None
+        self._build_weights(features)
+        if state is not None:
+            self._keep(state)
+
+    def _build_weights(self, features: int) -> None:
+        """All that does not need the batch of a stateful layer, whose first call then gives it."""
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
         self._add_weights(self._weight_specs(features))
-        if state is not None:
-            self._keep(state)
 
     def _weight_specs(self, features: int) -> list[Weight]:
         """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
@@ -342,8 +360,8 @@ class GRU(Layer):
             Of the layer's dtype and with a contiguous last axis it is read in place; other float
             types are cast.
         initial_state : ndarray, shape (batch, units), optional
-            Or a list or tuple of it. Zeros by default. A stateful layer uses it only while its own
-            state is all zeros.
+            Or a list or tuple of it. Zeros or the layer's `default_state` by default. A stateful layer uses
+            it only while its own state is that default.
         mask : array_like, shape (batch, timesteps), optional
             Or (timesteps, batch) if `time_major`. At a step where it is false the row keeps its
             state, and its output is that of its last step before, or zeros if there was none; the
@@ -374,6 +392,7 @@ class GRU(Layer):
             and training is None
             and self._dtype is self._compute_dtype
             and self.activity_regularizer is None
+            and self._default_state is None
         ):  # the short way, in this one frame: all of a small layer's call takes a microsecond
             state, record, lock = initial_state, None, self._lock if self.stateful else None
             if lock is not None:
@@ -413,8 +432,16 @@ class GRU(Layer):
         """`__call__` with Keras' other order of arguments."""
         return GRU.__call__(self, inputs, initial_state, mask, training, out=out)
 
-    def _long_call(self, inputs: Any, mask: Any, training: Any, initial_state: Any, out: Any) -> Any:
-        """Any call: checks and conversions first, then the plan."""
+    def _long_call(
+        self,
+        inputs: Any,
+        mask: Any,
+        training: Any,
+        initial_state: Any,
+        out: Any,
+        plan: Plan | Loop | None = None,
+    ) -> Any:
+        """Any call: checks and conversions first, then the plan, by default that of the moment."""
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
         # flags that shapes depend on are read once here, and all of a call is checked against the plan that
@@ -432,6 +459,8 @@ class GRU(Layer):
         if initial_state is not None:
             state_shape = (batch, self._units)
             initial_state = _validate.state("initial_state", initial_state, state_shape, self._compute_dtype)
+        elif self._default_state is not None and not stateful:
+            initial_state = _validate.broadcast_state(self._default_state, batch)
         if mask is not None:
             mask = _validate.mask(mask, x.shape[:2])
         target = None
@@ -441,14 +470,15 @@ class GRU(Layer):
             target = _validate.out(out, shape, self._dtype, read)
         if training is not None:
             training = _validate.training(training, self._dropout, self._recurrent_dropout)
-        if self._plan is None:
-            self.build(x.shape)
-        plan = self._plan
+        if plan is None:
+            if self._plan is None:
+                self.build(x.shape)
+            plan = self._plan
         if stateful:
             with self._lock:
                 self._check_fit(x, batch, plan, self._state)
                 recorded = self._first_state(batch) if self._state is None else self._state
-                if initial_state is None or np.any(recorded):
+                if initial_state is None or np.any(recorded != self._first_state(batch)):
                     initial_state = recorded
                 results, state = self._run(
                     plan, x, batch, initial_state, mask, training, time_major, sequences, stateful, target
@@ -545,7 +575,9 @@ class GRU(Layer):
                 "If a RNN is stateful, it needs to know its batch size: build the layer with (batch, "
                 f"timesteps, features), or call it, with a batch that is not empty, got batch={batch}"
             )
-        return np.zeros((batch, self._units), self._dtype)
+        if self._default_state is None:
+            return np.zeros((batch, self._units), self._dtype)
+        return _validate.broadcast_state(self._default_state, batch).astype(self._dtype)
 
     def _keep(self, state: Array) -> None:
         """Record a state, which no one else holds: calls write into it."""
@@ -565,7 +597,7 @@ class GRU(Layer):
         Parameters
         ----------
         states : ndarray, shape (batch, units), optional
-            Or a list or tuple of it; copied. Zeros by default.
+            Or a list or tuple of it; copied. By default zeros, or the layer's `default_state`.
 
         Raises
         ------
@@ -585,14 +617,17 @@ class GRU(Layer):
                 )
             shape = self._state.shape
             if states is None:
-                self._keep(np.zeros(shape, self._dtype))
+                self._keep(self._first_state(shape[0]))
             else:
                 self._keep(_validate.recorded_state(states, self.name, shape, self._dtype))
 
     def get_initial_state(self, inputs: Any) -> list[Array]:
-        """The state that a call with these inputs starts from by default: zeros of their type."""
+        """The state that a call with these inputs starts from by default, in their type."""
         array = _validate.initial_state_inputs(inputs)
-        return [np.zeros((array.shape[1 if self.time_major else 0], self._units), array.dtype)]
+        state = np.zeros((array.shape[1 if self.time_major else 0], self._units), array.dtype)
+        if self._default_state is not None:
+            state[...] = _validate.broadcast_state(self._default_state, len(state))
+        return [state]
 
     # ---- shapes and masks ------------------------------------------------------------------
 
@@ -641,6 +676,8 @@ class GRU(Layer):
             config["zero_output_for_mask"] = True
         if self._weights_dtype != self._compute_dtype:
             config["weights_dtype"] = self.weights_dtype
+        if self._default_state is not None:
+            config["default_state"] = self._default_state.tolist()
         return config | {
             "units": self._units,
             "activation": activations.serialize(self._activation),

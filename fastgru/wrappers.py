@@ -1,0 +1,493 @@
+"""Layers made of GRUs: `tf.keras.layers.Bidirectional`."""
+
+import contextlib
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import _validate
+from fastgru._core import Plan
+from fastgru._layer import Layer
+from fastgru._validate import InputSpec
+from fastgru.gru import GRU
+
+Array = NDArray[Any]
+
+MERGE_MODES = ("sum", "mul", "ave", "concat", None)
+FLAGS = ("stateful", "return_sequences", "return_state", "time_major")  # of a layer, which may be set
+
+
+def _common(name: str) -> property:
+    return property(lambda layer: getattr(layer.forward_layer, name), doc=f"`{name}` of both directions.")
+
+
+def _gru(name: str, value: Any) -> GRU:
+    if not isinstance(value, GRU):
+        raise ValueError(f"{name} must be a fastgru.GRU, got {value!r} of type {type(value).__name__}")
+    return value
+
+
+def _serialized(layer: GRU) -> dict[str, Any]:
+    return {
+        "module": "keras.layers",
+        "class_name": type(layer).__name__,
+        "config": layer.get_config(),
+        "registered_name": None,
+    }
+
+
+def _deserialized(name: str, value: Any) -> GRU:
+    # no match statement, which does not see the dicts in the original's configs as mappings
+    config = value.get("config") if isinstance(value, dict) and value.get("class_name") == "GRU" else None
+    if not isinstance(config, dict):
+        raise ValueError(
+            f"{name} must be a dict with 'GRU' as its 'class_name' and a dict as its 'config', got {value!r}"
+        )
+    return GRU.from_config(config)
+
+
+class Bidirectional(Layer):
+    """Runs a GRU over its inputs forwards and another one backwards, and merges their outputs.
+
+    Parameters
+    ----------
+    layer : GRU
+        What the forward layer is made from, by its config: weights and states are not taken over. A
+        layer that runs backwards swaps the roles.
+    merge_mode : {'concat', 'sum', 'mul', 'ave', None}
+        How outputs are merged: side by side on the last axis, added, multiplied, averaged, or not at all.
+    weights : list of ndarray, optional
+        What both directions are built with, in the order of `get_weights()`.
+    backward_layer : GRU, optional
+        What the backward layer is a copy of, with weights and state; by default it is made from `layer`,
+        with the other `go_backwards`.
+    batch_input_shape, input_shape, batch_size, input_dim, input_length : keyword
+        The shape of inputs, for the config and for `build()` without an argument.
+    name, dtype, trainable : keyword
+        `dtype`: what inputs are cast to before both directions cast them to their own. By default `dtype`
+        and `trainable` are those of `layer`.
+
+    Raises
+    ------
+    ValueError
+        If a layer is no GRU, `merge_mode` is unknown, or the layers do not fit: `go_backwards` must
+        differ, what is returned and recorded must agree, and so must units and dtype as far as outputs
+        are merged.
+    TypeError
+        If another argument is of the wrong type or unknown.
+
+    Notes
+    -----
+    Outputs of the backward layer are turned back, so that they belong to the timesteps of the inputs.
+    `zero_output_for_mask` becomes `return_sequences` in both directions, whatever it was.
+
+    Weights are those of the forward layer, then those of the backward layer; where only the latter are
+    trainable, they come first, as in Keras. `set_weights` replaces all of them at once: a call in another
+    thread sees either all of the old ones or all of the new ones.
+
+    A call that fails leaves no direction changed. Calls with a recorded state, an activity regularizer or
+    `training=True`, and the first one, run one after the other; others run side by side.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru
+    >>> layer = fastgru.Bidirectional(fastgru.GRU(4, return_sequences=True, return_state=True))
+    >>> outputs, forward_state, backward_state = layer(np.zeros((2, 5, 3), np.float32))
+    >>> outputs.shape, forward_state.shape, backward_state.shape
+    ((2, 5, 8), (2, 4), (2, 4))
+    """
+
+    def __init__(
+        self,
+        layer: GRU,
+        merge_mode: str | None = "concat",
+        weights: Any = None,
+        backward_layer: GRU | None = None,
+        **kwargs: Any,
+    ) -> None:
+        layer = _gru("layer", layer)
+        if not isinstance(merge_mode, str | None) or merge_mode not in MERGE_MODES:
+            raise ValueError(
+                f"Invalid merge mode. merge_mode must be one of {', '.join(map(repr, MERGE_MODES))}, "
+                f"got {merge_mode!r}"
+            )
+        if kwargs.get("dtype") is None:
+            kwargs["dtype"] = layer.dtype
+        super().__init__(**{"trainable": layer.trainable} | kwargs, weights=weights)
+        self._merge_mode = merge_mode
+        self._layer_configs = {"layer": _serialized(layer)}
+        made, config = type(layer).from_config, layer.get_config()
+        forward = made(config | {"name": f"forward_{layer.name}"})
+        if backward_layer is None:
+            turned = {"name": f"backward_{layer.name}", "go_backwards": not layer.go_backwards}
+            backward = made(config | turned)
+        else:
+            self._layer_configs["backward_layer"] = _serialized(_gru("backward_layer", backward_layer))
+            backward = copy.copy(backward_layer)
+            backward.name = f"backward_{backward_layer.name}"
+        self._directions = forward, backward
+        merged = {"concat": ("dtype",), None: ()}.get(merge_mode, ("dtype", "units"))
+        self._check_directions([*FLAGS, *merged])
+        for direction in self._directions:
+            direction.zero_output_for_mask = direction.return_sequences
+
+    def __repr__(self) -> str:
+        forward, backward = self._directions
+        return f"<Bidirectional {self.name!r}: {self._merge_mode} of {forward!r} and {backward!r}>"
+
+    # ---- both directions -------------------------------------------------------------------
+
+    return_sequences = _common("return_sequences")
+    return_state = _common("return_state")
+    stateful = _common("stateful")
+    time_major = _common("time_major")
+
+    @property
+    def forward_layer(self) -> GRU:
+        """The layer whose outputs come in the order of its run."""
+        return self._directions[0]
+
+    @property
+    def backward_layer(self) -> GRU:
+        """The layer whose outputs are turned back in time."""
+        return self._directions[1]
+
+    @property
+    def merge_mode(self) -> str | None:
+        """The constructor's `merge_mode`; read-only."""
+        return self._merge_mode
+
+    def _check_directions(self, agreeing: Sequence[str] = FLAGS) -> None:
+        """Do the directions go together?"""
+        forward, backward = self._directions
+        if bool(forward.go_backwards) == bool(backward.go_backwards):
+            raise ValueError(
+                "Forward layer and backward layer should have different `go_backwards` value, got "
+                f"{forward.go_backwards} for both"
+            )
+        for name in agreeing:
+            values = getattr(forward, name), getattr(backward, name)
+            if values[0] != values[1]:
+                raise ValueError(
+                    "Forward layer and backward layer are expected to have the same value for attribute "
+                    f'"{name}", got "{values[0]}" for forward layer and "{values[1]}" for backward layer'
+                )
+
+    @contextlib.contextmanager
+    def _both_or_neither(self) -> Iterator[None]:
+        """No other thread changes a direction meanwhile, and after a failure both are what they were.
+
+        Weights and states are replaced here, never written into, so it is enough to know them.
+        """
+        with self._lock, self.forward_layer._lock, self.backward_layer._lock:
+            before = [dict(vars(layer)) for layer in self._directions]
+            try:
+                yield
+            except BaseException:
+                for layer, attributes in zip(self._directions, before, strict=True):
+                    vars(layer).update(attributes)
+                raise
+
+    # ---- building and weights --------------------------------------------------------------
+
+    @property
+    def built(self) -> bool:
+        return all(layer.built for layer in self._directions)
+
+    def build(self, input_shape: Any = None) -> None:
+        """Make the weights of both directions, or of none; the first call does this by itself.
+
+        Parameters
+        ----------
+        input_shape : tuple, optional
+            As for `GRU.build`. By default the shape that the constructor was given, or `layer` was.
+
+        Raises
+        ------
+        ValueError
+            If the shape is none, a stateful layer's batch is unknown or 0, a direction has been built for
+            other features, or the constructor's weights do not fit.
+        TypeError
+            If the features are unknown.
+        """
+        with self._both_or_neither():
+            for layer in self._directions:
+                layer.build(self._batch_input_shape if input_shape is None else input_shape)
+            if self._given_weights:
+                self.set_weights(self._given_weights)
+            self._given_weights = None
+
+    def _in_order_of_weights(self) -> list[GRU]:
+        """The directions, trainable ones first."""
+        return sorted(self._directions, key=lambda layer: self._trainable and not layer.trainable)
+
+    @property
+    def weights(self) -> list[Array]:
+        with self._lock:
+            return [array for layer in self._in_order_of_weights() for array in layer.weights]
+
+    @property
+    def trainable_weights(self) -> list[Array]:
+        """Weights of trainable directions, or none if the layer is not trainable."""
+        with self._lock:
+            layers = self._directions if self._trainable else ()
+            return [array for layer in layers for array in layer.trainable_weights]
+
+    @property
+    def non_trainable_weights(self) -> list[Array]:
+        with self._lock:
+            return self.weights[len(self.trainable_weights) :]
+
+    @property
+    def trainable(self) -> bool:
+        """Would an optimizer change weights? Setting it sets that of both directions."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value: Any) -> None:
+        value = _validate.trainable(value)
+        with self._lock:
+            self._trainable = self.forward_layer.trainable = self.backward_layer.trainable = value
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        values = _validate.weight_list(weights)
+        with self._both_or_neither():
+            first, second = self._in_order_of_weights()
+            half = len(first._specs)
+            self._counted(values, half + len(second._specs))
+            ready = first._ready(values[:half], first._specs), second._ready(values[half:], second._specs)
+            first._take(*ready[0])
+            second._take(*ready[1])
+
+    def apply_constraints(self) -> None:
+        with self._both_or_neither():
+            ready = [layer._ready(layer._projected(), layer._specs) for layer in self._directions]
+            for layer, weights in zip(self._directions, ready, strict=True):
+                layer._take(*weights)
+
+    @property
+    def losses(self) -> list[Any]:
+        with self._lock:
+            return self.forward_layer.losses + self.backward_layer.losses
+
+    # ---- calling ---------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        inputs: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: Any = None,
+    ) -> Any:
+        """Run both directions.
+
+        Parameters
+        ----------
+        inputs : ndarray, shape (batch, timesteps, features)
+            Or (timesteps, batch, features) if `time_major`; or a list of it and both initial states.
+        initial_state : list or tuple of two ndarrays, shape (batch, units), optional
+            The forward layer's, then the backward layer's.
+        mask : array_like, shape (batch, timesteps), optional
+            Or (timesteps, batch) if `time_major`; as for `GRU`, but that a sequence's output of a masked
+            step is zero.
+        training : bool, optional
+            Drop out?
+
+        Returns
+        -------
+        ndarray or list
+            The output: (batch, timesteps, units), time-major as the inputs, with `return_sequences`, else
+            (batch, units), where units are those of both directions with `merge_mode='concat'`. With
+            `merge_mode=None` a list of the forward and of the backward output. With `return_state` a list
+            that ends in the last states, (batch, units), of the forward and of the backward layer.
+
+        Raises
+        ------
+        ValueError
+            If a shape does not fit, there is no timestep, there are not two initial states, a stateful
+            layer's batch is empty, flags of the directions no longer fit each other, or a dropout rate is
+            1 in training.
+        TypeError
+            If an array is none, or not of floats (integers are not cast), or `training` is no flag.
+        """
+        if isinstance(inputs, list):
+            inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
+        x = _validate.inputs(inputs, self.name, self._compute_dtype)
+        if mask is not None:
+            mask = _validate.mask(mask, x.shape[:2])
+        batch = x.shape[1 if self.time_major else 0]
+        states = [None, None] if initial_state is None else self._halves(initial_state, batch)
+        training = _validate.training(training)
+        alone = (
+            training
+            or self.stateful
+            or not self.built
+            or any(layer.activity_regularizer is not None for layer in self._directions)
+        )
+        with self._both_or_neither() if alone else contextlib.nullcontext():
+            return self._run(x, states, mask, training, alone)
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None, initial_state: Any = None) -> Any:
+        """`__call__` with Keras' other order of arguments."""
+        return Bidirectional.__call__(self, inputs, initial_state, mask, training)
+
+    def _halves(self, initial_state: Any, batch: int) -> list[Array]:
+        """The initial state of each direction."""
+        listed = isinstance(initial_state, (list, tuple))
+        if not listed or len(initial_state) % 2:
+            got = f"{len(initial_state)} states" if listed else type(initial_state).__name__
+            raise ValueError(
+                "When passing `initial_state` to a Bidirectional RNN, the state should be a list containing "
+                f"the states of the underlying RNNs, forward and backward, got {got}"
+            )
+        half = len(initial_state) // 2
+        halves = initial_state[:half], initial_state[half:]
+        return [
+            _validate.state(f"initial_state of {d.name}", state, (batch, d.units), d._compute_dtype)
+            for d, state in zip(self._directions, halves, strict=True)
+        ]
+
+    def _run(self, x: Array, states: list[Any], mask: Array | None, training: bool, alone: bool) -> Any:
+        with self._lock:
+            self._check_directions()
+            if not self.built:
+                self.build(x.shape)
+            plans = [layer._plan for layer in self._directions]
+        outputs, targets = self._empty(x.shape)
+        last: list[Array] = []
+        for layer, state, target, plan in zip(self._directions, states, targets, plans, strict=True):
+            results = NotImplemented
+            short = not alone and (state is not None or layer.default_state is None)
+            if type(plan) is Plan and short:  # without the checks of the long way
+                results = plan.call(
+                    x,
+                    state,
+                    mask,
+                    target,
+                    None,
+                    layer.time_major,
+                    layer.go_backwards,
+                    layer.zero_output_for_mask,
+                    layer.return_sequences,
+                    layer.return_state,
+                )
+            if results is NotImplemented:
+                results = layer._long_call(x, mask, training, state, target, plan)
+            if self.return_state:
+                last.append(results[1])
+        return self._structured(self._merged(outputs), last)
+
+    def _empty(self, input_shape: tuple[int, ...]) -> tuple[list[Array], list[Array]]:
+        """Arrays for the outputs, and what each direction writes into them in the order of its run."""
+        units = [layer.units for layer in self._directions]
+        dtypes = [layer._dtype for layer in self._directions]
+        batch = input_shape[1 if self.time_major else 0]
+        rows = input_shape[:2] if self.return_sequences else (batch,)
+        if self._merge_mode == "concat":
+            outputs = [np.empty((*rows, sum(units)), dtypes[0])]
+            forward, backward = outputs[0][..., : units[0]], outputs[0][..., units[0] :]
+        else:
+            outputs = [np.empty((*rows, n), dtype) for n, dtype in zip(units, dtypes, strict=True)]
+            forward, backward = outputs
+        if self.return_sequences:
+            backward = backward[::-1] if self.time_major else backward[:, ::-1]
+        return outputs, [forward, backward]
+
+    def _merged(self, outputs: list[Array]) -> list[Array]:
+        """One output, in the memory of the first; or as many as there are."""
+        if self._merge_mode not in ("sum", "mul", "ave"):
+            return outputs
+        y, y_rev = outputs
+        with np.errstate(all="ignore"):
+            y = np.multiply(y, y_rev, y) if self._merge_mode == "mul" else np.add(y, y_rev, y)
+            return [np.divide(y, 2, y) if self._merge_mode == "ave" else y]
+
+    def _structured(self, outputs: list[Any], states: list[Any]) -> Any:
+        """What Keras returns for these: a list, but for one output alone."""
+        results = outputs + states
+        return results if states or self._merge_mode is None else results[0]
+
+    # ---- state -----------------------------------------------------------------------------
+
+    @property
+    def states(self) -> list[Array | None]:
+        """States of the forward and of the backward layer, as `GRU.states`."""
+        with self._lock:
+            return self.forward_layer.states + self.backward_layer.states
+
+    def reset_states(self, states: Any = None) -> None:
+        """Set the recorded states of stateful directions: both, or none.
+
+        Parameters
+        ----------
+        states : list or tuple of two ndarrays, shape (batch, units), optional
+            The forward layer's, then the backward layer's; copied. Zeros by default.
+
+        Raises
+        ------
+        AttributeError
+            If the layer is not stateful.
+        ValueError
+            If the batch size is unknown because the layer is not built, or there is not one state for each
+            direction of the right shape and of a type that can be cast to the layer's.
+        """
+        if not self.stateful:
+            raise AttributeError("Layer must be stateful.")
+        if states is not None and not isinstance(states, (list, tuple)):
+            raise ValueError(
+                "Unrecognized value for `states`. Expected `states` to be list or tuple, got "
+                f"{type(states).__name__}"
+            )
+        half = 0 if states is None else len(states) // 2
+        with self._both_or_neither():
+            self.forward_layer.reset_states(None if states is None else states[:half])
+            self.backward_layer.reset_states(None if states is None else states[half:])
+
+    # ---- shapes and masks ------------------------------------------------------------------
+
+    @property
+    def input_spec(self) -> list[InputSpec]:
+        """What a call expects of its inputs: their rank, and once built the shape."""
+        return self.forward_layer.input_spec
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Shape of what a call returns for inputs of this shape: a tuple, or a list of them."""
+        shapes = [layer.compute_output_shape(input_shape) for layer in self._directions]
+        states = [state for _, state in shapes] if self.return_state else []
+        outputs = [output for output, _ in shapes] if self.return_state else shapes
+        if self._merge_mode == "concat":
+            outputs = [(*outputs[0][:-1], outputs[0][-1] + outputs[1][-1])]
+        elif self._merge_mode is not None:
+            outputs = outputs[:1]
+        return self._structured(outputs, states)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Mask of what a call returns: the mask for sequences, None for all else."""
+        output = self.forward_layer.compute_mask(inputs, mask)
+        outputs = [output[0] if self.return_state else output] * (2 if self._merge_mode is None else 1)
+        return self._structured(outputs, [None, None] if self.return_state else [])
+
+    # ---- config and copies -----------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        layers = copy.deepcopy(self._layer_configs)
+        config = super().get_config() | {"layer": layers.pop("layer"), "merge_mode": self._merge_mode}
+        return config | layers
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        config = dict(config)
+        if config.pop("num_constants", 0):
+            raise ValueError("num_constants must be 0, as a GRU takes no constants")
+        for name in ("layer", "backward_layer"):
+            if config.get(name) is not None:
+                config[name] = _deserialized(name, config[name])
+        return super().from_config(config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:  # both from between the same calls
+            return super().__getstate__() | {"_directions": tuple(map(copy.copy, self._directions))}
