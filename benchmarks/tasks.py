@@ -67,7 +67,8 @@ class Task(NamedTuple):
 
     `stream`: step by step, from state to state, an output (batch, units) for each. Otherwise one
     call: it returns all outputs, (batch, timesteps, units), but of a single step or with a mask the
-    last ones, (batch, units).
+    last ones, (batch, units). `bidirectional`: all outputs of both directions, which have the same weights
+    and initial state, (batch, timesteps, 2, units); no stream, no mask.
     """
 
     shape: Shape
@@ -76,6 +77,7 @@ class Task(NamedTuple):
     reset_after: bool = True
     recurrent_activation: str = "sigmoid"
     masked: bool = False
+    bidirectional: bool = False
 
     @property
     def sequences(self) -> bool:
@@ -91,6 +93,7 @@ class Task(NamedTuple):
             "reset_before": not self.reset_after,
             "hard_sigmoid": self.recurrent_activation == "hard_sigmoid",
             "mask": self.masked,
+            "bidirectional": self.bidirectional,
         }
         return frozenset(need for need, there in needs.items() if there)
 
@@ -125,14 +128,22 @@ class Task(NamedTuple):
         arrays = self.arrays()
         x = arrays.x[:, np.arange(steps) % FRAMES] if self.stream else arrays.x
         weights = (arrays.kernel, arrays.recurrent_kernel, arrays.bias)
-        outputs, last = _reference()(
-            x,
-            *(array.astype(weights_dtype or array.dtype) for array in weights),
-            recurrent_activation=self.recurrent_activation,
-            reset_after=self.reset_after,
-            initial_state=arrays.state,
-            mask=arrays.mask if self.masked else None,
-        )
+
+        def run(**direction: bool) -> tuple[Array, Array]:
+            return _reference()(
+                x,
+                *(array.astype(weights_dtype or array.dtype) for array in weights),
+                recurrent_activation=self.recurrent_activation,
+                reset_after=self.reset_after,
+                initial_state=arrays.state,
+                mask=arrays.mask if self.masked else None,
+                **direction,
+            )
+
+        outputs, last = run()
+        if self.bidirectional:
+            backward, _ = run(go_backwards=True)
+            return np.stack([outputs, backward[:, ::-1]], axis=2)
         return outputs if self.stream or self.sequences else last
 
 

@@ -48,6 +48,7 @@ TASKS = [
     STREAM._replace(reset_after=False),
     Task(SMALL, recurrent_activation="hard_sigmoid"),
     Task(SMALL, masked=True),
+    Task(SMALL, bidirectional=True),
 ]
 
 

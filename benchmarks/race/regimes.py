@@ -89,6 +89,7 @@ _VARIANTS = (
     *_variants(reset_after=False),
     *_variants(recurrent_activation="hard_sigmoid"),
     *(event for event in _variants(masked=True) if not event.plain.stream),
+    *(event for event in _variants(bidirectional=True) if not event.plain.stream),
 )
 
 REGIMES = (
@@ -133,7 +134,7 @@ def _goals() -> tuple[Goal, ...]:
             goals.append(Goal(task, OURS, 1.3 if task.shape.batch > 1 else 5.0, "tf_keras"))
         elif not task.reset_after:
             goals.append(Goal(task, OURS, 0.8, "plain"))  # at most 1.25 times as long
-        elif not task.masked:
+        elif not (task.masked or task.bidirectional):
             goals.append(Goal(task, OURS, 0.97, "plain"))  # not slower, but for the noise
     return tuple(goals)
 

@@ -40,7 +40,7 @@ class Roofline(NamedTuple):
             step = max(bytes / bandwidth, operations / peak) + gates + chain
             call = timesteps * step + operations of x.kernel / peak, if that is done ahead
 
-        A single step reads both kernels, one of many the recurrent kernel.
+        A single step reads both kernels, one of many the recurrent kernel. Two directions take twice as long.
         """
         batch, timesteps, features, units = task.shape
         rate = 1 if task.dtype == "float32" else 0.5  # of what a vector holds
@@ -52,7 +52,7 @@ class Roofline(NamedTuple):
         gates = 1e-3 * GATES[self.lanes] * batch * units / (rate * self.clock * cores)
         step = max(streaming, products) + gates + 1e-3 * CHAIN / self.clock
         ahead = 0 if timesteps == 1 else 6 * batch * timesteps * units * features
-        return timesteps * step + 1e-3 * ahead / (rate * self.peak)
+        return (1 + task.bidirectional) * (timesteps * step + 1e-3 * ahead / (rate * self.peak))
 
 
 def step_bytes(task: Task, itemsize: int) -> int:

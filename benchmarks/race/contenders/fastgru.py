@@ -41,6 +41,9 @@ class FastGRU(Contender):
             **self.options,
         )
         layer.build((batch, timesteps, features))
+        if task.bidirectional:
+            both = fastgru.Bidirectional(layer, weights=2 * weights)
+            return lambda: both(x, [state, state]).reshape(batch, timesteps, 2, units)
         out = np.empty((batch, timesteps, units) if task.sequences else (batch, units), task.dtype)
         if task.stream:
             layer.reset_states(state)

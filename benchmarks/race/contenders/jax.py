@@ -34,6 +34,7 @@ def start(threads: int) -> None:
 class Jax(Contender):
     name = "jax"
     requirements = (NUMPY, *JAX)
+    lacks = frozenset({"bidirectional"})  # two of these, no layer of a library
     variables: ClassVar[Mapping[str, str]] = VARIABLES
 
     def start(self, threads: int) -> None:

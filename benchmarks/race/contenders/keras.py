@@ -19,7 +19,7 @@ class Keras(Contender):
 
     name = "keras"
     requirements = (NUMPY, "keras==3.15.1", *on_jax.JAX)
-    lacks = frozenset({"hard_sigmoid"})  # its own is another function
+    lacks = frozenset({"hard_sigmoid", "bidirectional"})  # its own is another function; fed in other ways
     variables: ClassVar[Mapping[str, str]] = {**on_jax.VARIABLES, "KERAS_BACKEND": "jax"}
 
     def start(self, threads: int) -> None:
@@ -88,11 +88,16 @@ class TfKeras(Contender):
             reset_after=task.reset_after,
             dtype=task.dtype,
         )
+        if task.bidirectional:
+            layer, weights = tf.keras.layers.Bidirectional(layer), 2 * weights
         layer.build(x.shape)
         layer.set_weights(weights)
         options = {"mask": tf.constant(mask)} if task.masked else {}
 
         def run(x: Any, state: Any) -> tuple[Any, Any]:
+            if task.bidirectional:
+                y, last, _ = layer(x, initial_state=[state, state], **options)
+                return tf.reshape(y, (*sizes[0][:2], 2, -1)), last
             y, last = layer(x, initial_state=state, **options)
             return y, last
 
@@ -106,7 +111,7 @@ class LiteRt(TfKeras):
 
     name = "litert"
     home = "tf_keras"
-    lacks = frozenset({"float64", "mask"})  # the converter's loop has neither
+    lacks = frozenset({"float64", "mask", "bidirectional"})  # the converter's loop has none
 
     def start(self, threads: int) -> None:
         super().start(threads)

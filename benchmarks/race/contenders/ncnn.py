@@ -20,7 +20,7 @@ GRU gru 2 1 x h y 0={units} 1={weights}
 class Ncnn(Contender):
     name = "ncnn"
     requirements = (NUMPY, "ncnn==1.0.20260526")
-    lacks = frozenset({"batch", "float64", "reset_before", "hard_sigmoid", "mask"})
+    lacks = frozenset({"batch", "float64", "reset_before", "hard_sigmoid", "mask", "bidirectional"})
 
     def start(self, threads: int) -> None:
         import ncnn  # noqa: F401

@@ -11,6 +11,7 @@ from benchmarks.tasks import Array, Arrays, Task
 class NumPy(Contender):
     name = "numpy"
     requirements = ()
+    lacks = frozenset({"bidirectional"})
 
     @classmethod
     def packages(cls) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ ONNX = "onnx==1.23.2"
 
 
 def onnx_model(task: Task, arrays: Arrays) -> bytes:
-    """x (timesteps, batch, features) and h (1, batch, units) to y, and h_next like h if it is a stream.
+    """x (timesteps, batch, features) and h (directions, batch, units) to y, in a stream the next h.
 
-    y is (timesteps, 1, batch, units), or (1, batch, units) if it is not all outputs: then it is h_next.
-    Gates are z | r | h.
+    y is (timesteps, directions, batch, units), or (1, batch, units) if it is not all outputs: then it is
+    the last state. Gates are z | r | h.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -28,6 +28,8 @@ def onnx_model(task: Task, arrays: Arrays) -> bytes:
         "R": arrays.recurrent_kernel.T[np.newaxis],
         "B": bias.reshape(1, -1),
     }
+    directions = 1 + task.bidirectional
+    constants = {name: np.repeat(array, directions, axis=0) for name, array in constants.items()}
     if task.masked:
         constants["lengths"] = arrays.lengths.astype(np.int32)
     names = {"sigmoid": "Sigmoid", "hard_sigmoid": "HardSigmoid"}
@@ -37,9 +39,10 @@ def onnx_model(task: Task, arrays: Arrays) -> bytes:
         ["y"] if task.sequences else ["", "y"],
         hidden_size=units,
         linear_before_reset=int(task.reset_after),
-        activations=[names[task.recurrent_activation], "Tanh"],
+        direction="bidirectional" if task.bidirectional else "forward",
+        activations=[names[task.recurrent_activation], "Tanh"] * directions,
     )
-    state_shape = (1, batch, units)
+    state_shape = (directions, batch, units)
 
     def value(name: str, shape: tuple[int, ...]) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
@@ -48,7 +51,7 @@ def onnx_model(task: Task, arrays: Arrays) -> bytes:
         [node],
         "gru",
         [value("x", (timesteps, batch, features)), value("h", state_shape)],
-        [value("y", (timesteps, 1, batch, units) if task.sequences else state_shape)],
+        [value("y", (timesteps, directions, batch, units) if task.sequences else state_shape)],
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
@@ -56,8 +59,10 @@ def onnx_model(task: Task, arrays: Arrays) -> bytes:
 
 
 def outputs(y: Array) -> Array:
-    """That graph's y as (batch, timesteps, units) or (batch, units), a view."""
-    return y[0] if y.ndim == 3 else y[:, 0].swapaxes(0, 1)
+    """That graph's y as (batch, timesteps, units), (batch, timesteps, 2, units) or (batch, units), a view."""
+    if y.ndim == 3:
+        return y[0]
+    return y[:, 0].swapaxes(0, 1) if y.shape[1] == 1 else y.transpose(2, 0, 1, 3)
 
 
 class OnnxRuntime(Contender):
@@ -86,7 +91,8 @@ class OnnxRuntime(Contender):
                 to(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
             return binding, arrays
 
-        state, y = arrays.state[np.newaxis].copy(), np.empty(session.get_outputs()[0].shape, task.dtype)
+        state = np.repeat(arrays.state[np.newaxis], 1 + task.bidirectional, axis=0)
+        y = np.empty(session.get_outputs()[0].shape, task.dtype)
         if task.stream:  # a step reads what the one before wrote; the number of frames is even
             states = itertools.cycle([(state, y), (y, state)])
             turns = [bound(steps_first(frame), *next(states)) for frame in frames(arrays)]

@@ -35,9 +35,13 @@ class Torch(Contender):
             return torch.nn.Parameter(torch.tensor(np.concatenate([r, z, h], axis=-1).T.copy()))
 
         dtype = getattr(torch, task.dtype)
-        layer = torch.nn.GRU(task.shape.features, task.shape.units, dtype=dtype).eval()
-        layer.weight_ih_l0, layer.weight_hh_l0 = gates(arrays.kernel), gates(arrays.recurrent_kernel)
-        layer.bias_ih_l0, layer.bias_hh_l0 = gates(arrays.bias[0]), gates(arrays.bias[1])
+        features, units = task.shape.features, task.shape.units
+        layer = torch.nn.GRU(features, units, dtype=dtype, bidirectional=task.bidirectional).eval()
+        kernels = {"weight_ih": arrays.kernel, "weight_hh": arrays.recurrent_kernel}
+        biases = dict(zip(("bias_ih", "bias_hh"), arrays.bias, strict=True))
+        for name, weights in (kernels | biases).items():
+            for direction in ("", "_reverse")[: 1 + task.bidirectional]:
+                setattr(layer, f"{name}_l0{direction}", gates(weights))
         return layer
 
     def function(self, task: Task, arrays: Arrays) -> Function:
@@ -47,6 +51,9 @@ class Torch(Contender):
 
         @torch.inference_mode()
         def run(x: Any, state: Any) -> tuple[Any, Any]:
+            if task.bidirectional:
+                y, state = layer(x, state.expand(2, -1, -1))
+                return y.reshape(*y.shape[:2], 2, -1), state
             y, state = layer(x, state)
             return (y if task.sequences else state[0]), state
 
@@ -64,7 +71,7 @@ class Torch(Contender):
 
     def outputs(self, y: Any) -> Array:
         array: Array = y.numpy()
-        return array.swapaxes(0, 1) if array.ndim == 3 else array
+        return array.swapaxes(0, 1) if array.ndim > 2 else array
 
 
 class TorchInt8(Torch):
@@ -74,7 +81,7 @@ class TorchInt8(Torch):
     home = "torch"
     weights_dtype = "int8"
     limit = 0.2  # it only has to be the same layer
-    lacks = Torch.lacks | {"float64"}
+    lacks = Torch.lacks | {"float64", "bidirectional"}
 
     def layer(self, task: Task, arrays: Arrays) -> Any:
         import warnings
