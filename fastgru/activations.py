@@ -164,49 +164,57 @@ class ThresholdedReLU(LayerActivation):
         return "thresholded_relu", self.theta
 
 
-class HardSigmoid(LayerActivation):
-    """ONNX' max(0, min(1, alpha * x + beta)); with its defaults it is Keras' `hard_sigmoid`."""
+class Parametric(LayerActivation):
+    """An activation that ONNX has and Keras has not, with the parameters alpha and beta."""
 
-    def __init__(self, alpha: float = 0.2, beta: float = 0.5) -> None:
+    def __init__(self, alpha: float, beta: float) -> None:
         self.alpha = _rounded("alpha", alpha)
         self.beta = _rounded("beta", beta)
+
+
+class HardSigmoid(Parametric):
+    """max(0, min(1, alpha * x + beta)); with its defaults it is Keras' `hard_sigmoid`."""
+
+    def __init__(self, alpha: float = 0.2, beta: float = 0.5) -> None:
+        super().__init__(alpha, beta)
 
     @property
     def kernel(self) -> tuple[str, float] | None:  # type: ignore[override]
         return ("clipped_line", self.alpha) if self.beta == 0.5 else None
 
     def formula(self, x: Array) -> Array:
-        return np.clip(x * x.dtype.type(self.alpha) + x.dtype.type(self.beta), 0, 1)
+        line: Array = x * x.dtype.type(self.alpha) + x.dtype.type(self.beta)
+        return np.clip(line, 0, 1)
 
 
-class Affine(LayerActivation):
-    """ONNX' alpha * x + beta."""
+class Affine(Parametric):
+    """alpha * x + beta."""
 
     def __init__(self, alpha: float = 1.0, beta: float = 0.0) -> None:
-        self.alpha = _rounded("alpha", alpha)
-        self.beta = _rounded("beta", beta)
+        super().__init__(alpha, beta)
 
     @property
     def kernel(self) -> tuple[str, float] | None:  # type: ignore[override]
         return ("linear", 0.0) if (self.alpha, self.beta) == (1.0, 0.0) else None
 
     def formula(self, x: Array) -> Array:
-        return x * x.dtype.type(self.alpha) + x.dtype.type(self.beta)
+        line: Array = x * x.dtype.type(self.alpha) + x.dtype.type(self.beta)
+        return line
 
 
-class ScaledTanh(LayerActivation):
-    """ONNX' alpha * tanh(beta * x)."""
+class ScaledTanh(Parametric):
+    """alpha * tanh(beta * x)."""
 
     def __init__(self, alpha: float = 1.0, beta: float = 1.0) -> None:
-        self.alpha = _rounded("alpha", alpha)
-        self.beta = _rounded("beta", beta)
+        super().__init__(alpha, beta)
 
     @property
     def kernel(self) -> tuple[str, float] | None:  # type: ignore[override]
         return ("tanh", 0.0) if (self.alpha, self.beta) == (1.0, 1.0) else None
 
     def formula(self, x: Array) -> Array:
-        return tanh(x * x.dtype.type(self.beta)) * x.dtype.type(self.alpha)
+        scaled: Array = tanh(x * x.dtype.type(self.beta)) * x.dtype.type(self.alpha)
+        return scaled
 
 
 class Softmax(LayerActivation):
