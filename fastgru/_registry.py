@@ -169,5 +169,8 @@ def _from_plain(value: Any) -> Any:
     """Inverse of `_to_plain` for arrays; TensorFlow's tensors come as arrays too."""
     match value:
         case {"class_name": "__numpy__" | "__tensor__", "config": {"value": items, "dtype": dtype}}:
-            return np.array(items, dtype=dtype)
+            made = np.dtype(dtype)
+            if made.kind not in "biuf":  # a text of a million characters is one, too
+                raise ValueError(f"an array in a config must be of numbers, got {made}")
+            return np.array(items, dtype=made)
     return value
