@@ -1,0 +1,151 @@
+"""What every format comes down to: arrays as Keras keeps them, arguments, and the layer made of both."""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import activations
+from fastgru.gru import GRU
+from fastgru.wrappers import Bidirectional
+
+Array = NDArray[Any]
+Layer = GRU | Bidirectional
+Arguments = Mapping[str, Any]
+Maker = Callable[[Arguments], Layer]  # a file's layer, with the caller's arguments before the file's own
+
+EXPANSION = 8  # a file may hold so many times its own size, compressed, and
+ALLOWANCE = 1 << 20  # so many bytes besides: zeros compress well
+AXES = 32  # of an array
+
+
+class FormatError(ValueError):
+    """A model file that cannot be read; the message names the file and what is wrong with it."""
+
+
+def need(module: str, extra: str) -> None:
+    """Fail if a module that an extra brings is not installed.
+
+    Raises
+    ------
+    ImportError
+        Names the module and the extra.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"{module} is needed for this file: pip install 'fastgru[{extra}]'", name=module)
+
+
+def size_limit(file_bytes: int) -> int:
+    """The most bytes that a file of this size may claim to hold."""
+    return EXPANSION * file_bytes + ALLOWANCE
+
+
+def check_size(what: str, shape: Sequence[int], itemsize: int, limit: int) -> int:
+    """Bytes of an array, which must be no more than `limit`: before anything is allocated for it."""
+    size = itemsize
+    for length in shape:
+        size *= length
+        if not 0 <= length <= limit or size > limit or len(shape) > AXES:
+            raise FormatError(f"{what} has the shape {tuple(shape)!s:.80}, which the file cannot hold")
+    return size
+
+
+def floats(what: str, array: Array) -> Array:
+    """A trained weight: finite numbers of a float type."""
+    if array.dtype not in (np.float32, np.float64, np.float16):
+        raise FormatError(f"{what} must be of float16, float32 or float64, got {array.dtype}")
+    if not np.isfinite(array).all():
+        raise FormatError(f"{what} must be finite, got NaN or an infinity")
+    return array
+
+
+def describe(shapes: Sequence[tuple[int, ...]]) -> str:
+    """Names and shapes of kernel, recurrent_kernel, bias as far as they are there."""
+    names = ["kernel", "recurrent_kernel", "bias"] + ["alpha"] * (len(shapes) - 3)
+    return ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=False))
+
+
+def gru(arrays: Sequence[Array], arguments: Arguments) -> GRU:
+    """A layer with these weights, as `fill` has them.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+    arguments : mapping
+        Of the constructor. `units`, if it is not among them, is that of the recurrent kernel;
+        `merge_mode` is not for a layer that goes one way.
+    """
+    _check_kernels(arrays)
+    arguments = {"units": arrays[1].shape[0], "dtype": arrays[0].dtype.name} | dict(arguments)
+    arguments.pop("merge_mode", None)
+    layer = GRU(**arguments)
+    fill(layer, arrays)
+    return layer
+
+
+def fill(layer: GRU, arrays: Sequence[Array]) -> None:
+    """Build a layer with these weights; of a stateful one the first call gives the batch.
+
+    Parameters
+    ----------
+    layer : GRU
+        In and out: not built yet.
+    arrays : sequence of ndarray
+        kernel (features, 3 * units), recurrent_kernel (units, 3 * units), bias (3 * units,), or
+        (2, 3 * units) with `reset_after`, if there is one, alphas of PReLU; columns z | r | h.
+
+    Raises
+    ------
+    FormatError
+        If arrays and layer do not agree; says what the arrays are.
+    """
+    _check_kernels(arrays)
+    features = arrays[0].shape[0]
+    wanted = [spec.shape for spec in layer._weight_specs(features)]
+    shapes = [array.shape for array in arrays]
+    if shapes != wanted:
+        raise FormatError(
+            f"the file has {describe(shapes)} for {layer.name!r}, which is no layer of units={layer.units}, "
+            f"use_bias={layer.use_bias}, reset_after={layer.reset_after}: that has {describe(wanted)}"
+        )
+    for activation in (layer.activation, layer.recurrent_activation):
+        if isinstance(activation, activations.Softmax):  # the one that may not fit every array
+            try:
+                activation(np.zeros((1, layer.units)))
+            except (ValueError, TypeError):
+                raise FormatError(f"its activation {activation!r} is none of (batch, units)") from None
+    layer._given_weights = list(arrays)
+    layer._build_weights(features)
+    if not finite(layer):
+        raise FormatError(f"its weights must be finite as {layer.dtype}, and so must its default_state")
+
+
+def _check_kernels(arrays: Sequence[Array]) -> None:
+    shapes = [array.shape for array in arrays]
+    if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes[:2]):
+        held = describe(shapes) or "nothing"
+        raise FormatError(f"a GRU has kernel, recurrent_kernel and bias, got {held}")
+
+
+def finite(layer: Layer) -> bool:
+    """Are all weights and the states to start from finite?"""
+    directions = [layer.forward_layer, layer.backward_layer] if isinstance(layer, Bidirectional) else [layer]
+    states = [one.default_state for one in directions if one.default_state is not None]
+    return all(np.isfinite(array).all() for array in [*layer.weights, *states])
+
+
+def bidirectional(forward: GRU, backward: GRU, arguments: Arguments) -> Bidirectional:
+    """Both directions, of which `backward` goes the other way, with their weights."""
+    layer = Bidirectional(forward, backward_layer=backward, **arguments)
+    fill(layer.forward_layer, forward.weights)
+    check_features(layer)
+    return layer
+
+
+def check_features(layer: Bidirectional) -> None:
+    """Do both directions read the same inputs?"""
+    features = [one.weights[0].shape[0] for one in (layer.forward_layer, layer.backward_layer)]
+    if features[0] != features[1]:
+        raise FormatError(f"both directions must have the same features, got {features[0]} and {features[1]}")
