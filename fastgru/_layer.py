@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
+from fastgru._export import Exports
 
 Array = NDArray[Any]
 
@@ -38,7 +39,7 @@ def _unique_name(cls: type) -> str:
     return f"{base}_{number}" if number else base
 
 
-class Layer:
+class Layer(Exports):
     """A layer, wherever its weights are kept."""
 
     def __init__(

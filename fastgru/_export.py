@@ -1,0 +1,99 @@
+"""How a layer leaves: methods that hand it over to fastgru.formats, which no layer needs to compute."""
+
+import os
+from typing import Any
+
+from numpy.typing import NDArray
+
+
+class Exports:
+    """What layers with weights have in common that leave for other libraries and for files."""
+
+    def save(self: Any, path: str | os.PathLike[str]) -> None:
+        """Write the layer with its weights into a file that `fastgru.load` reads.
+
+        Parameters
+        ----------
+        path : str or path-like
+            An .npz of arrays and JSON, without pickle, in place of a file that may be there; written
+            whole or not at all. A recorded state is not in it.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built, a weight is not finite, or an argument is a Python object without a
+            name.
+        OSError
+            If the file cannot be written.
+        """
+        from fastgru.formats import native
+
+        native.save(self, path)
+
+    def to_keras_config(self: Any, version: int = 2) -> dict[str, Any]:
+        """The config from which Keras makes this layer; the weights go along by `get_weights`.
+
+        Parameters
+        ----------
+        version : {2, 3}
+            For `from_config` of `tf_keras` and TensorFlow, or of Keras 3.
+
+        Raises
+        ------
+        ValueError
+            If that Keras has not such a layer: an activation of ONNX or of the other version,
+            `time_major` in Keras 3, a `default_state`.
+        """
+        from fastgru.formats import keras
+
+        return keras.to_config(self, version)
+
+    def to_torch_state_dict(self: Any) -> dict[str, NDArray[Any]]:
+        """The weights as PyTorch's `torch.nn.GRU` of one level names and orders them.
+
+        Returns
+        -------
+        dict of ndarray
+            weight_ih_l0 (3 * units, features), weight_hh_l0 (3 * units, units) and, with a bias,
+            bias_ih_l0 and bias_hh_l0 (3 * units,), blocks r | z | n; with _reverse for the backward layer.
+            `{name: torch.from_numpy(array) ...}` is for `load_state_dict`.
+
+        Raises
+        ------
+        ValueError
+            If PyTorch has not such a layer: `reset_after=False`, activations other than tanh and sigmoid,
+            one direction that goes backwards, directions that are not concatenated, a `default_state`.
+        """
+        from fastgru.formats import torch
+
+        return torch.to_state_dict(self)
+
+    def to_onnx(self: Any, opset: int = 14, initial_state: bool = False) -> Any:
+        """An ONNX model whose one node is the layer.
+
+        Parameters
+        ----------
+        opset : int
+            7 to 22.
+        initial_state : bool
+            Is the state before the first step, initial_h (directions, batch, units), an input?
+
+        Returns
+        -------
+        onnx.ModelProto
+            From X (timesteps, batch, features) to Y (timesteps, directions, batch, units) with
+            `return_sequences`, and to Y_h (directions, batch, units) without it or with `return_state`.
+            Outputs of a layer that goes backwards belong to the inputs' timesteps, as ONNX has it. A
+            `default_state` is a constant, which fixes the batch to its own.
+
+        Raises
+        ------
+        ValueError
+            If ONNX has not such a node: an activation such as gelu, a `merge_mode` other than concat and
+            None, directions of different kinds.
+        ImportError
+            If onnx is not installed.
+        """
+        from fastgru.formats import onnx
+
+        return onnx.to_onnx(self, opset, initial_state)

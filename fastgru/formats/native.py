@@ -1,0 +1,119 @@
+"""fastgru's own files: an .npz with a member of JSON, read without pickle.
+
+fastgru.npy              the header as UTF-8 bytes: {"format": 1, "class_name": ..., "config": ...}
+0.npy, 1.npy, ...        the weights of a GRU, in the order of get_weights()
+forward.0.npy, ...       those of a Bidirectional's forward layer
+backward.0.npy, ...      and of its backward layer
+"""
+
+import io
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastgru.formats import _model, _zip
+from fastgru.formats._model import Arguments, Array, FormatError, Layer, Maker
+from fastgru.gru import GRU
+from fastgru.wrappers import Bidirectional
+
+FORMAT = 1
+HEADER = "fastgru.npy"
+CLASSES: dict[str, Any] = {"GRU": GRU, "Bidirectional": Bidirectional}
+
+
+def save(layer: Layer, path: Any) -> None:
+    """Write a layer; `Layer.save` has the rest."""
+    if not layer.built:
+        raise ValueError(f"the layer {layer.name} must be built to be saved: it has no weights yet")
+    if not _model.finite(layer):
+        raise ValueError(f"the layer {layer.name} must have finite weights and states to be saved")
+    class_name = next(name for name, cls in CLASSES.items() if isinstance(layer, cls))
+    header = {"format": FORMAT, "class_name": class_name, "config": _config(layer, CLASSES[class_name])}
+    arrays = {"fastgru": np.frombuffer(json.dumps(header).encode(), np.uint8)}
+    for prefix, direction in _directions(layer).items():
+        arrays |= {f"{prefix}{i}": array for i, array in enumerate(direction.weights)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    _replace(Path(os.fspath(path)), buffer.getbuffer())
+
+
+def _directions(layer: Layer) -> dict[str, GRU]:
+    """The GRUs of a layer by what stands before their weights' names."""
+    if isinstance(layer, Bidirectional):
+        return {"forward.": layer.forward_layer, "backward.": layer.backward_layer}
+    return {"": layer}
+
+
+def _config(layer: Layer, cls: Any) -> dict[str, Any]:
+    """The layer's config, of which the layer can be made again."""
+
+    def refuse(value: Any) -> Any:
+        raise ValueError(f"it has the Python object {value!r}, and only what has a name can be saved")
+
+    config = layer.get_config()
+    try:
+        cls.from_config(json.loads(json.dumps(config, default=refuse)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the layer {layer.name} cannot be saved: {error}") from error
+    return config
+
+
+def _replace(path: Path, data: memoryview) -> None:
+    """Write a file whole or not at all, whoever else is looking."""
+    path = path.resolve()  # a link stays one
+    if path.exists() and not path.is_file() and not path.is_dir():  # to replace a folder fails by itself
+        raise OSError(f"{path} must be a plain file where it is one already, got a pipe or a device")
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.npz")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def archive(members: _zip.Archive) -> dict[str, Maker]:
+    """The one layer of a file of `save`."""
+    header = _zip.parse_json("the header", members.array(HEADER).tobytes())
+    if not isinstance(header, dict) or not isinstance(header.get("config"), dict):
+        raise FormatError("the header must be an object with a config")
+    if header.get("format") != FORMAT:
+        raise FormatError(f"the format must be {FORMAT}, got {header.get('format')!r}: of a newer fastgru?")
+    if header.get("class_name") not in CLASSES:
+        raise FormatError(f"the class must be one of {', '.join(CLASSES)}, got {header.get('class_name')!r}")
+    config = header["config"]
+    made = {"GRU": _gru, "Bidirectional": _bidirectional}[header["class_name"]]
+    return {str(config.get("name")): lambda given: made(members, config, given)}
+
+
+def _weights(members: _zip.Archive, prefix: str) -> list[Array]:
+    count = sum(name.startswith(prefix) for name in members.names if name != HEADER)
+    names = [f"{prefix}{i}.npy" for i in range(count)]
+    return [_model.floats(name, members.array(name)) for name in names]
+
+
+def _gru(members: _zip.Archive, config: Arguments, given: Arguments) -> Layer:
+    return _model.gru(_weights(members, ""), {**config, **given})
+
+
+def _bidirectional(members: _zip.Archive, config: Arguments, given: Arguments) -> Layer:
+    own = {key: value for key, value in given.items() if key in ("name", "merge_mode")}
+    of_both = {key: value for key, value in given.items() if key not in own}
+
+    def direction(value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("config"), dict):
+            return value | {"config": value["config"] | of_both}
+        return value  # which from_config complains of
+
+    directions = {key: direction(config[key]) for key in ("layer", "backward_layer") if key in config}
+    layer = Bidirectional.from_config({**config, **directions, **own})
+    for prefix, one in _directions(layer).items():
+        _model.fill(one, _weights(members, prefix))
+    _model.check_features(layer)
+    return layer
