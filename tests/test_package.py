@@ -33,9 +33,25 @@ def python(code, executable=sys.executable, cwd=None, **environment):
 
 def test_importing_loads_no_scipy_and_nothing_else_heavy():
     code = "import sys, numpy; before = set(sys.modules); import fastgru; print(*set(sys.modules) - before)"
-    new = {name.partition(".")[0] for name in python(code).split()}
+    modules = python(code).split()
+    new = {name.partition(".")[0] for name in modules}
     assert "scipy" not in new
-    assert not new & {"tensorflow", "keras", "onnx", "h5py", "matplotlib", "rich", "multiprocessing"}
+    assert not new & {"tensorflow", "keras", "matplotlib", "rich", "multiprocessing", "subprocess"}
+    assert not new & {"onnx", "h5py", "safetensors", "torch"}
+    assert not any(name.startswith("fastgru.formats") for name in modules)
+
+
+def test_names_of_the_formats_come_when_they_are_asked_for():
+    code = """
+import sys, fastgru
+print(set(fastgru.__all__) <= set(dir(fastgru)), "fastgru.formats" in sys.modules)
+load = fastgru.load
+print(load is fastgru.formats.load, "fastgru.formats" in sys.modules)
+print(not {"onnx", "h5py", "safetensors", "torch"} & set(sys.modules))
+from fastgru import *
+print(FormatError is fastgru.FormatError, hasattr(fastgru, "loads"))
+"""
+    assert python(code).split() == ["True", "False", "True", "True", "True", "True", "False"]
 
 
 @pytest.mark.parametrize("engine", [_config.CHOICE.engine, "blas"])
@@ -84,12 +100,14 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
         metadata = email.message_from_bytes(archive.read(next(n for n in names if n.endswith("METADATA"))))
     files = {name.removeprefix("fastgru/") for name in names if name.startswith("fastgru/")}
     headers = {f"include/fastgru/{path.name}" for path in (ROOT / "include/fastgru").glob("*.h")}
-    modules = {path.name for path in (ROOT / "fastgru").glob("*.py")}
+    modules = {str(path.relative_to(ROOT / "fastgru")) for path in sources("fastgru/**/*.py")}
     assert headers
     assert headers | modules | {"py.typed", "_core.pyi"} <= files
     (extension,) = files - headers - modules - {"py.typed", "_core.pyi"}
     assert extension.startswith("_core.")
-    assert {re.split(r"[<>=]", line)[0] for line in metadata.get_all("Requires-Dist")} == {"numpy", "scipy"}
+    required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
+    assert {re.split(r"[<>=]", line)[0] for line in required} == {"numpy", "scipy"}
+    assert set(metadata.get_all("Provides-Extra")) == {"keras", "onnx", "torch", "all"}
     assert metadata["Version"] == fastgru.__version__
     assert wheel.stat().st_size < 1_500_000
 
@@ -139,21 +157,32 @@ def test_no_flag_changes_what_floating_point_means():
 
 def test_modules_import_downwards_only():
     floors = [
-        {"_include", "_random", "_registry", "_core", "_validate"},
+        {"_include", "_random", "_registry", "_core", "_validate", "_export"},
         {"_config", "initializers", "regularizers", "constraints", "_layer", "_loop"},
         {"activations"},
         {"gru"},
         {"wrappers"},
+        {"formats._model", "formats._hdf5_process"},
+        {"formats._zip", "formats._hdf5", "formats._pickle", "formats._protobuf"},
+        {"formats.keras", "formats.onnx", "formats.torch", "formats.native"},
+        {"formats.__init__"},
         {"__init__"},
     ]
     floor_of = {name: i for i, names in enumerate(floors) for name in names}
-    assert {path.stem for path in sources("fastgru/*.py", "fastgru/_core.pyx")} == set(floor_of)
-    for path in sources("fastgru/*.py"):
-        text = path.read_text()
-        imported = set(re.findall(r"^from fastgru\.(\w+) import", text, re.M))
-        for group in re.findall(r"^from fastgru import ([^(\n]+|\([^)]*\))", text, re.M):
-            imported |= set(re.findall(r"\w+", group))
+    modules = {
+        ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
+        for path in sources("fastgru/**/*.py", "fastgru/_core.pyx")
+    }
+    assert set(modules) == set(floor_of)
+    for module, path in modules.items():
+        imported = set()
+        for package, names in re.findall(
+            r"^from fastgru([.\w]*) import ([^(\n]+|\([^)]*\))", path.read_text(), re.M
+        ):
+            inside = package.lstrip(".")
+            found = {f"{inside}.{name}".lstrip(".") for name in re.findall(r"\w+", names)}
+            imported |= found & set(modules) or {inside}
         inside_registry = {"_random", "_registry"}
         for name in imported:
-            if not {name, path.stem} <= inside_registry:
-                assert floor_of[name] < floor_of[path.stem], f"{path.stem} imports {name}"
+            if not {name, module} <= inside_registry:
+                assert floor_of[name] < floor_of[module], f"{module} imports {name}"
