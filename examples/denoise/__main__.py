@@ -42,7 +42,7 @@ def fail_missing(package: ModuleNotFoundError) -> NoReturn:
 try:
     import audio
     import numpy as np
-    from nsnet2 import Denoiser, ModelError, NSNet2, fetch, read_weights
+    from nsnet2 import Denoiser, ModelError, NSNet2, fetch
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 except ModuleNotFoundError as package:
@@ -132,7 +132,7 @@ def demo() -> None:
     noisy = audio.mix(speech, audio.pink_noise(speech.shape[1], SEED), SNR)
     model = model_file()
 
-    ours = Call(Denoiser(NSNet2(read_weights(model), 1), 1), noisy)
+    ours = Call(Denoiser(NSNet2(model, 1), 1), noisy)
     theirs = Call(Denoiser(peer.OnnxRuntime(model, 1), 1), noisy)
     frames = len(ours.milliseconds)
     features, gains = np.empty((2, 1, frames, audio.BINS), np.float32)
@@ -179,7 +179,7 @@ def denoise_file(source: Path, target: Path) -> None:
     channels, length = recording.samples.shape
     noisy = audio.resample(recording.samples, recording.rate, audio.RATE)
 
-    call = Call(Denoiser(NSNet2(read_weights(model_file()), channels), channels), noisy)
+    call = Call(Denoiser(NSNet2(model_file(), channels), channels), noisy)
     frames = len(call.milliseconds)
     with progress_bar() as progress:
         bar = progress.add_task("denoising", total=frames)

