@@ -34,7 +34,7 @@ lint: $(VENV)/lint $(VENV)/built
 	$(BIN)/ruff format --check
 	$(BIN)/cython-lint fastgru
 	$(BIN)/mypy
-	$(BIN)/stubtest fastgru._core
+	$(BIN)/stubtest --mypy-config-file pyproject.toml fastgru._core
 
 bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m benchmarks

@@ -106,8 +106,8 @@ class Recorder:
 def assert_as_close_as_onnxruntime(path, recorder):
     """Each GRU, replayed: its error against the equations in float64, next to onnxruntime's.
 
-    Of Hush's GRUs it is 0.64 to 0.78 of onnxruntime's at the root mean square. Of NSNet2's it is 0.96 to 1.03,
-    by the noise that is drawn: sums of 400 terms, in another order. Hence the tenth.
+    Of Hush's GRUs it is 0.64 to 0.78 of onnxruntime's at the root mean square. Of NSNet2's it is 0.96 to
+    1.03, by the noise that is drawn: sums of 400 terms, in another order. Hence the tenth.
     """
     layers = fastgru.load_all(path)
     assert list(layers) == [node.name for node in recorder.nodes]
