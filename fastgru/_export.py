@@ -42,7 +42,8 @@ class Exports:
         ------
         ValueError
             If that Keras has not such a layer: an activation of ONNX or of the other version,
-            `time_major` in Keras 3, a `default_state`.
+            `time_major` in Keras 3, a `default_state`; or, in Keras 3, if only the backward layer is
+            trainable, whose weights `get_weights` then has first.
         """
         from fastgru.formats import keras
 

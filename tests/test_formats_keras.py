@@ -24,6 +24,7 @@ from fastgru import formats
 from fastgru.formats import _hdf5
 
 h5py = pytest.importorskip("h5py")
+pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axis")  # Keras 3, of one unit
 
 BATCH, TIMESTEPS, FEATURES = 3, 5, 4
 KINDS = ["tf_keras 1", "tf_keras 2", "keras 3"]  # which GRU: version 1 or 2 of tf_keras', or Keras 3's

@@ -124,8 +124,10 @@ def _arrays(kinds: Mapping[str, str], shapes: Shapes, read: Read) -> list[Array]
 def safetensors(path: Path) -> Iterator[dict[str, Maker]]:
     """The GRUs of a .safetensors file."""
     _model.need("safetensors", "torch")
-    from safetensors import SafetensorError, deserialize
+    from safetensors import SafetensorError
+    from safetensors import deserialize as untyped
 
+    deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = untyped
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _zip.JSON:
@@ -139,7 +141,7 @@ def safetensors(path: Path) -> Iterator[dict[str, Maker]]:
             raise FormatError(f"its tensors must end where the file does, end at {8 + length + end!s:.40}")
         file.seek(0)
         try:
-            tensors = dict(deserialize(file.read()))  # type: ignore[no-untyped-call]
+            tensors = dict(deserialize(file.read()))
         except SafetensorError as error:
             raise FormatError(f"no sound safetensors file: {error}") from error
 
