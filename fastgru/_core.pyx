@@ -25,6 +25,7 @@ from fastgru._engine cimport (
     fastgru_layer,
     fastgru_pack,
     fastgru_packed_size,
+    fastgru_ragged_scratch_size,
     fastgru_scratch_size,
     fastgru_sequence,
 )
@@ -197,6 +198,7 @@ cdef void describe(
         call.out_batch_stride = cnp.PyArray_STRIDES(out)[batch_axis] // itemsize
         call.out_time_stride = cnp.PyArray_STRIDES(out)[time_axis] // itemsize
     call.mask, call.mask_batch_stride, call.mask_time_stride = NULL, 0, 0
+    call.lengths = call.rows = NULL
     if mask is not None:
         call.mask = <const unsigned char *> cnp.PyArray_DATA(mask)
         call.mask_batch_stride = cnp.PyArray_STRIDES(mask)[batch_axis]
@@ -317,10 +319,14 @@ cdef class Plan:
         out : ndarray or None
             Overwritten: (batch, timesteps, units), time-major as x, the output of every step; or
             (batch, units), that of the last. Last axis contiguous.
-        mask : bool ndarray or None
-            (batch, timesteps), time-major as x; False: the row does not take part in the step.
+        mask : bool ndarray, intp ndarray or None
+            (batch, timesteps), time-major as x; False: the row does not take part in the step. With packed
+            weights also (batch,): each row takes part in so many steps, the first ones.
         """
         cdef fastgru_call call
+        cdef cnp.ndarray longest_first, lengths = None
+        if mask is not None and cnp.PyArray_NDIM(mask) == 1:
+            lengths, mask = mask, None
         if cnp.PyArray_DIMS(x)[time_major] == 0:
             return
         if not rows_are_whole(x):
@@ -328,6 +334,11 @@ cdef class Plan:
         describe(&call, x, initial_state, out, mask, time_major)
         call.state = cnp.PyArray_DATA(state)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
+        if lengths is not None:
+            longest_first = np.argsort(-lengths, kind="stable")
+            lengths = lengths[longest_first]
+            call.rows = <const Py_ssize_t *> cnp.PyArray_DATA(longest_first)
+            call.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(lengths)
         self.compute(&call)
 
     def call(
@@ -401,7 +412,9 @@ cdef class Plan:
         cdef size_t size, state_at
         cdef Products products
         cdef Memory memory
-        if self.packed is not None:
+        if call.lengths != NULL:
+            size = fastgru_ragged_scratch_size(&self.layer, call.batch, call.timesteps)
+        elif self.packed is not None:
             size = fastgru_scratch_size(&self.layer, call.batch, call.timesteps)
         else:
             products = self.cut(call, itemsize)

@@ -32,6 +32,8 @@ cdef extern from "fastgru/engine.h" nogil:
         const unsigned char *mask
         Py_ssize_t mask_batch_stride
         Py_ssize_t mask_time_stride
+        const Py_ssize_t *lengths
+        const Py_ssize_t *rows
         int go_backwards
         int zero_output_for_mask
         unsigned turn
@@ -77,4 +79,5 @@ cdef extern from "fastgru/engine.h" nogil:
     void fastgru_pack(fastgru_layer *, const void *kernel, const void *recurrent_kernel, const void *bias,
                       void *memory) noexcept
     size_t fastgru_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
+    size_t fastgru_ragged_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
     void fastgru_sequence(const fastgru_layer *, fastgru_call *) noexcept

@@ -168,6 +168,20 @@ static void set_output(struct fastgru_call *call, int rows, int timesteps, int u
         call->out_batch_stride = units, call->out_time_stride = 0;
 }
 
+/* Lengths in falling order, from all timesteps to none, of rows in any order. */
+static void set_lengths(struct fastgru_call *call, int rows, int timesteps)
+{
+    ptrdiff_t *lengths = array((size_t)rows * sizeof *lengths, sizeof *lengths);
+    ptrdiff_t *order = array((size_t)rows * sizeof *order, sizeof *order);
+    const int first = choose(rows);
+    for (int i = 0, length = timesteps; i < rows; ++i) {
+        length -= choose(2) ? choose(length + 1) : 0;
+        lengths[i] = length;
+        order[i] = (first + i) % rows;
+    }
+    call->lengths = lengths, call->rows = order;
+}
+
 static void run_packed(
     const struct fastgru_packed_kernels *kernels, int rows, int timesteps, int features, int units, int reset_after)
 {
@@ -183,14 +197,18 @@ static void run_packed(
     const int initial = choose(3);
     call.initial_state = initial == 0 ? NULL : initial == 1 ? call.state : numbers(rows * units, itemsize);
     set_output(&call, rows, timesteps, units, itemsize);
-    if (choose(2)) {
+    const int some = choose(4);
+    if (some == 0) {
+        set_lengths(&call, rows, timesteps);
+    } else if (some < 3) {
         call.mask = flags(rows * timesteps);
         set_strides(rows, timesteps, 1, &call.mask_batch_stride, &call.mask_time_stride);
     }
     call.go_backwards = choose(2);
     call.zero_output_for_mask = choose(2);
     call.turn = (unsigned)choose(2);
-    call.scratch = array(fastgru_scratch_size(&layer, rows, timesteps), 64);
+    call.scratch = array(
+        (call.lengths ? fastgru_ragged_scratch_size : fastgru_scratch_size)(&layer, rows, timesteps), 64);
     fastgru_sequence(&layer, &call);
     if (call.state)
         note(call.state, rows * units, itemsize);

@@ -208,6 +208,14 @@ static inline size_t fastgru_scratch_size(
         + fastgru_lines(chunk > step ? chunk : step) + fastgru_lines(2 * (size_t)rows);
 }
 
+/* The same for calls with lengths. */
+static inline size_t fastgru_ragged_scratch_size(
+    const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+{
+    const struct fastgru_blocks b = fastgru_ragged_blocking(layer, batch, timesteps);
+    return (layer->reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes;
+}
+
 /* Run a call of at least one timestep. */
 static inline void fastgru_sequence(const struct fastgru_layer *layer, struct fastgru_call *call)
 {

@@ -84,6 +84,9 @@ struct fastgru_call {
     const unsigned char *mask;       /* (batch, timesteps) 0: the row keeps its state; or NULL */
     ptrdiff_t mask_batch_stride;
     ptrdiff_t mask_time_stride;
+    const ptrdiff_t *lengths;        /* (batch)  steps that rows have, the most first: at the others
+                                        they are masked; then there is no mask; or NULL    */
+    const ptrdiff_t *rows;           /* (batch)  which row each of these lengths is of     */
     int go_backwards;
     int zero_output_for_mask;
     unsigned turn;                   /* in and out: hand a stream's next call what this one left,
@@ -214,7 +217,9 @@ enum {
     FASTGRU_FULL_TILE = 4,           /* rows                                               */
     FASTGRU_FEW_ROWS = 8,            /* they wait for ...                                  */
     FASTGRU_MANY_BYTES = 8 << 20,    /* ... so many weights                                */
-    FASTGRU_SCRATCH_BYTES = 3 << 20  /* beyond it, fewer rows                              */
+    FASTGRU_SCRATCH_BYTES = 3 << 20, /* beyond it, fewer rows                              */
+    FASTGRU_RAGGED_ROWS = 32,        /* of different lengths: they go ...                  */
+    FASTGRU_RAGGED_STEPS = 8         /* ... so many steps at a time                        */
 };
 
 /* Bytes of a row of xw: (panels, 3, vlen). */
@@ -286,6 +291,24 @@ static inline struct fastgru_blocks fastgru_blocking(
     b.steps = fastgru_steps_ahead(layer, b.rows, timesteps);
     b.state_bytes = fastgru_state_bytes(layer, b.rows);
     b.xw_bytes = fastgru_lines((size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes);
+    return b;
+}
+
+/* How a call with lengths is cut. All of x.kernel is computed ahead, by rows, as they lie anywhere. */
+static inline struct fastgru_blocks fastgru_ragged_blocking(
+    const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+{
+    const size_t row_bytes = fastgru_xw_bytes(layer);
+    const ptrdiff_t least = 1, most = FASTGRU_RAGGED_STEPS, rows = FASTGRU_RAGGED_ROWS;
+    struct fastgru_blocks b;
+    b.rows = fastgru_block_rows(layer);
+    b.rows = b.rows < rows ? b.rows : rows;
+    b.rows = batch < b.rows ? batch : b.rows;
+    b.steps = b.rows ? (ptrdiff_t)(FASTGRU_CHUNK_MOST / (row_bytes * (size_t)b.rows)) : 0;
+    b.steps = b.steps < least ? least : b.steps < most ? b.steps : most;
+    b.steps = b.steps < timesteps ? b.steps : timesteps;
+    b.state_bytes = fastgru_state_bytes(layer, b.rows);
+    b.xw_bytes = fastgru_lines((size_t)b.steps * (size_t)b.rows * row_bytes);
     return b;
 }
 

@@ -142,8 +142,121 @@ static void PANEL(run_block)(
         memcpy(state, pass.h, state_bytes);
 }
 
+/* ---- rows of different lengths -------------------------------------------------------
+ *
+ * The longest first, so that the rows that take part in a step are always the first ones of a block. */
+
+/* The outputs of `steps` steps of a row, from `first` on in the order of the run: h, or zeros if it is NULL. */
+static void PANEL(put)(
+    const struct fastgru_layer *layer, const struct fastgru_call *call,
+    ptrdiff_t row, ptrdiff_t first, ptrdiff_t steps, const real *h)
+{
+    const size_t bytes = (size_t)layer->units * sizeof(real);
+    if (!call->out_time_stride && steps > 1)
+        steps = 1;
+    for (ptrdiff_t step = first; call->out && step < first + steps; ++step) {
+        real *out = (real *)call->out + row * call->out_batch_stride + step * call->out_time_stride;
+        if (h)
+            memcpy(out, h, bytes);
+        else
+            memset(out, 0, bytes);
+    }
+}
+
+/* A row before its first step. */
+static void PANEL(enter)(
+    const struct fastgru_layer *layer, const struct fastgru_call *call, ptrdiff_t row, ptrdiff_t length, real *h)
+{
+    const size_t bytes = (size_t)layer->units * sizeof(real);
+    if (call->initial_state)
+        memcpy(h, (const real *)call->initial_state + row * layer->units, bytes);
+    else
+        memset(h, 0, bytes);
+    if (call->go_backwards)
+        PANEL(put)(layer, call, row, 0, call->timesteps - length, NULL);
+}
+
+/* A row after its last step. */
+static void PANEL(leave)(
+    const struct fastgru_layer *layer, const struct fastgru_call *call, ptrdiff_t row, ptrdiff_t length,
+    const real *h)
+{
+    const real *kept = call->zero_output_for_mask || !length ? NULL : h;
+    if (call->state)
+        memcpy((real *)call->state + row * layer->units, h, (size_t)layer->units * sizeof(real));
+    if (!call->go_backwards)
+        PANEL(put)(layer, call, row, length, call->timesteps - length, kept);
+}
+
+/* All timesteps of a block of rows, from that with the `first`-most steps on. */
+static void PANEL(run_ragged)(
+    const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_blocks *blocks,
+    ptrdiff_t first)
+{
+    const ptrdiff_t units = layer->units, left = call->batch - first;
+    const ptrdiff_t count = left < blocks->rows ? left : blocks->rows;
+    const ptrdiff_t *lengths = call->lengths + first, *rows = call->rows + first;
+    const ptrdiff_t most = lengths[0], chunk = blocks->steps;
+    const ptrdiff_t xw_stride = (ptrdiff_t)fastgru_panel_count(layer) * 3 * VLEN;
+    char *scratch = (char *)call->scratch, *rh = scratch + 2 * blocks->state_bytes;
+    real *h = (real *)scratch, *next = (real *)(scratch + blocks->state_bytes);
+    real *xw = (real *)(layer->reset_after ? rh : rh + blocks->state_bytes);
+    struct fastgru_pass pass;
+    ptrdiff_t active = 0;            /* rows that take part in a step                      */
+    memset(&pass, 0, sizeof pass);
+    pass.rh = rh;
+
+    if (!call->go_backwards)
+        for (; active < count; ++active)
+            PANEL(enter)(layer, call, rows[active], lengths[active], h + active * units);
+    for (ptrdiff_t done = 0; done < most; done += chunk) {
+        const ptrdiff_t steps = most - done < chunk ? most - done : chunk;
+        const ptrdiff_t start = call->go_backwards ? most - done - steps : done;
+        pass.projected = 0;
+        pass.x_stride = call->x_time_stride;
+        pass.xw_stride = xw_stride;
+        for (ptrdiff_t i = 0; i < count && lengths[i] > start; ++i) {
+            pass.rows = lengths[i] - start < steps ? lengths[i] - start : steps;
+            pass.x = (const real *)call->x + rows[i] * call->x_batch_stride + start * call->x_time_stride;
+            pass.xw = xw + i * chunk * xw_stride;
+            PANEL(cover)(PANEL(tiles_project), layer, &pass, fastgru_panel_count(layer));
+            pass.backwards = !pass.backwards;
+        }
+        pass.projected = 1;
+        pass.xw_stride = chunk * xw_stride;
+        for (ptrdiff_t step = 0; step < steps; ++step) {
+            const ptrdiff_t time = call->go_backwards ? start + steps - 1 - step : start + step;
+            for (; call->go_backwards && active < count && lengths[active] > time; ++active)
+                PANEL(enter)(layer, call, rows[active], lengths[active], h + active * units);
+            for (; !call->go_backwards && lengths[active - 1] <= time; --active)
+                PANEL(leave)(layer, call, rows[active - 1], lengths[active - 1], h + (active - 1) * units);
+            pass.rows = active;
+            pass.xw = xw + (time - start) * xw_stride;
+            pass.h = h;
+            pass.h_next = next;
+            pass.backwards = call->turn++ & 1;
+            PANEL(step)(layer, &pass);
+            for (ptrdiff_t i = 0; i < active; ++i)
+                PANEL(put)(layer, call, rows[i], call->go_backwards ? call->timesteps - 1 - time : time, 1,
+                           next + i * units);
+            next = h;
+            h = (real *)pass.h_next;
+        }
+    }
+    for (; call->go_backwards && active < count; ++active)  /* without a step */
+        PANEL(enter)(layer, call, rows[active], 0, h + active * units);
+    for (ptrdiff_t i = 0; i < active; ++i)
+        PANEL(leave)(layer, call, rows[i], lengths[i], h + i * units);
+}
+
 static void PANEL(sequence)(const struct fastgru_layer *layer, struct fastgru_call *call)
 {
+    if (call->lengths) {
+        const struct fastgru_blocks ragged = fastgru_ragged_blocking(layer, call->batch, call->timesteps);
+        for (ptrdiff_t row = 0; row < call->batch; row += ragged.rows)
+            PANEL(run_ragged)(layer, call, &ragged, row);
+        return;
+    }
     const struct fastgru_blocks blocks = fastgru_blocking(layer, call->batch, call->timesteps);
     for (ptrdiff_t row = 0; row < call->batch; row += blocks.rows)
         PANEL(run_block)(layer, call, &blocks, row);
