@@ -350,6 +350,31 @@ def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
     return array.astype(bool, copy=False)
 
 
+def lengths(value: Any, batch: int, timesteps: int) -> Array:
+    """Steps of each row, (batch,)."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of a ragged list, or whatever another library raises
+        raise ValueError(
+            f"lengths must have shape ({batch},), got {type(value).__name__}: {error}"
+        ) from error
+    if array.shape != (batch,):
+        raise ValueError(f"lengths must have shape ({batch},), one for each row, got {array.shape}")
+    if batch and array.dtype.kind not in "iu":
+        raise ValueError(f"lengths must be integers, got {array.dtype}")
+    if batch and not 0 <= array.min() <= array.max() <= timesteps:
+        raise ValueError(
+            f"lengths must lie between 0 and the {timesteps} timesteps, got {array.min()} to {array.max()}"
+        )
+    return array.astype(np.intp)
+
+
+def mask_of_lengths(array: Array, timesteps: int, time_major: bool) -> Array:
+    """The mask that lengths stand for: (batch, timesteps), or (timesteps, batch) if `time_major`."""
+    mask: Array = np.arange(timesteps) < array[:, np.newaxis]
+    return np.ascontiguousarray(mask.T) if time_major else mask
+
+
 def out(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any], read: Sequence[Any]) -> Array:
     """An array to write the result into; `read`: what the call reads, arrays among it."""
     if not isinstance(value, np.ndarray):

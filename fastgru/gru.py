@@ -349,6 +349,7 @@ class GRU(WeightedLayer):
         mask: Any = None,
         training: Any = None,
         *,
+        lengths: Any = None,
         out: Any = None,
     ) -> Any:
         """Run the layer.
@@ -368,6 +369,9 @@ class GRU(WeightedLayer):
             input may then be anything, NaN too.
         training : bool, optional
             Drop out?
+        lengths : array_like of int, shape (batch,), optional
+            In place of a mask that is true at the first steps of each row: how many these are, 0 to
+            timesteps. Packed weights are not read for rows that have ended.
         out : ndarray, optional
             Where to write the output: of exactly its shape and dtype, sharing no memory with the
             inputs, the mask, the states or the weights.
@@ -381,8 +385,9 @@ class GRU(WeightedLayer):
         Raises
         ------
         ValueError
-            If a shape does not fit, there is no timestep, a stateful layer's batch is empty, `out`
-            has another dtype, is read-only or shares memory, or a dropout rate is 1 in training.
+            If a shape does not fit, there is no timestep, a stateful layer's batch is empty, `lengths` are
+            no integers, out of range or beside a mask, `out` has another dtype, is read-only or shares
+            memory, or a dropout rate is 1 in training.
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
@@ -393,6 +398,7 @@ class GRU(WeightedLayer):
             and self._dtype is self._compute_dtype
             and self.activity_regularizer is None
             and self._default_state is None
+            and lengths is None
         ):  # the short way, in this one frame: all of a small layer's call takes a microsecond
             state, record, lock = initial_state, None, self._lock if self.stateful else None
             if lock is not None:
@@ -417,7 +423,7 @@ class GRU(WeightedLayer):
                 if lock is not None:
                     lock.release()
         if results is NotImplemented:  # something is to be converted, or complained of
-            return self._long_call(inputs, mask, training, initial_state, out)
+            return self._long_call(inputs, mask, training, initial_state, out, lengths)
         return results
 
     def call(
@@ -427,10 +433,11 @@ class GRU(WeightedLayer):
         training: Any = None,
         initial_state: Any = None,
         *,
+        lengths: Any = None,
         out: Any = None,
     ) -> Any:
         """`__call__` with Keras' other order of arguments."""
-        return GRU.__call__(self, inputs, initial_state, mask, training, out=out)
+        return GRU.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
 
     def _long_call(
         self,
@@ -439,6 +446,7 @@ class GRU(WeightedLayer):
         training: Any,
         initial_state: Any,
         out: Any,
+        lengths: Any,
         plan: Plan | Loop | None = None,
     ) -> Any:
         """Any call: checks and conversions first, then the plan, by default that of the moment."""
@@ -452,10 +460,10 @@ class GRU(WeightedLayer):
             bool(self.stateful),
         )
         x = _validate.inputs(inputs, self.name, self._compute_dtype)
-        batch = x.shape[1 if time_major else 0]
-        if x.shape[0 if time_major else 1] == 0:
+        batch, timesteps = x.shape[1 if time_major else 0], x.shape[0 if time_major else 1]
+        if timesteps == 0:
             raise ValueError(f"inputs must have at least one timestep, got shape {x.shape}")
-        read = None if out is None else [x, inputs, initial_state, mask]
+        read = None if out is None else [x, inputs, initial_state, mask, lengths]
         if initial_state is not None:
             state_shape = (batch, self._units)
             initial_state = _validate.state("initial_state", initial_state, state_shape, self._compute_dtype)
@@ -463,6 +471,10 @@ class GRU(WeightedLayer):
             initial_state = _validate.broadcast_state(self._default_state, batch)
         if mask is not None:
             mask = _validate.mask(mask, x.shape[:2])
+        if lengths is not None:
+            if mask is not None:
+                raise ValueError("lengths must be given without a mask, got both")
+            mask = _validate.lengths(lengths, batch, timesteps)
         target = None
         if read is not None:
             shape = (*x.shape[:2], self._units) if sequences else (batch, self._units)
@@ -514,9 +526,11 @@ class GRU(WeightedLayer):
         stateful: bool,
         out: Array | None,
     ) -> tuple[list[Array], Array]:
-        """The results of a checked call, and the last state."""
+        """The results of a checked call, and the last state; a mask of one axis is lengths."""
         if training and (self._dropout or self._recurrent_dropout):
             plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
+        if mask is not None and mask.ndim == 1 and not (isinstance(plan, Plan) and plan.engine == "packed"):
+            mask = _validate.mask_of_lengths(mask, x.shape[0 if time_major else 1], time_major)
         state = np.empty((batch, self._units), self._compute_dtype)
         if initial_state is not None:
             initial_state = np.require(initial_state, self._compute_dtype, ["C", "A"])

@@ -282,6 +282,8 @@ class Bidirectional(Layer):
         initial_state: Any = None,
         mask: Any = None,
         training: Any = None,
+        *,
+        lengths: Any = None,
     ) -> Any:
         """Run both directions.
 
@@ -296,6 +298,8 @@ class Bidirectional(Layer):
             step is zero.
         training : bool, optional
             Drop out?
+        lengths : array_like of int, shape (batch,), optional
+            In place of a mask that is true at the first steps of each row: how many these are.
 
         Returns
         -------
@@ -319,7 +323,11 @@ class Bidirectional(Layer):
         x = _validate.inputs(inputs, self.name, self._compute_dtype)
         if mask is not None:
             mask = _validate.mask(mask, x.shape[:2])
-        batch = x.shape[1 if self.time_major else 0]
+        batch, timesteps = x.shape[:2][:: -1 if self.time_major else 1]
+        if lengths is not None:
+            if mask is not None:
+                raise ValueError("lengths must be given without a mask, got both")
+            lengths = _validate.lengths(lengths, batch, timesteps)
         states = [None, None] if initial_state is None else self._halves(initial_state, batch)
         training = _validate.training(training)
         alone = (
@@ -329,11 +337,19 @@ class Bidirectional(Layer):
             or any(layer.activity_regularizer is not None for layer in self._directions)
         )
         with self._both_or_neither() if alone else contextlib.nullcontext():
-            return self._run(x, states, mask, training, alone)
+            return self._run(x, states, mask, lengths, training, alone)
 
-    def call(self, inputs: Any, training: Any = None, mask: Any = None, initial_state: Any = None) -> Any:
+    def call(
+        self,
+        inputs: Any,
+        training: Any = None,
+        mask: Any = None,
+        initial_state: Any = None,
+        *,
+        lengths: Any = None,
+    ) -> Any:
         """`__call__` with Keras' other order of arguments."""
-        return Bidirectional.__call__(self, inputs, initial_state, mask, training)
+        return Bidirectional.__call__(self, inputs, initial_state, mask, training, lengths=lengths)
 
     def _halves(self, initial_state: Any, batch: int) -> list[Array]:
         """The initial state of each direction."""
@@ -351,7 +367,15 @@ class Bidirectional(Layer):
             for d, state in zip(self._directions, halves, strict=True)
         ]
 
-    def _run(self, x: Array, states: list[Any], mask: Array | None, training: bool, alone: bool) -> Any:
+    def _run(
+        self,
+        x: Array,
+        states: list[Any],
+        mask: Array | None,
+        lengths: Array | None,
+        training: bool,
+        alone: bool,
+    ) -> Any:
         with self._lock:
             self._check_directions()
             if not self.built:
@@ -361,7 +385,7 @@ class Bidirectional(Layer):
         last: list[Array] = []
         for layer, state, target, plan in zip(self._directions, states, targets, plans, strict=True):
             results = NotImplemented
-            short = not alone and (state is not None or layer.default_state is None)
+            short = not alone and lengths is None and (state is not None or layer.default_state is None)
             if type(plan) is Plan and short:  # without the checks of the long way
                 results = plan.call(
                     x,
@@ -376,7 +400,7 @@ class Bidirectional(Layer):
                     layer.return_state,
                 )
             if results is NotImplemented:
-                results = layer._long_call(x, mask, training, state, target, plan)
+                results = layer._long_call(x, mask, training, state, target, lengths, plan)
             if self.return_state:
                 last.append(results[1])
         return self._structured(self._merged(outputs), last)

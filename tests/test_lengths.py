@@ -1,0 +1,119 @@
+"""Rows of different lengths: the results of the mask that they stand for, to the last bit."""
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import CHOICES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastgru
+from fastgru import _config
+
+FLAGS = st.booleans()
+
+
+def mask_of(lengths, timesteps, time_major=False):
+    mask = np.arange(timesteps) < np.reshape(lengths, (-1, 1))
+    return mask.T if time_major else mask
+
+
+def assert_same(found, wanted):
+    assert isinstance(found, list) == isinstance(wanted, list)
+    for ours, theirs in zip(found, wanted, strict=True) if isinstance(found, list) else [(found, wanted)]:
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@st.composite
+def calls(draw):
+    """A layer's arguments, inputs, initial state or None, and lengths."""
+    batch = draw(st.sampled_from([1, 2, 3, 5, 8, 31, 33, 70]))
+    timesteps, features, units = draw(st.integers(1, 20)), draw(st.integers(0, 9)), draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    flags = ["reset_after", "go_backwards", "zero_output_for_mask", "time_major"]
+    arguments = {name: draw(FLAGS) for name in [*flags, "return_sequences", "return_state"]}
+    arguments |= {"units": units, "dtype": draw(st.sampled_from(["float32", "float64", "float16"]))}
+    lengths = draw(st.sampled_from([rng.integers(0, timesteps, batch, endpoint=True)] * 3 + [
+        np.zeros(batch, int), np.full(batch, timesteps)]))  # fmt: skip
+    shape = (timesteps, batch) if arguments["time_major"] else (batch, timesteps)
+    x = rng.normal(size=(*shape, features)).astype(arguments["dtype"])
+    x[~mask_of(lengths, timesteps, arguments["time_major"])] = draw(st.sampled_from([0, np.nan]))
+    state = rng.normal(size=(batch, units)).astype(arguments["dtype"]) if draw(FLAGS) else None
+    return arguments, x, state, lengths
+
+
+@settings(deadline=None)
+@given(call=calls(), both=FLAGS)
+def test_lengths_give_what_their_mask_gives(call, both):
+    arguments, x, state, lengths = call
+    mask = mask_of(lengths, x.shape[0 if arguments["time_major"] else 1], arguments["time_major"])
+    for choice in CHOICES:
+        with mock.patch.object(_config, "CHOICE", choice):
+            layer = fastgru.GRU(**arguments)
+            if both:
+                layer = fastgru.Bidirectional(layer)
+                state = state if state is None or isinstance(state, list) else [state, -state]
+            wanted = layer(x, initial_state=state, mask=mask)
+        assert_same(layer(x, initial_state=state, lengths=lengths), wanted)
+
+
+def test_python_activations_and_dropout_take_lengths(choice):
+    x, lengths = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("f4"), [5, 0, 2, 4]
+    layer = fastgru.GRU(3, activation=np.tanh, return_sequences=True)
+    np.testing.assert_array_equal(layer(x, lengths=lengths), layer(x, mask=mask_of(lengths, 5)))
+    layer = fastgru.GRU(3, dropout=0.5, return_sequences=True)
+    assert not layer(x, training=True, lengths=[0] * 4).any()
+
+
+def test_a_stateful_layer_goes_on_from_where_each_row_ended(choice):
+    rng = np.random.default_rng(1)
+    x, lengths = rng.normal(size=(3, 4, 2)).astype("f4"), np.array([4, 0, 2])
+    layer = fastgru.GRU(5, stateful=True, batch_input_shape=(3, None, 2))
+    layer.build()
+    other = fastgru.GRU.from_config(layer.get_config())
+    other.build()
+    other.set_weights(layer.get_weights())
+    for _ in range(3):
+        np.testing.assert_array_equal(layer(x, lengths=lengths), other(x, mask=mask_of(lengths, 4)))
+        np.testing.assert_array_equal(layer.states[0], other.states[0])
+    assert not layer.states[0][1].any()
+
+
+def test_lengths_write_into_out(choice):
+    x, lengths = np.random.default_rng(2).normal(size=(3, 4, 2)).astype("f4"), [1, 4, 3]
+    layer = fastgru.GRU(5, return_sequences=True, time_major=False)
+    wanted, out = layer(x, lengths=lengths), np.full((3, 4, 5), 7, "f4")
+    assert layer(x, lengths=lengths, out=out) is out
+    np.testing.assert_array_equal(out, wanted)
+    assert layer.call(x, lengths=lengths).tolist() == wanted.tolist()
+
+
+def test_an_empty_batch_has_no_lengths(choice):
+    assert fastgru.GRU(3)(np.zeros((0, 4, 2), "f4"), lengths=[]).shape == (0, 3)
+
+
+WRONG = {
+    "negative": ([1, -1], "lengths must lie between 0 and the 3 timesteps, got -1 to 1"),
+    "beyond": ([4, 1], "lengths must lie between 0 and the 3 timesteps, got 1 to 4"),
+    "huge": (np.array([2**64 - 1, 1], np.uint64), "lengths must lie between"),
+    "few": ([1], r"lengths must have shape \(2,\), one for each row, got \(1,\)"),
+    "many": ([[1, 2]], r"lengths must have shape \(2,\), one for each row, got \(1, 2\)"),
+    "one": (3, r"lengths must have shape \(2,\)"),
+    "floats": ([1.0, 2.0], "lengths must be integers, got float64"),
+    "bools": ([True, False], "lengths must be integers, got bool"),
+    "texts": (["1", "2"], "lengths must be integers, got <U1"),
+    "ragged": ([[1], [1, 2]], r"lengths must have shape \(2,\)"),
+}
+
+
+@pytest.mark.parametrize(("lengths", "message"), WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize("both", [False, True])
+def test_wrong_lengths_are_refused(both, lengths, message):
+    layer = fastgru.GRU(3)
+    layer = fastgru.Bidirectional(layer) if both else layer
+    with pytest.raises(ValueError, match=message):
+        layer(np.zeros((2, 3, 4), "f4"), lengths=lengths)
+    with pytest.raises(ValueError, match="lengths must be given without a mask, got both"):
+        layer(np.zeros((2, 3, 4), "f4"), lengths=[1, 2], mask=np.ones((2, 3), bool))
