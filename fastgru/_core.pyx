@@ -6,14 +6,13 @@ Trusts its callers: whatever a user can get wrong has been found by the Python h
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.limits cimport INT_MAX
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._blas cimport Blas, bind, matmul
+from fastgru._blas cimport Blas, bind
 from fastgru._engine cimport (
     FASTGRU_ACTIVATION_COUNT,
     fastgru_activation_names,
@@ -22,23 +21,14 @@ from fastgru._engine cimport (
     fastgru_gates,
     fastgru_kernels,
     fastgru_kernels_at,
-    fastgru_layer,
     fastgru_pack,
     fastgru_packed_size,
-    fastgru_ragged_scratch_size,
-    fastgru_scratch_size,
-    fastgru_sequence,
 )
+from fastgru._engines cimport ALIGNMENT, Engine, run, scratch_size
 
 cnp.import_array()
 
 cdef Blas blas
-
-# Scratch of a call of the BLAS engine. With the state of the rows beside it a call stays below 4 MiB
-# beyond its input and output, or below three states of the batch where those are more.
-cdef enum:
-    SCRATCH_BYTES = 2 << 20
-    ALIGNMENT = 64
 
 cdef dict ACTIVATION_IDS = {
     fastgru_activation_names[i].decode(): i for i in range(FASTGRU_ACTIVATION_COUNT)
@@ -105,18 +95,33 @@ cdef struct Memory:
     size_t size
 
 
-cdef struct Products:
-    # How the BLAS engine cuts a call into products, and where it puts them.
-    Py_ssize_t rows          # at a time
-    Py_ssize_t steps         # projected at a time
-    char *xw                 # (steps, rows, 3 * units)
-    char *hu                 # (rows, 3 * units)
-    unsigned char *seen      # (rows)
-
-
 cdef inline char *aligned(void *memory) noexcept nogil:
     """The first aligned byte of memory that is ALIGNMENT bytes longer than needed."""
     return <char *> memory + (ALIGNMENT - <size_t> memory % ALIGNMENT) % ALIGNMENT
+
+
+cdef Memory take(Memory *spare, size_t size) except *:
+    """The spare memory if it is there and large enough, else new memory; the GIL is held."""
+    cdef Memory memory = spare[0]
+    if memory.size >= size and memory.owned != NULL:
+        spare.owned = NULL
+        return memory
+    memory.owned = PyMem_RawMalloc(size + ALIGNMENT)
+    if memory.owned == NULL:
+        raise MemoryError()
+    memory.data, memory.size = aligned(memory.owned), size
+    return memory
+
+
+cdef void give_back(Memory *spare, Memory memory) noexcept:
+    """Keep the larger of this and the spare memory; the GIL is held."""
+    if spare.owned == NULL:
+        spare[0] = memory
+    elif spare.size < memory.size:
+        PyMem_RawFree(spare.owned)
+        spare[0] = memory
+    else:
+        PyMem_RawFree(memory.owned)
 
 
 cpdef bint rows_are_whole(cnp.ndarray array) noexcept:
@@ -205,20 +210,6 @@ cdef void describe(
         call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
 
 
-cdef Py_ssize_t rows_in_one_product(
-    Py_ssize_t outer, Py_ssize_t outer_stride,
-    Py_ssize_t inner, Py_ssize_t inner_stride,
-    Py_ssize_t row,
-) noexcept nogil:
-    """How many rows of an (outer, inner) block BLAS can walk with a single stride; sizes in elements."""
-    cdef Py_ssize_t stride = outer_stride if inner == 1 else inner_stride
-    if stride < max(row, 1) or stride > INT_MAX:
-        return 1
-    if inner == 1 or outer == 1 or outer_stride == inner * inner_stride:
-        return inner * outer
-    return inner
-
-
 @cython.final
 @cython.auto_pickle(False)
 cdef class Plan:
@@ -246,13 +237,10 @@ cdef class Plan:
     cdef readonly bint reset_after
     cdef readonly str isa, engine
     cdef int typenum                                    # of all arrays
-    cdef fastgru_layer layer
-    cdef cnp.ndarray packed                             # bytes
+    cdef Engine ready
+    cdef tuple arrays                                   # that it points into
     cdef unsigned turn                                  # which way packed weights are walked next
     cdef Memory spare                                   # of the call before, for the next one
-    cdef cnp.ndarray kernel, recurrent_kernel, bias, recurrent_bias
-    cdef const fastgru_functions *functions
-    cdef fastgru_gates template
 
     def __init__(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias, bint reset_after,
@@ -261,45 +249,58 @@ cdef class Plan:
         cdef const fastgru_kernels *kernels = kernels_of(isa)
         self.isa, self.engine, self.typenum = kernels.isa.decode(), engine, cnp.PyArray_TYPE(kernel)
         self.features, self.units, self.reset_after = kernel.shape[0], recurrent_kernel.shape[0], reset_after
-        self.layer.features, self.layer.units, self.layer.reset_after = self.features, self.units, reset_after
-        self.layer.activation, self.layer.alpha = ACTIVATION_IDS[activation[0]], activation[1]
-        self.layer.recurrent_activation = ACTIVATION_IDS[recurrent_activation[0]]
-        self.layer.recurrent_alpha = recurrent_activation[1]
+        self.ready.itemsize = kernel.itemsize
+        self.ready.layer.features, self.ready.layer.units = self.features, self.units
+        self.ready.layer.reset_after = reset_after
+        self.ready.layer.activation, self.ready.layer.alpha = ACTIVATION_IDS[activation[0]], activation[1]
+        self.ready.layer.recurrent_activation = ACTIVATION_IDS[recurrent_activation[0]]
+        self.ready.layer.recurrent_alpha = recurrent_activation[1]
         if engine == "packed":
-            self.layer.kernels = &kernels.f16 if float16 else (
+            self.ready.layer.kernels = &kernels.f16 if float16 else (
                 &kernels.f32 if kernel.itemsize == 4 else &kernels.f64)
-            self.packed = np.empty(fastgru_packed_size(&self.layer) + ALIGNMENT, np.uint8)
-            fastgru_pack(
-                &self.layer, cnp.PyArray_DATA(kernel), cnp.PyArray_DATA(recurrent_kernel),
-                NULL if bias is None else cnp.PyArray_DATA(bias), aligned(cnp.PyArray_DATA(self.packed)))
+            self.pack(kernel, recurrent_kernel, bias)
         else:
             bind(&blas)
-            self.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
+            self.ready.blas = &blas
+            self.ready.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
             self.refer_to(kernel, recurrent_kernel, bias)
 
     def __dealloc__(self):
         PyMem_RawFree(self.spare.owned)
 
+    cdef int pack(
+        self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
+    ) except -1:
+        """What the packed engine needs beside the settings of the layer: a copy of the weights."""
+        cdef cnp.ndarray packed = np.empty(fastgru_packed_size(&self.ready.layer) + ALIGNMENT, np.uint8)
+        self.arrays = (packed,)
+        fastgru_pack(
+            &self.ready.layer, cnp.PyArray_DATA(kernel), cnp.PyArray_DATA(recurrent_kernel),
+            NULL if bias is None else cnp.PyArray_DATA(bias), aligned(cnp.PyArray_DATA(packed)))
+        return 0
+
     cdef int refer_to(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
     ) except -1:
-        """What the BLAS engine needs beside the settings of the layer."""
-        self.kernel, self.recurrent_kernel = kernel, recurrent_kernel
-        self.bias = np.zeros(3 * self.units, kernel.dtype)
-        self.recurrent_bias = np.zeros(self.units, kernel.dtype)
+        """What the BLAS engine needs beside the settings of the layer: the weights themselves."""
+        cdef fastgru_gates *template = &self.ready.template
+        cdef cnp.ndarray sums = np.zeros(3 * self.units, kernel.dtype)
+        cdef cnp.ndarray recurrent_bias = np.zeros(self.units, kernel.dtype)
         if bias is not None and self.reset_after:
             # z and r see only the sum of both biases; the candidate's recurrent one is reset with h.Uh
-            self.bias[:] = bias[0]
-            self.bias[:2 * self.units] += bias[1, :2 * self.units]
-            self.recurrent_bias[:] = bias[1, 2 * self.units:]
+            sums[:] = bias[0]
+            sums[:2 * self.units] += bias[1, :2 * self.units]
+            recurrent_bias[:] = bias[1, 2 * self.units:]
         elif bias is not None:
-            self.bias[:] = bias
-        self.template.units = self.units
-        self.template.activation, self.template.alpha = self.layer.activation, self.layer.alpha
-        self.template.recurrent_activation = self.layer.recurrent_activation
-        self.template.recurrent_alpha = self.layer.recurrent_alpha
-        self.template.bias = cnp.PyArray_DATA(self.bias)
-        self.template.recurrent_bias = cnp.PyArray_DATA(self.recurrent_bias)
+            sums[:] = bias
+        self.arrays = kernel, recurrent_kernel, sums, recurrent_bias
+        self.ready.kernel = <char *> cnp.PyArray_DATA(kernel)
+        self.ready.recurrent_kernel = <char *> cnp.PyArray_DATA(recurrent_kernel)
+        template.units = self.units
+        template.activation, template.alpha = self.ready.layer.activation, self.ready.layer.alpha
+        template.recurrent_activation = self.ready.layer.recurrent_activation
+        template.recurrent_alpha = self.ready.layer.recurrent_alpha
+        template.bias, template.recurrent_bias = cnp.PyArray_DATA(sums), cnp.PyArray_DATA(recurrent_bias)
         return 0
 
     def run(
@@ -408,160 +409,10 @@ cdef class Plan:
 
     cdef int compute(self, fastgru_call *call) except -1:
         """Run a call, of which nothing can fail any more but to get scratch. A state of NULL: not wanted."""
-        cdef Py_ssize_t itemsize = 4 if self.typenum == cnp.NPY_FLOAT else 8
-        cdef size_t size, state_at
-        cdef Products products
-        cdef Memory memory
-        if call.lengths != NULL:
-            size = fastgru_ragged_scratch_size(&self.layer, call.batch, call.timesteps)
-        elif self.packed is not None:
-            size = fastgru_scratch_size(&self.layer, call.batch, call.timesteps)
-        else:
-            products = self.cut(call, itemsize)
-            size = (products.steps + 1) * products.rows * 3 * self.units * itemsize + products.rows
-            state_at = (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-            size = state_at + (call.batch * self.units * itemsize if call.state == NULL else 0)
-        memory = self.take(size)
-        if self.packed is not None:
-            call.scratch, call.turn = memory.data, self.turn
-            with nogil:
-                fastgru_sequence(&self.layer, call)
-            self.turn = call.turn
-        else:
-            if call.state == NULL:
-                call.state = memory.data + state_at
-            products.xw = memory.data
-            products.hu = products.xw + products.steps * products.rows * 3 * self.units * itemsize
-            products.seen = <unsigned char *> products.hu + products.rows * 3 * self.units * itemsize
-            with nogil:
-                self.run_blas(call, &products, itemsize)
-        self.give_back(memory)
+        cdef Memory memory = take(&self.spare, scratch_size(&self.ready, call))
+        call.turn = self.turn
+        with nogil:
+            run(&self.ready, call, memory.data)
+        self.turn = call.turn
+        give_back(&self.spare, memory)
         return 0
-
-    # ---- scratch: the GIL is held ----------------------------------------------------------
-
-    cdef Memory take(self, size_t size) except *:
-        """The spare memory if it is there and large enough, else new memory."""
-        cdef Memory memory = self.spare
-        if memory.size >= size and memory.owned != NULL:
-            self.spare.owned = NULL
-            return memory
-        memory.owned = PyMem_RawMalloc(size + ALIGNMENT)
-        if memory.owned == NULL:
-            raise MemoryError()
-        memory.data, memory.size = aligned(memory.owned), size
-        return memory
-
-    cdef void give_back(self, Memory memory) noexcept:
-        """Keep the larger of this and the spare memory."""
-        if self.spare.owned == NULL:
-            self.spare = memory
-        elif self.spare.size < memory.size:
-            PyMem_RawFree(self.spare.owned)
-            self.spare = memory
-        else:
-            PyMem_RawFree(memory.owned)
-
-    # ---- the BLAS engine -------------------------------------------------------------------
-
-    cdef Products cut(self, const fastgru_call *call, Py_ssize_t itemsize) noexcept nogil:
-        """As many rows at a time as leave room for one step of xw and hu, in blocks of one size;
-        then as many steps as fit. BLAS counts both together in a C int."""
-        cdef Products products
-        cdef Py_ssize_t row_bytes = 3 * self.units * itemsize
-        cdef Py_ssize_t budget = max(<Py_ssize_t> SCRATCH_BYTES, 2 * call.batch * self.units * itemsize), blocks
-        budget = min(budget, INT_MAX * row_bytes)
-        products.rows = min(call.batch, max(1, budget // (2 * row_bytes)))
-        blocks = (call.batch + products.rows - 1) // products.rows
-        products.rows = (call.batch + blocks - 1) // blocks
-        products.steps = min(call.timesteps, max(1, budget // (products.rows * row_bytes) - 1))
-        return products
-
-    cdef void run_blas(
-        self, const fastgru_call *call, const Products *products, Py_ssize_t itemsize,
-    ) noexcept nogil:
-        """Blocks of rows, chunks of time: x.kernel of a whole chunk, then step by step h.recurrent_kernel
-        and the gates."""
-        cdef Py_ssize_t block, chunk, first_row, first_step, steps, start, i, step_stride, time
-        cdef Py_ssize_t width = self.units * itemsize
-        cdef fastgru_gates step = self.template
-        if call.initial_state == NULL:
-            memset(call.state, 0, call.batch * width)
-        elif call.initial_state != call.state:
-            memcpy(call.state, call.initial_state, call.batch * width)
-        step.hu, step.zero_output_for_mask = products.hu, call.zero_output_for_mask
-        step.seen = NULL if call.mask == NULL else products.seen
-        step.out, step.out_stride = NULL, call.out_batch_stride
-        step.mask, step.mask_stride = NULL, call.mask_batch_stride
-        for block in range((call.batch + products.rows - 1) // products.rows):
-            first_row = block * products.rows
-            step.rows = min(products.rows, call.batch - first_row)
-            step.h = <char *> call.state + first_row * width
-            if step.seen != NULL:
-                memset(step.seen, 0, step.rows)
-            for chunk in range((call.timesteps + products.steps - 1) // products.steps):
-                first_step = chunk * products.steps
-                steps = min(products.steps, call.timesteps - first_step)
-                start = call.timesteps - first_step - steps if call.go_backwards else first_step
-                step_stride = self.project(
-                    call, products.xw, itemsize, first_row, start, steps, &step)
-                for i in range(steps):
-                    time = start + (steps - 1 - i if call.go_backwards else i)
-                    step.xw = products.xw + (time - start) * step_stride
-                    if call.out != NULL:
-                        step.out = <char *> call.out + itemsize * (
-                            first_row * call.out_batch_stride + (first_step + i) * call.out_time_stride)
-                    if call.mask != NULL:
-                        step.mask = (call.mask + first_row * call.mask_batch_stride
-                                     + time * call.mask_time_stride)
-                    self.advance(&step, itemsize)
-
-    cdef Py_ssize_t project(
-        self, const fastgru_call *call, char *xw, Py_ssize_t itemsize,
-        Py_ssize_t first_row, Py_ssize_t start, Py_ssize_t steps, fastgru_gates *step,
-    ) noexcept nogil:
-        """xw := x.kernel for step.rows rows and the steps from `start` on.
-
-        In products of as many rows as the strides of x allow: xw is laid out (steps, rows) or
-        (rows, steps) accordingly. Sets step.xw_stride, returns the stride in bytes from step to step.
-        """
-        cdef Py_ssize_t xw_bytes = 3 * self.units * itemsize
-        cdef Py_ssize_t outer = steps, outer_stride = call.x_time_stride, i
-        cdef Py_ssize_t inner = step.rows, inner_stride = call.x_batch_stride, row
-        cdef Py_ssize_t m = rows_in_one_product(outer, outer_stride, inner, inner_stride, self.features)
-        cdef Py_ssize_t m_across = rows_in_one_product(
-            inner, inner_stride, outer, outer_stride, self.features)
-        cdef const char *x = <const char *> call.x + itemsize * (
-            first_row * call.x_batch_stride + start * call.x_time_stride)
-        cdef Py_ssize_t step_stride = step.rows * xw_bytes
-        step.xw_stride = 3 * self.units
-        if m_across > m:
-            m = m_across
-            outer, outer_stride, inner, inner_stride = inner, inner_stride, outer, outer_stride
-            step_stride, step.xw_stride = xw_bytes, steps * 3 * self.units
-        for i in range(inner * outer // m):
-            row = i * m
-            matmul(&blas, itemsize, m, 3 * self.units, self.features,
-                   x + itemsize * (row // inner * outer_stride + row % inner * inner_stride),
-                   outer_stride if inner == 1 else inner_stride,
-                   <char *> cnp.PyArray_DATA(self.kernel), 3 * self.units,
-                   xw + row * xw_bytes, 3 * self.units)
-        return step_stride
-
-    cdef void advance(self, fastgru_gates *step, Py_ssize_t itemsize) noexcept nogil:
-        """One step: one product, or two with the reset before, and the gates."""
-        cdef int units = self.units
-        cdef Py_ssize_t width = units * itemsize
-        cdef char *hu = <char *> step.hu
-        cdef char *recurrent_kernel = <char *> cnp.PyArray_DATA(self.recurrent_kernel)
-        if self.reset_after:
-            matmul(&blas, itemsize, step.rows, 3 * units, units, <char *> step.h, units,
-                   recurrent_kernel, 3 * units, hu, 3 * units)
-            self.functions.gates_reset_after(step)
-        else:
-            matmul(&blas, itemsize, step.rows, 2 * units, units, <char *> step.h, units,
-                   recurrent_kernel, 3 * units, hu, 2 * units)
-            self.functions.gates_reset(step)
-            matmul(&blas, itemsize, step.rows, units, units, hu + width, 2 * units,
-                   recurrent_kernel + 2 * width, 3 * units, <char *> step.xw + width, step.xw_stride)
-            self.functions.gates_update(step)
