@@ -8,6 +8,7 @@ from fastgru._include import get_include
 from fastgru._random import set_random_seed
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
+from fastgru.streaming import Stream, StreamPool
 from fastgru.wrappers import Bidirectional
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ __all__ = [
     "Bidirectional",
     "FormatError",
     "InputSpec",
+    "Stream",
+    "StreamPool",
     "activations",
     "constraints",
     "from_keras",

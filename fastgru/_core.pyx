@@ -6,7 +6,7 @@ Trusts its callers: whatever a user can get wrong has been found by the Python h
 """
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 cimport cython
 cimport numpy as cnp
@@ -416,3 +416,375 @@ cdef class Plan:
         self.turn = call.turn
         give_back(&self.spare, memory)
         return 0
+
+
+# ---- one timestep at a time ----------------------------------------------------------------
+
+
+cdef struct Level:
+    # One of several layers on top of each other, and a step of it.
+    const Engine *engine
+    fastgru_call call
+
+
+cdef size_t scratch_of_step(tuple plans, Py_ssize_t rows) noexcept:
+    """Bytes of scratch that a step of any of the layers needs."""
+    cdef fastgru_call call
+    cdef Plan plan
+    cdef size_t size = 0
+    memset(&call, 0, sizeof(call))
+    call.batch, call.timesteps, call.state = rows, 1, &call  # there will be a state
+    for plan in plans:
+        size = max(size, scratch_size(&plan.ready, &call))
+    return size
+
+
+cdef void prepare(Level *levels, tuple plans, Py_ssize_t rows) noexcept:
+    """Steps of so many rows that lie side by side; where they lie is not said yet."""
+    cdef Plan plan
+    cdef Level *level = levels
+    memset(levels, 0, len(plans) * sizeof(Level))
+    for plan in plans:
+        level.engine = &plan.ready
+        level.call.batch, level.call.timesteps = rows, 1
+        level.call.x_batch_stride = level.call.x_time_stride = plan.features
+        level += 1
+
+
+cdef inline void climb(Level *levels, Py_ssize_t count, char *scratch) noexcept nogil:
+    """A step of every layer: each reads the new state of the one below."""
+    cdef Py_ssize_t k
+    for k in range(count):
+        if k > 0:
+            levels[k].call.x = levels[k - 1].call.state
+        run(levels[k].engine, &levels[k].call, scratch)
+
+
+cdef inline bint are_rows(array, int typenum, const cnp.npy_intp *shape) noexcept:
+    """Are they rows of that type and number, each with its elements side by side?"""
+    return is_plain(array, 2, typenum) and has_shape(array, shape) and rows_are_whole(array)
+
+
+cdef inline void copy_rows(cnp.ndarray target, const char *rows) noexcept:
+    """target := rows that lie one after the other."""
+    cdef size_t width = cnp.PyArray_DIMS(target)[1] * cnp.PyArray_ITEMSIZE(target)
+    cdef Py_ssize_t row
+    if cnp.PyArray_IS_C_CONTIGUOUS(target):
+        memcpy(cnp.PyArray_DATA(target), rows, cnp.PyArray_NBYTES(target))
+        return
+    for row in range(cnp.PyArray_DIMS(target)[0]):
+        memcpy(<char *> cnp.PyArray_DATA(target) + row * cnp.PyArray_STRIDES(target)[0], rows + row * width, width)
+
+
+@cython.auto_pickle(False)
+cdef class Steps:
+    """The state of some rows in layers on top of each other, and a step of it.
+
+    Parameters
+    ----------
+    plans : tuple of Plan
+        From the lowest layer on; none: every step takes `_long_step`, the long way.
+    states : tuple of ndarray, each (batch, units)
+        To start from; copied. With plans, all arrays are of their dtype.
+    """
+
+    cdef tuple plans
+    cdef tuple states                                   # of ndarrays (2, batch, units), read and written in turn
+    cdef int side                                       # which of both holds the state
+    cdef int typenum
+    cdef bint running
+    cdef cnp.npy_intp input_shape[2]
+    cdef cnp.npy_intp output_shape[2]
+    cdef readonly cnp.ndarray _output                   # (batch, units)
+    cdef Memory memory                                  # the levels and their scratch
+    cdef Level *levels
+
+    def __init__(self, tuple plans, tuple states):
+        cdef cnp.ndarray last = states[len(states) - 1]
+        cdef size_t levels_size = (len(plans) * sizeof(Level) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        if self.plans is not None:
+            raise RuntimeError("__init__ must be called once")
+        self.states = tuple([np.stack([state, state]) for state in states])
+        self._output = np.zeros((last.shape[0], last.shape[1]), last.dtype)[:]  # no one can resize a view
+        self.typenum = cnp.PyArray_TYPE(last)
+        self.output_shape[0], self.output_shape[1] = last.shape[0], last.shape[1]
+        if plans:
+            self.input_shape[0], self.input_shape[1] = last.shape[0], (<Plan> plans[0]).features
+            self.memory = take(&self.memory, levels_size + scratch_of_step(plans, last.shape[0]))
+            self.levels = <Level *> self.memory.data
+            prepare(self.levels, plans, last.shape[0])
+            self.memory.data += levels_size
+        self.plans = plans
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.memory.owned)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle its state and its layer")
+
+    def __call__(self, x, out=None):
+        cdef cnp.ndarray target = self._output
+        cdef cnp.ndarray memory
+        cdef Py_ssize_t k, count, bytes_of_state
+        if self.levels == NULL or not are_rows(x, self.typenum, self.input_shape):
+            return self._long_step(x, out)
+        if out is not None:
+            if not (are_rows(out, self.typenum, self.output_shape) and cnp.PyArray_ISWRITEABLE(out)):
+                return self._long_step(x, out)
+            target = out
+        self._enter()
+        count = len(self.plans)
+        for k in range(count):
+            memory = <cnp.ndarray> self.states[k]
+            bytes_of_state = cnp.PyArray_NBYTES(memory) // 2
+            self.levels[k].call.initial_state = <char *> cnp.PyArray_DATA(memory) + self.side * bytes_of_state
+            self.levels[k].call.state = <char *> cnp.PyArray_DATA(memory) + (1 - self.side) * bytes_of_state
+        self.levels.call.x = cnp.PyArray_DATA(x)
+        self.levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(target)
+        with nogil:
+            climb(self.levels, count, self.memory.data)
+        self.side = 1 - self.side
+        copy_rows(target, <const char *> self.levels[count - 1].call.state)
+        self.running = False
+        return target
+
+    cpdef int _enter(self) except -1:
+        """Keep other threads out, until `_leave`: they would read a state that is being written."""
+        if self.running:
+            raise RuntimeError("a stream does one thing at a time, got a call while another thread's is running")
+        self.running = True
+        return 0
+
+    def _leave(self):
+        self.running = False
+
+    def _states(self):
+        """The states themselves, each (batch, units)."""
+        return [memory[self.side] for memory in self.states]
+
+
+@cython.auto_pickle(False)
+cdef class Slots:
+    """The states of many rows, slots, in layers on top of each other, and a step of some of them.
+
+    A slot has a number that no other has before or after it: its place plus a multiple of the capacity.
+
+    Parameters
+    ----------
+    plans : tuple of Plan
+        From the lowest layer on; none: every step takes `_long_step`, the long way.
+    states : tuple of ndarray, each (capacity, units), C-contiguous
+        Taken over, not copied. With plans, all arrays are of their dtype.
+    """
+
+    cdef tuple plans
+    cdef tuple states
+    cdef readonly Py_ssize_t capacity
+    cdef Py_ssize_t count                               # of open slots
+    cdef Py_ssize_t free_count
+    cdef cnp.ndarray free                               # places, the next to be given last
+    cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
+    cdef cnp.ndarray busy                               # is a step running?
+    cdef int typenum
+    cdef unsigned turn                                  # which way packed weights are walked next
+    cdef Memory spare                                   # of the step before, for the next one
+
+    def __init__(self, tuple plans, tuple states):
+        if self.plans is not None:
+            raise RuntimeError("__init__ must be called once")
+        self.states, self.capacity = states, states[0].shape[0]
+        self.typenum = cnp.PyArray_TYPE(<cnp.ndarray> states[0])
+        self.free = np.arange(self.capacity - 1, -1, -1)
+        self.free_count = self.capacity
+        self.numbers = -1 - np.arange(self.capacity, dtype=np.int64)
+        self.busy = np.zeros(self.capacity, np.uint8)
+        self.plans = plans
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.spare.owned)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle the state of each slot, and the layer")
+
+    def __len__(self):
+        return self.count
+
+    cdef inline Py_ssize_t place(self, long long slot) noexcept:
+        """Where the state of an open slot lies, or -1."""
+        cdef Py_ssize_t place = slot % self.capacity if slot >= 0 else -1
+        if place >= 0 and (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[place] != slot:
+            return -1
+        return place
+
+    cdef Py_ssize_t claim(self, cnp.ndarray slots, Py_ssize_t *places) noexcept:
+        """Keep others away from the slots, unless one of them is not open or busy: its index, or -1."""
+        cdef unsigned char *busy = <unsigned char *> cnp.PyArray_DATA(self.busy)
+        cdef Py_ssize_t i
+        for i in range(cnp.PyArray_DIMS(slots)[0]):
+            places[i] = self.place((<cnp.int64_t *> cnp.PyArray_DATA(slots))[i])
+            if places[i] < 0 or busy[places[i]]:
+                self.release(places, i)
+                return i
+            busy[places[i]] = True
+        return -1
+
+    cdef void release(self, const Py_ssize_t *places, Py_ssize_t count) noexcept:
+        """After `claim`: a place whose slot has been closed meanwhile is free now."""
+        cdef Py_ssize_t i
+        for i in range(count):
+            (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]] = False
+            if (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[places[i]] < 0:
+                self.set_free(places[i])
+
+    cdef void set_free(self, Py_ssize_t place) noexcept:
+        (<Py_ssize_t *> cnp.PyArray_DATA(self.free))[self.free_count] = place
+        self.free_count += 1
+
+    def step(self, slots, x, out=None):
+        cdef cnp.npy_intp shape[2]
+        cdef Py_ssize_t n, k, bad, depth
+        cdef size_t levels_size, places_size, scratch, states_size = 0
+        cdef cnp.ndarray target, state
+        cdef Memory memory
+        cdef Level *levels
+        cdef Py_ssize_t *places
+        cdef char *rows
+        if not (
+            self.plans and (is_plain(slots, 1, cnp.NPY_LONG) or is_plain(slots, 1, cnp.NPY_LONGLONG))
+            and cnp.PyArray_ITEMSIZE(slots) == 8 and cnp.PyArray_IS_C_CONTIGUOUS(slots)
+            and cnp.PyArray_DIMS(slots)[0]
+        ):
+            return self._long_step(slots, x, out)
+        n, depth = cnp.PyArray_DIMS(slots)[0], len(self.plans)
+        shape[0], shape[1] = n, (<Plan> self.plans[0]).features
+        if not are_rows(x, self.typenum, shape):
+            return self._long_step(slots, x, out)
+        shape[1] = (<Plan> self.plans[depth - 1]).units
+        if out is None:
+            target = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+        elif are_rows(out, self.typenum, shape) and cnp.PyArray_ISWRITEABLE(out):
+            target = out
+        else:
+            return self._long_step(slots, x, out)
+
+        # all that may fail, or run Python code, comes before `claim`
+        levels_size = (depth * sizeof(Level) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        places_size = (n * sizeof(Py_ssize_t) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        scratch = (scratch_of_step(self.plans, n) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        for k in range(depth):
+            states_size += 2 * n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
+        memory = take(&self.spare, levels_size + places_size + scratch + states_size)
+        levels, places = <Level *> memory.data, <Py_ssize_t *> (memory.data + levels_size)
+        prepare(levels, self.plans, n)
+        bad = self.claim(slots, places)
+        if bad >= 0:
+            give_back(&self.spare, memory)
+            self._complain(slots, bad)
+            return NotImplemented
+        rows = memory.data + levels_size + places_size + scratch
+        for k in range(depth):
+            state = <cnp.ndarray> self.states[k]
+            levels[k].call.initial_state = rows
+            rows += n * cnp.PyArray_STRIDES(state)[0]
+            levels[k].call.state = rows
+            rows += n * cnp.PyArray_STRIDES(state)[0]
+            gather(<char *> levels[k].call.initial_state, state, places, n)
+            levels[k].call.turn = self.turn
+        self.turn += 1
+        levels.call.x = cnp.PyArray_DATA(x)
+        levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(target)
+        with nogil:
+            climb(levels, depth, memory.data + levels_size + places_size)
+        for k in range(depth):
+            scatter(self.states[k], <const char *> levels[k].call.state, places, n)
+        copy_rows(target, <const char *> levels[depth - 1].call.state)
+        self.release(places, n)
+        give_back(&self.spare, memory)
+        return target
+
+    # ---- the parts of a step, and what else becomes of slots; by number, states are (n, units) ---
+
+    def _open(self, tuple states):
+        """The number of a new slot whose states, each (units,), are these; -1: none is free."""
+        cdef cnp.int64_t *numbers = <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
+        cdef Py_ssize_t k, place
+        if self.free_count == 0:
+            return -1
+        self.free_count -= 1
+        place = (<Py_ssize_t *> cnp.PyArray_DATA(self.free))[self.free_count]
+        numbers[place] = -1 - numbers[place]
+        self.count += 1
+        for k in range(len(states)):
+            scatter(self.states[k], <const char *> cnp.PyArray_DATA(<cnp.ndarray> states[k]), &place, 1)
+        return numbers[place]
+
+    def _close(self, long long slot):
+        """Was the slot open? Its place is free at once, or when its step ends."""
+        cdef Py_ssize_t place = self.place(slot)
+        if place < 0:
+            return False
+        (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[place] = -1 - (slot + self.capacity)
+        self.count -= 1
+        if not (<unsigned char *> cnp.PyArray_DATA(self.busy))[place]:
+            self.set_free(place)
+        return True
+
+    def _was_open(self, long long slot):
+        """Has there been a slot of that number?"""
+        cdef cnp.int64_t *numbers = <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
+        cdef cnp.int64_t number = numbers[slot % self.capacity] if slot >= 0 else -1
+        return slot >= 0 and slot < (number if number >= 0 else -1 - number)
+
+    def _slots(self):
+        """The numbers of all open slots."""
+        return self.numbers[self.numbers >= 0]
+
+    def _state(self, long long slot):
+        """Copies of the states of a slot, each (units,), as its last step left them; None if it is not open."""
+        rows = [np.empty(state.shape[1], state.dtype) for state in self.states]
+        cdef Py_ssize_t k, place = self.place(slot)
+        if place < 0:
+            return None
+        for k in range(len(rows)):
+            gather(<char *> cnp.PyArray_DATA(<cnp.ndarray> rows[k]), self.states[k], &place, 1)
+        return rows
+
+    def _claim(self, cnp.ndarray slots):
+        """Keep others away from slots, (n,) of int64, until `_release`; returns their places."""
+        cdef cnp.ndarray places = np.empty(slots.shape[0], np.intp)
+        cdef Py_ssize_t bad = self.claim(slots, <Py_ssize_t *> cnp.PyArray_DATA(places))
+        if bad >= 0:
+            self._complain(slots, bad)
+        return places
+
+    def _release(self, cnp.ndarray places):
+        self.release(<const Py_ssize_t *> cnp.PyArray_DATA(places), places.shape[0])
+
+    def _rows(self, places):
+        """Copies of the states at these places."""
+        return [state[places] for state in self.states]
+
+    def _set_rows(self, places, states):
+        """What the states at these places become."""
+        for state, rows in zip(self.states, states, strict=True):
+            state[places] = rows
+
+
+cdef inline void gather(
+    char *rows, cnp.ndarray states, const Py_ssize_t *places, Py_ssize_t count,
+) noexcept:
+    """rows, (count, units), := the states at these places."""
+    cdef size_t width = cnp.PyArray_STRIDES(states)[0]
+    cdef Py_ssize_t i
+    for i in range(count):
+        memcpy(rows + i * width, <char *> cnp.PyArray_DATA(states) + places[i] * width, width)
+
+
+cdef inline void scatter(
+    cnp.ndarray states, const char *rows, const Py_ssize_t *places, Py_ssize_t count,
+) noexcept:
+    """The states at these places := rows, (count, units)."""
+    cdef size_t width = cnp.PyArray_STRIDES(states)[0]
+    cdef Py_ssize_t i
+    for i in range(count):
+        memcpy(<char *> cnp.PyArray_DATA(states) + places[i] * width, rows + i * width, width)

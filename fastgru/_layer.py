@@ -4,13 +4,16 @@ import itertools
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
 from fastgru._export import Exports
+
+if TYPE_CHECKING:
+    from fastgru.streaming import Stream
 
 Array = NDArray[Any]
 
@@ -156,6 +159,28 @@ class Layer(Exports):
     def supports_masking(self) -> bool:
         """Does the layer take masks? Yes."""
         return True
+
+    # ---- streams ---------------------------------------------------------------------------
+
+    def stream(self, batch: int = 1) -> "Stream":
+        """A `fastgru.Stream`: the layer's state, advanced as inputs arrive, a step or more at a time.
+
+        Parameters
+        ----------
+        batch : int
+            Rows that are advanced together.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
+            `default_state` of another batch, or `batch` is less than 1.
+        TypeError
+            If `batch` is no integer.
+        """
+        from fastgru.streaming import Stream  # it is made of layers
+
+        return Stream(self, batch)
 
     # ---- config and copies -----------------------------------------------------------------
 

@@ -29,16 +29,27 @@ class InputSpec:
 # ---- options ---------------------------------------------------------------------------------
 
 
+def integer(name: str, value: Any) -> int:
+    """A plain int."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}") from None
+
+
+def positive(name: str, value: Any) -> int:
+    """A plain int from 1 on."""
+    number = integer(name, value)
+    if number < 1:
+        raise ValueError(f"{name} must be a positive integer, got {number}")
+    return number
+
+
 def units(value: Any) -> int:
     """Number of units as a plain positive int."""
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"units must be an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"units must be an integer, got {value!r} of type {type(value).__name__}") from None
-    if number < 1:
-        raise ValueError(f"units must be a positive integer, got {number}")
+    number = positive("units", value)
     if 3 * number > BLAS_LIMIT:
         raise ValueError(f"units must be at most {BLAS_LIMIT // 3}, got {number}")
     return number
@@ -348,6 +359,69 @@ def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
     if array.shape != wanted_shape:
         raise ValueError(f"mask must have shape {wanted_shape}, got {array.shape}")
     return array.astype(bool, copy=False)
+
+
+def stream_inputs(value: Any, batch: int, features: int, time_major: bool, wanted: np.dtype[Any]) -> Array:
+    """Input of a stream: (batch, features), or several steps of that."""
+    array = _floats("x", value, wanted)
+    rows = array.shape[1:2] if time_major and array.ndim == 3 else array.shape[:1]
+    if array.ndim not in (2, 3) or rows != (batch,) or array.shape[-1] != features:
+        chunk = f"(timesteps, {batch}, {features})" if time_major else f"({batch}, timesteps, {features})"
+        raise ValueError(f"x must have shape ({batch}, {features}) or {chunk}, got {array.shape}")
+    return cast(array, wanted)
+
+
+def slot_inputs(value: Any, slots: int, features: int, wanted: np.dtype[Any]) -> Array:
+    """Input of a step of so many slots."""
+    array = _floats("x", value, wanted)
+    if array.shape != (slots, features):
+        raise ValueError(f"x must have shape {(slots, features)}, a row for each slot, got {array.shape}")
+    return cast(array, wanted)
+
+
+def stream_state(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
+    """The state of a layer, C-contiguous."""
+    array = _floats("state", value, wanted)
+    if array.shape != wanted_shape:
+        raise ValueError(f"state must have shape {wanted_shape}, got {array.shape}")
+    return np.require(cast(array, wanted), requirements=["C", "A"])
+
+
+def _integers(name: str, value: Any) -> Array:
+    """An array of int64, whatever integers it is made of."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of a ragged list, or whatever another library raises
+        raise TypeError(f"{name} must be integers, got {type(value).__name__}: {error}") from error
+    if array.size == 0 and not isinstance(value, np.ndarray):  # an empty list has no type
+        array = array.astype(np.int64)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integers, got {array.dtype}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} must be less than 2**63, got {array.max()}")
+    return array.astype(np.int64, order="C", copy=False)
+
+
+def rows(value: Any, batch: int) -> Array:
+    """Which rows of a batch."""
+    array = _integers("rows", value)
+    if array.size and not 0 <= array.min() <= array.max() < batch:
+        raise ValueError(f"rows must lie between 0 and {batch - 1}, got {array.min()} to {array.max()}")
+    return array
+
+
+def slot(value: Any) -> int:
+    """The number of a slot; no pool gives a negative one."""
+    number = integer("slot", value)
+    return number if 0 <= number < 2**63 else -1
+
+
+def slots(value: Any) -> Array:
+    """The numbers of slots, (n,)."""
+    array = _integers("slots", value)
+    if array.ndim != 1:
+        raise ValueError(f"slots must have one axis, got shape {array.shape}")
+    return np.require(array, requirements=["A"])
 
 
 def lengths(value: Any, batch: int, timesteps: int) -> Array:

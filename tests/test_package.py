@@ -161,7 +161,7 @@ def test_modules_import_downwards_only():
         {"_config", "initializers", "regularizers", "constraints", "_layer", "_loop"},
         {"activations"},
         {"gru"},
-        {"wrappers"},
+        {"wrappers", "streaming"},
         {"formats._model", "formats._hdf5_process"},
         {"formats._zip", "formats._hdf5", "formats._pickle", "formats._protobuf"},
         {"formats.keras", "formats.onnx", "formats.torch", "formats.native"},

@@ -1,0 +1,432 @@
+"""One step at a time: the state of a stream, and of many clients' streams in one place."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import _validate
+from fastgru._core import Plan, Slots, Steps
+from fastgru.gru import GRU
+
+Array = NDArray[Any]
+
+CHUNK_BYTES = 512 << 10  # of the outputs that one layer hands to the next
+
+
+class _Ladder:
+    """The GRUs of a layer as they are now: later changes of the layer are not seen.
+
+    Parameters
+    ----------
+    layer : GRU or Stack
+        Built, of GRUs that go forward.
+    """
+
+    def __init__(self, layer: Any) -> None:
+        layers = [layer] if isinstance(layer, GRU) else getattr(layer, "layers", None)
+        if layers is None:
+            raise TypeError(f"layer must be a GRU or a Stack, got {layer!r} of type {type(layer).__name__}")
+        for one in layers:
+            _check_forward(one)
+        with layer._lock:
+            self.plans = [one._plan for one in layers]
+        self.layers: list[GRU] = list(layers)
+        self.single = isinstance(layer, GRU)
+        self.time_major = bool(layers[0].time_major)
+        self.features: int = self.plans[0].features
+        self.units: int = layers[-1].units
+        self.dtype = layers[-1]._dtype
+        self.input_dtype = layers[0]._compute_dtype
+        dtypes = {one._dtype for one in layers} | {one._compute_dtype for one in layers}
+        # what runs without Python; nothing of it is to be cast
+        fast = len(dtypes) == 1 and all(isinstance(plan, Plan) for plan in self.plans)
+        self.fast_plans = tuple(self.plans) if fast else ()
+
+    def default_states(self, rows: int) -> list[Array]:
+        """What streams start from, each (rows, units)."""
+        states = []
+        for one in self.layers:
+            state = np.zeros((rows, one.units), one._compute_dtype)
+            if one.default_state is not None:
+                state[...] = _validate.broadcast_state(one.default_state, rows)
+            states.append(state)
+        return states
+
+    def given_states(self, value: Any, rows: int | None) -> list[Array]:
+        """The checked states that someone handed over, each (rows, units), or (units,) for None."""
+        values = [value] if self.single else value
+        if not isinstance(values, (list, tuple)) or len(values) != len(self.layers):
+            got = f"{len(values)} of them" if isinstance(values, (list, tuple)) else type(values).__name__
+            raise ValueError(f"state must be a list of {len(self.layers)} arrays, one per layer, got {got}")
+        return [
+            _validate.stream_state(
+                array, (one.units,) if rows is None else (rows, one.units), one._compute_dtype
+            )
+            for one, array in zip(self.layers, values, strict=True)
+        ]
+
+    def handed_out(self, states: list[Array]) -> Any:
+        """States as users see them: that of a GRU, a list for a Stack."""
+        return states[0] if self.single else states
+
+    def run(self, x: Array, states: Sequence[Array], out: Array) -> list[Array]:
+        """All timesteps of x, (batch, timesteps, features), or with time first if `time_major`.
+
+        `out`, (batch, timesteps, units), is overwritten. Returns the last states; `states` stay.
+        """
+        states = [state.copy() for state in states]
+        timesteps = x.shape[0 if self.time_major else 1]
+        count = max(1, CHUNK_BYTES // max(state.nbytes for state in states))
+        for first in range(0, timesteps, count):
+            steps = slice(first, first + count)
+            chunk = (steps,) if self.time_major else (slice(None), steps)
+            y = x[chunk]
+            for layer, plan, state in zip(self.layers, self.plans, states, strict=True):
+                outputs = np.empty((*y.shape[:2], layer.units), layer._compute_dtype)
+                y = _validate.cast(y, layer._compute_dtype)
+                plan.run(y, state, state, outputs, None, self.time_major, False, False)
+                y = _validate.cast(outputs, layer._dtype)
+            out[chunk] = y
+        return states
+
+
+def _check_forward(layer: Any) -> None:
+    """Can the layer's outputs be had while its inputs arrive?"""
+    if not isinstance(layer, GRU):
+        raise ValueError(
+            "layer must not be Bidirectional to be streamed, as that reads a sequence from its end, too, "
+            f"got {layer!r}"
+        )
+    if layer.go_backwards:
+        raise ValueError(f"layer must go forward to be streamed, got go_backwards=True of {layer.name!r}")
+    if not layer.built:
+        raise ValueError(
+            f"layer must be built to be streamed, got {layer.name!r}, which is not: call its build"
+        )
+
+
+class Stream(Steps):
+    """One or more streams of a layer, side by side: their state, advanced as their inputs arrive.
+
+    `layer.stream(batch)` makes one. It keeps the weights that the layer has then, and starts from zeros or
+    the layer's `default_state`. Flags of the layer that say what a call returns have no meaning here.
+
+    ``stream(x, out=None)`` runs one step of every row, or several. On the packed engine outputs and states
+    are those of one call of the layer over the whole sequence, bit for bit.
+
+    Parameters
+    ----------
+    layer : GRU or Stack
+        Built, of GRUs that go forward.
+    batch : int
+        Rows that are advanced together.
+
+    Raises
+    ------
+    ValueError
+        If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
+        `default_state` of another batch, or `batch` is less than 1.
+    TypeError
+        If an argument is of the wrong type.
+
+    Notes
+    -----
+    Of the call:
+
+    x : ndarray, (batch, features) or (batch, timesteps, features)
+        A step; or a chunk of any number of them, time-major if the layer is. Of the layer's dtype it is read
+        in place; other float types are cast.
+    out : ndarray, optional
+        (batch, units), or (batch, timesteps, units) as the chunk: where to write the outputs.
+
+    It returns `out`, or of a step **an array that the next step overwrites**, the same one each time, and of
+    a chunk a new one. ValueError: a shape does not fit, or `out` has another dtype or is read-only.
+    TypeError: an array is none, or not of floats. RuntimeError: another thread's call is running; a stream
+    takes one at a time. A call that fails leaves the state as it was.
+
+    A step of arrays of the layer's dtype allocates nothing, and releases the GIL.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, input_shape=(None, 3))
+    >>> layer.build()
+    >>> stream = layer.stream()
+    >>> for frame in np.zeros((10, 1, 3), np.float32):
+    ...     y = stream(frame)
+    >>> y.shape, stream.state.shape
+    ((1, 4), (1, 4))
+    """
+
+    def __init__(self, layer: Any, batch: int = 1) -> None:
+        self._ladder = _Ladder(layer)
+        self._batch = _validate.positive("batch", batch)
+        super().__init__(self._ladder.fast_plans, tuple(self._ladder.default_states(self._batch)))
+
+    def __repr__(self) -> str:
+        return f"<Stream of {self._ladder.layers!r}: batch {self._batch}>"
+
+    @property
+    def batch(self) -> int:
+        """Rows that are advanced together."""
+        return self._batch
+
+    @property
+    def state(self) -> Any:
+        """A copy of the state, (batch, units), in the type that is computed in; of a Stack a list of them.
+
+        Set, it is copied; other float types are cast.
+        """
+        with self._alone():
+            return self._ladder.handed_out([state.copy() for state in self._states()])
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        states = self._ladder.given_states(value, self._batch)
+        with self._alone():
+            self._assign(states)
+
+    def reset(self, rows: Any = None) -> None:
+        """Start again from zeros or the layer's `default_state`.
+
+        Parameters
+        ----------
+        rows : int or array_like of int, optional
+            Which ones, from 0 on; by default all.
+
+        Raises
+        ------
+        ValueError
+            If a row is none of the batch.
+        TypeError
+            If they are no integers.
+        """
+        chosen = slice(None) if rows is None else _validate.rows(rows, self._batch)
+        first = self._ladder.default_states(self._batch)
+        with self._alone():
+            for state, start in zip(self._states(), first, strict=True):
+                state[chosen] = start[chosen]
+
+    def copy(self) -> Self:
+        """Another stream in the same state, with the same weights."""
+        other = type(self).__new__(type(self))
+        other._ladder, other._batch = self._ladder, self._batch
+        with self._alone():
+            Steps.__init__(other, self._ladder.fast_plans, tuple(self._states()))
+        return other
+
+    def _long_step(self, x: Any, out: Any) -> Array:
+        """Any call: checks and conversions first; a step is a chunk of one."""
+        ladder = self._ladder
+        array = _validate.stream_inputs(
+            x, self._batch, ladder.features, ladder.time_major, ladder.input_dtype
+        )
+        time = 0 if ladder.time_major else 1
+        single = array.ndim == 2
+        inputs = np.expand_dims(array, time) if single else array
+        shape = (self._batch, ladder.units) if single else (*inputs.shape[:2], ladder.units)
+        outputs = np.empty((*inputs.shape[:2], ladder.units), ladder.dtype)
+        target = outputs.reshape(shape)
+        if out is not None:
+            target = _validate.out(out, shape, ladder.dtype, ())
+        elif single and ladder.dtype == self._output.dtype:
+            target = self._output
+        with self._alone():
+            self._assign(ladder.run(inputs, self._states(), outputs))
+            target[...] = outputs.reshape(shape)
+        return target
+
+    def _assign(self, states: Sequence[Array]) -> None:
+        for state, value in zip(self._states(), states, strict=True):
+            state[...] = value
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self._enter()
+        try:
+            yield
+        finally:
+            self._leave()
+
+
+class StreamPool(Slots):
+    """Streams of many clients with one set of weights: each has a slot, any of them step together.
+
+    Parameters
+    ----------
+    layer : GRU or Stack
+        Built, of GRUs that go forward. The pool keeps the weights that it has now.
+    capacity : int
+        Slots that may be open at a time. Each takes the bytes of its state, and 17 more.
+
+    Raises
+    ------
+    ValueError
+        If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
+        `default_state` of several rows, or `capacity` is less than 1.
+    TypeError
+        If an argument is of the wrong type.
+
+    Notes
+    -----
+    Any number of threads may use a pool, and steps of different slots run side by side. A method that fails
+    leaves every slot as it was.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, input_shape=(None, 3))
+    >>> layer.build()
+    >>> pool = fastgru.StreamPool(layer, capacity=1000)
+    >>> alice, bob = pool.open(), pool.open()
+    >>> pool.step([bob, alice], np.zeros((2, 3), np.float32)).shape
+    (2, 4)
+    >>> moved = fastgru.StreamPool(layer, capacity=10).open(pool.state(bob))
+    >>> pool.close(bob)
+    >>> len(pool)
+    1
+    """
+
+    def __init__(self, layer: Any, capacity: int) -> None:
+        self._ladder = _Ladder(layer)
+        capacity = _validate.positive("capacity", capacity)
+        self._first = tuple(state[0] for state in self._ladder.default_states(1))
+        states = [np.zeros((capacity, len(state)), state.dtype) for state in self._first]
+        super().__init__(self._ladder.fast_plans, tuple(states))
+
+    def __repr__(self) -> str:
+        return f"<StreamPool of {self._ladder.layers!r}: {len(self)} of {self.capacity} slots open>"
+
+    @property
+    def features(self) -> int:
+        """Size of the last axis of inputs."""
+        return self._ladder.features
+
+    @property
+    def units(self) -> int:
+        """Size of the last axis of outputs."""
+        return self._ladder.units
+
+    @property
+    def dtype(self) -> str:
+        """Name of the type of inputs and outputs."""
+        return self._ladder.dtype.name
+
+    def open(self, state: Any = None) -> int:
+        """A new slot.
+
+        Parameters
+        ----------
+        state : ndarray, shape (units,), optional
+            What `state` has returned, here or of another pool: a list of them for a Stack. By default
+            zeros or the layer's `default_state`.
+
+        Returns
+        -------
+        int
+            Its number, which no other slot of this pool gets, neither now nor later.
+
+        Raises
+        ------
+        ValueError
+            If all slots are open, or the state has another shape.
+        TypeError
+            If the state is no array of floats.
+        """
+        states = self._first if state is None else tuple(self._ladder.given_states(state, None))
+        slot = self._open(states)
+        if slot < 0:
+            raise ValueError(f"slots must be closed before more are opened: all {self.capacity} are open")
+        return slot
+
+    def close(self, slot: int) -> None:
+        """Give a slot back. A step of it that is running ends as usual.
+
+        Raises
+        ------
+        ValueError
+            If the slot is not open.
+        TypeError
+            If it is no integer.
+        """
+        if not self._close(_validate.slot(slot)):
+            raise ValueError(f"slot must be open, got {slot}, which {self._why_not(slot)}")
+
+    def state(self, slot: int) -> Any:
+        """A copy of a slot's state, (units,), as its last step left it; of a Stack a list of them.
+
+        It may be pickled, and `open` of any pool of the layer takes it.
+
+        Raises
+        ------
+        ValueError
+            If the slot is not open.
+        TypeError
+            If it is no integer.
+        """
+        states = self._state(_validate.slot(slot))
+        if states is None:
+            raise ValueError(f"slot must be open, got {slot}, which {self._why_not(slot)}")
+        return self._ladder.handed_out(states)
+
+    def reset(self, slots: Any = None) -> None:
+        """Let slots start again from zeros or the layer's `default_state`.
+
+        Parameters
+        ----------
+        slots : int or array_like of int, optional
+            Their numbers; by default all that are open.
+
+        Raises
+        ------
+        ValueError
+            If one is not open, there twice, or in a step that is running.
+        TypeError
+            If they are no integers.
+        """
+        chosen = self._slots() if slots is None else _validate.slots(np.atleast_1d(slots))
+        places = self._claim(chosen)
+        try:
+            self._set_rows(places, self._first)
+        finally:
+            self._release(places)
+
+    def _long_step(self, slots: Any, x: Any, out: Any) -> Array:
+        """Any step: checks and conversions first; then the short way, if the layers have one."""
+        ladder = self._ladder
+        numbers = _validate.slots(slots)
+        inputs = _validate.slot_inputs(x, len(numbers), ladder.features, ladder.input_dtype)
+        outputs = np.empty((len(numbers), ladder.units), ladder.dtype)
+        target = outputs if out is None else _validate.out(out, outputs.shape, ladder.dtype, ())
+        if len(numbers) and ladder.fast_plans:
+            self.step(numbers, np.require(inputs, requirements=["C", "A"]), outputs)
+        elif len(numbers):
+            time = 0 if ladder.time_major else 1
+            places = self._claim(numbers)
+            try:
+                sequence = np.expand_dims(inputs, time)
+                states = ladder.run(sequence, self._rows(places), np.expand_dims(outputs, time))
+                self._set_rows(places, states)
+            finally:
+                self._release(places)
+        if target is not outputs:
+            target[...] = outputs
+        return target
+
+    def _complain(self, slots: Array, bad: int) -> None:
+        """Say why a slot cannot be stepped."""
+        slot = int(slots[bad])
+        if slot in slots[:bad]:
+            raise ValueError(f"slots must hold each one once, got {slot} twice")
+        if self._state(slot) is None:
+            raise ValueError(f"slots must be open, got {slot}, which {self._why_not(slot)}")
+        raise ValueError(f"slots must be in one step at a time, got {slot}, which another thread is stepping")
+
+    def _why_not(self, slot: int) -> str:
+        """What is the matter with a slot that is not open?"""
+        return "has been closed" if self._was_open(slot) else "the pool never gave"
