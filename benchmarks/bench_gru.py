@@ -1,6 +1,5 @@
 """One call of a layer: its time, the memory it takes, its largest error."""
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -90,32 +89,3 @@ class Batch(_Call):
 
     batch, timesteps = 64, 50
     params = ([256], *_Call.params[1:])
-
-
-class Lengths:
-    """Rows of every length from one step to all of them."""
-
-    params = ([32, 64, 128], [64, 128, 256, 512])
-    param_names = ("rows", "units")
-    timesteps = 50
-    rounds = 20
-
-    def setup(self, rows: int, units: int) -> None:
-        task = Task(Shape(rows, self.timesteps, units, units))
-        self.x, _, _, *weights = task.arrays()
-        self.layer = fastgru.GRU(units, reset_after=True, return_sequences=True, weights=weights)
-        lengths = np.linspace(1, self.timesteps, rows).round().astype(int)
-        self.lengths = np.random.default_rng(0).permutation(lengths)
-
-    def track_share_of_full_rows(self, *_: object) -> float:
-        """Of the time of as many rows that have all steps: the median of pairs of calls."""
-        shares = []
-        for _ in range(self.rounds):
-            start = time.perf_counter()
-            self.layer(self.x)
-            middle = time.perf_counter()
-            self.layer(self.x, lengths=self.lengths)
-            shares.append((time.perf_counter() - middle) / (middle - start))
-        return round(float(np.median(shares[1:])), 3)
-
-    track_share_of_full_rows.unit = "times"  # type: ignore[attr-defined]

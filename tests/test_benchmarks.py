@@ -12,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
 
 from benchmarks import __main__ as bench
-from benchmarks import bench_gru, bench_import, bench_kernels
+from benchmarks import bench_gru, bench_import, bench_kernels, bench_shares
 from benchmarks.tasks import Shape, Task
 
 LARGEST_ERROR = {"float32": 1e-5, "float64": 1e-12}
@@ -71,8 +71,16 @@ def test_benchmarks_of_kernels_run_and_find_them_exact(suite, parameters):
         assert parameters[0] == "blas" or kernels.plan.isa == parameters[0].split()[1]
 
 
+@pytest.mark.parametrize(("suite", "parameters"), [*cases(bench_shares)])
+def test_benchmarks_of_shares_run(suite, parameters):
+    share = suite()
+    share.setup(*parameters)
+    for benchmark in benchmarks(share).values():
+        assert 0 < benchmark(*parameters) < np.inf
+
+
 def test_parameters_are_named():
-    for suite in suites(bench_gru, bench_kernels):
+    for suite in suites(bench_gru, bench_kernels, bench_shares):
         assert len(suite.param_names) == len(suite.params)
 
 
