@@ -1,5 +1,6 @@
 """fastgru: the GRU layer of Keras, exact in every argument, fast on CPUs."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastgru import activations, constraints, initializers, regularizers
@@ -12,6 +13,7 @@ from fastgru.streaming import Stream, StreamPool
 from fastgru.wrappers import Bidirectional
 
 if TYPE_CHECKING:
+    from fastgru._batcher import MicroBatcher
     from fastgru.formats import FormatError, from_keras, from_onnx, from_torch, load, load_all
 
 __version__ = "0.1.0"
@@ -20,6 +22,7 @@ __all__ = [
     "Bidirectional",
     "FormatError",
     "InputSpec",
+    "MicroBatcher",
     "Stream",
     "StreamPool",
     "activations",
@@ -37,12 +40,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Names of fastgru.formats, imported when one is first asked for: it takes as long as all the rest."""
-    if name in __all__:
-        from fastgru import formats
+# Modules that are imported when one of their names is first asked for: each takes longer than all the rest.
+_LATER = {"MicroBatcher": "fastgru._batcher"} | dict.fromkeys(
+    ["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"], "fastgru.formats"
+)
 
-        return getattr(formats, name)
+
+def __getattr__(name: str) -> Any:
+    if name in _LATER:
+        return getattr(import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -5,6 +5,7 @@ built for are the layer's.
 """
 
 import operator
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,15 @@ def units(value: Any) -> int:
     if 3 * number > BLAS_LIMIT:
         raise ValueError(f"units must be at most {BLAS_LIMIT // 3}, got {number}")
     return number
+
+
+def duration(name: str, value: Any) -> float:
+    """A time that may pass, in whatever unit: finite, not negative."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
+    if not 0 <= value <= sys.float_info.max:
+        raise ValueError(f"{name} must be finite and not negative, got {value}")
+    return float(value)
 
 
 def rate(name: str, value: Any) -> float:
@@ -245,6 +255,14 @@ def _floats(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
             f"{name} must be an array of {wanted}, got {array.dtype}: cast it with .astype({wanted.name!r})"
         )
     return array
+
+
+def row(name: str, value: Any, features: int, wanted: np.dtype[Any]) -> Array:
+    """A copy of one row, (features,), in the dtype `wanted`."""
+    array = _floats(name, value, wanted)
+    if array.shape != (features,):
+        raise ValueError(f"{name} must have shape ({features},), got {array.shape}")
+    return array.copy() if array.dtype == wanted else cast(array, wanted)
 
 
 def inputs_and_state(inputs: list[Any], initial_state: Any) -> tuple[Any, Any]:

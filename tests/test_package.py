@@ -38,6 +38,7 @@ def test_importing_loads_no_scipy_and_nothing_else_heavy():
     assert "scipy" not in new
     assert not new & {"tensorflow", "keras", "matplotlib", "rich", "multiprocessing", "subprocess"}
     assert not new & {"onnx", "h5py", "safetensors", "torch"}
+    assert "asyncio" not in new
     assert not any(name.startswith("fastgru.formats") for name in modules)
 
 
@@ -47,7 +48,7 @@ import sys, fastgru
 print(set(fastgru.__all__) <= set(dir(fastgru)), "fastgru.formats" in sys.modules)
 load = fastgru.load
 print(load is fastgru.formats.load, "fastgru.formats" in sys.modules)
-print(not {"onnx", "h5py", "safetensors", "torch"} & set(sys.modules))
+print(not {"onnx", "h5py", "safetensors", "torch", "asyncio"} & set(sys.modules))
 from fastgru import *
 print(FormatError is fastgru.FormatError, hasattr(fastgru, "loads"))
 """
@@ -161,7 +162,7 @@ def test_modules_import_downwards_only():
         {"_config", "initializers", "regularizers", "constraints", "_layer", "_loop"},
         {"activations"},
         {"gru"},
-        {"wrappers", "streaming"},
+        {"wrappers", "streaming", "_batcher"},
         {"formats._model", "formats._hdf5_process"},
         {"formats._zip", "formats._hdf5", "formats._pickle", "formats._protobuf"},
         {"formats.keras", "formats.onnx", "formats.torch", "formats.native"},
