@@ -260,8 +260,7 @@ def test_a_step_waits_for_company_no_longer_than_it_may(pool):
             (task,) = start(batcher, [5])
             await turns(2)
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])  # made or not, as the time was
             await batcher.step(6, rows(1)[0])
 
     asyncio.run(main())
@@ -349,7 +348,6 @@ def test_a_step_cancelled_while_it_waits_is_none_and_one_being_computed_counts(p
 @pytest.mark.parametrize("seed", range(3))
 def test_storms_of_cancellation_hurt_nobody(pool, layer, seed, max_wait_us):
     # slots 0 to 7 are left in peace; of 400 tasks on the others many are cancelled, whenever
-    print("seed", seed)
     random = np.random.default_rng(seed)
     recorded = Recorded(pool)
     peaceful = [rows(40, 1000 * seed + slot) for slot in range(8)]
