@@ -429,9 +429,11 @@ def rows(value: Any, batch: int) -> Array:
 
 
 def slot(value: Any) -> int:
-    """The number of a slot; no pool gives a negative one."""
+    """A number that a slot may have."""
     number = integer("slot", value)
-    return number if 0 <= number < 2**63 else -1
+    if not 0 <= number < 2**63:
+        raise ValueError(f"slot must be the number of an open slot, got {number}")
+    return number
 
 
 def slots(value: Any) -> Array:

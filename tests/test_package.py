@@ -128,9 +128,10 @@ print((pathlib.Path(fastgru.get_include()) / "fastgru" / "engine.h").is_file(), 
     assert lines[1].startswith(f"True {environment}")
 
 
-def test_the_example_of_the_readme_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert python(example).split() == ["(1,", "64)", "(1,", "64)"]
+def test_the_examples_of_the_readme_run():
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    shapes = python("\n".join(examples)).splitlines()
+    assert shapes == ["(1, 64) (1, 64)", "(1, 64) (2, 64)"]
 
 
 def sources(*patterns):
