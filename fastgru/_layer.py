@@ -1,5 +1,7 @@
 """What any Keras layer has, whatever it computes: a name, a dtype, weights, losses, a config."""
 
+import contextlib
+import copy
 import itertools
 import re
 import threading
@@ -160,6 +162,10 @@ class Layer(Exports):
         """Does the layer take masks? Yes."""
         return True
 
+    def _inner(self) -> "list[Layer]":
+        """The layers that this one is made of, and what they are made of."""
+        return []
+
     # ---- streams ---------------------------------------------------------------------------
 
     def stream(self, batch: int = 1) -> "Stream":
@@ -240,6 +246,12 @@ class WeightedLayer(Layer):
         )
         return arrays, self._prepare(arrays) if arrays else None
 
+    def _in_order_of_weights(self) -> "list[WeightedLayer]":
+        return [self]
+
+    def _plans(self) -> list[Any]:
+        return [self._plan]
+
     def _take(self, arrays: tuple[Array, ...], plan: Any) -> None:
         self._weights, self._plan = arrays, plan
 
@@ -286,3 +298,102 @@ class WeightedLayer(Layer):
         super().__setstate__(state)
         self._weights = tuple(map(_validate.frozen, self._weights))  # copies forget that
         self._plan = self._prepare(self._weights) if self.built else None
+
+
+class CompositeLayer(Layer):
+    """A layer made of others, its members, which have the weights and change together or not at all."""
+
+    _members: tuple[Any, ...]
+    _parts: tuple[Any, ...]  # the layers with weights of their own, in the order of their states
+
+    def _compose(self, members: Sequence[Layer]) -> None:
+        self._members = tuple(members)
+        self._parts = tuple(layer for layer in self._inner() if isinstance(layer, WeightedLayer))
+
+    def _inner(self) -> list[Layer]:
+        return [layer for member in self._members for layer in (member, *member._inner())]
+
+    def _in_order_of_weights(self) -> list[WeightedLayer]:
+        """Those layers in the order of `weights`."""
+        return [part for member in self._members for part in member._in_order_of_weights()]
+
+    def _plans(self) -> list[Any]:
+        """What each of `_parts` computes with; all of one set of weights."""
+        with self._lock:
+            return [plan for member in self._members for plan in member._plans()]
+
+    @contextlib.contextmanager
+    def _all_or_none(self) -> Iterator[None]:
+        """No other thread changes a layer in this one meanwhile, and after a failure all are what they were.
+
+        Weights and states are replaced here, never written into, so it is enough to know them. A layer may be
+        in several others, so that all threads must take the locks in one order.
+        """
+        inner = self._inner()
+        with contextlib.ExitStack() as held:
+            held.enter_context(self._lock)
+            for layer in sorted(inner, key=lambda layer: (isinstance(layer, WeightedLayer), id(layer))):
+                held.enter_context(layer._lock)
+            before = [dict(vars(layer)) for layer in inner]
+            try:
+                yield
+            except BaseException:
+                for layer, attributes in zip(inner, before, strict=True):
+                    vars(layer).update(attributes)
+                raise
+
+    @property
+    def built(self) -> bool:
+        return all(part.built for part in self._parts)
+
+    @property
+    def weights(self) -> list[Array]:
+        with self._lock:
+            return [array for part in self._in_order_of_weights() for array in part.weights]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        values = _validate.weight_list(weights)
+        with self._all_or_none():
+            parts = self._in_order_of_weights()
+            values = list(self._counted(values, sum(len(part._specs) for part in parts)))
+            self._replace([[values.pop(0) for _ in part._specs] for part in parts])
+
+    def apply_constraints(self) -> None:
+        with self._all_or_none():
+            self._replace([part._projected() for part in self._in_order_of_weights()])
+
+    def _replace(self, weights: Sequence[Sequence[Any]]) -> None:
+        """The weights of all, in their order; all that may fail is done before the first is replaced."""
+        parts = self._in_order_of_weights()
+        ready = [part._ready(values, part._specs) for part, values in zip(parts, weights, strict=True)]
+        for part, (arrays, plan) in zip(parts, ready, strict=True):
+            part._take(arrays, plan)
+
+    @property
+    def losses(self) -> list[Any]:
+        with self._lock:
+            return [loss for member in self._members for loss in member.losses]
+
+    @property
+    def states(self) -> list[Array | None]:
+        """States of the layers in it, as `GRU.states`, in their order; of a Bidirectional, forward first."""
+        with self._lock:
+            return [state for member in self._members for state in member.states]
+
+    def _needs_all(self, training: bool) -> bool:
+        """Must a call be alone with the layers in this one, as it may change them or draw numbers?"""
+        return (
+            training
+            or not self.built
+            or any(part.stateful or part.activity_regularizer is not None for part in self._parts)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._lock:  # all from between the same calls
+            state = super().__getstate__() | {"_members": tuple(map(copy.copy, self._members))}
+        del state["_parts"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._compose(self._members)

@@ -448,6 +448,7 @@ class GRU(WeightedLayer):
         out: Any,
         lengths: Any,
         plan: Plan | Loop | None = None,
+        return_state: bool | None = None,
     ) -> Any:
         """Any call: checks and conversions first, then the plan, by default that of the moment."""
         if isinstance(inputs, list):
@@ -459,6 +460,8 @@ class GRU(WeightedLayer):
             bool(self.return_sequences),
             bool(self.stateful),
         )
+        if return_state is None:
+            return_state = bool(self.return_state)
         x = _validate.inputs(inputs, self.name, self._compute_dtype)
         batch, timesteps = x.shape[1 if time_major else 0], x.shape[0 if time_major else 1]
         if timesteps == 0:
@@ -467,8 +470,8 @@ class GRU(WeightedLayer):
         if initial_state is not None:
             state_shape = (batch, self._units)
             initial_state = _validate.state("initial_state", initial_state, state_shape, self._compute_dtype)
-        elif self._default_state is not None and not stateful:
-            initial_state = _validate.broadcast_state(self._default_state, batch)
+        if not stateful:
+            initial_state = self._start(batch, initial_state, stateful)
         if mask is not None:
             mask = _validate.mask(mask, x.shape[:2])
         if lengths is not None:
@@ -488,29 +491,41 @@ class GRU(WeightedLayer):
             plan = self._plan
         if stateful:
             with self._lock:
-                self._check_fit(x, batch, plan, self._state)
-                recorded = self._first_state(batch) if self._state is None else self._state
-                if initial_state is None or np.any(recorded != self._first_state(batch)):
-                    initial_state = recorded
-                results, state = self._run(
-                    plan, x, batch, initial_state, mask, training, time_major, sequences, stateful, target
+                self._check_fit(x.shape, batch, plan, self._state)
+                initial_state = self._start(batch, initial_state, stateful)
+                output, state = self._run(
+                    plan, x, batch, initial_state, mask, training, time_major, sequences, target
                 )
+                results = self._results(output, state, stateful, target, return_state)
                 self._keep(state)
         else:
-            self._check_fit(x, batch, plan, None)
-            results, _ = self._run(
-                plan, x, batch, initial_state, mask, training, time_major, sequences, stateful, target
+            self._check_fit(x.shape, batch, plan, None)
+            output, state = self._run(
+                plan, x, batch, initial_state, mask, training, time_major, sequences, target
             )
+            results = self._results(output, state, stateful, target, return_state)
         if out is not None:
             results[0] = out
         return results if len(results) > 1 else results[0]
 
-    def _check_fit(self, x: Array, batch: int, plan: Plan | Loop, recorded: Array | None) -> None:
+    def _start(self, batch: int, initial_state: Array | None, stateful: bool) -> Array | None:
+        """What a call starts from that was given this; None: zeros."""
+        if stateful:
+            first = self._first_state(batch)
+            recorded = first if self._state is None else self._state
+            return recorded if initial_state is None or np.any(recorded != first) else initial_state
+        if initial_state is None and self._default_state is not None:
+            return _validate.broadcast_state(self._default_state, batch)
+        return initial_state
+
+    def _check_fit(
+        self, shape: tuple[int, ...], batch: int, plan: Plan | Loop, recorded: Array | None
+    ) -> None:
         """Has the input the weights' features and, if there is a recorded state, its batch?"""
-        if x.shape[2] != plan.features or (recorded is not None and batch != recorded.shape[0]):
+        if shape[2] != plan.features or (recorded is not None and batch != recorded.shape[0]):
             raise ValueError(
                 f'Input 0 of layer "{self.name}" is incompatible with the layer: expected '
-                f"shape={self.input_spec[0].shape}, found shape={x.shape}"
+                f"shape={self.input_spec[0].shape}, found shape={shape}"
             )
 
     def _run(
@@ -523,10 +538,9 @@ class GRU(WeightedLayer):
         training: bool | None,
         time_major: bool,
         sequences: bool,
-        stateful: bool,
         out: Array | None,
-    ) -> tuple[list[Array], Array]:
-        """The results of a checked call, and the last state; a mask of one axis is lengths."""
+    ) -> tuple[Array, Array]:
+        """The output of a checked call and the last state, as computed; a mask of one axis is lengths."""
         if training and (self._dropout or self._recurrent_dropout):
             plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
         if mask is not None and mask.ndim == 1 and not (isinstance(plan, Plan) and plan.engine == "packed"):
@@ -542,11 +556,12 @@ class GRU(WeightedLayer):
         plan.run(
             x, initial_state, state, output, mask, time_major, self.go_backwards, self.zero_output_for_mask
         )
-        return self._results(state if output is None else output, state, stateful, out), state
+        return state if output is None else output, state
 
-    def _results(self, output: Array, state: Array, recorded: bool, out: Array | None) -> list[Array]:
+    def _results(
+        self, output: Array, state: Array, recorded: bool, out: Array | None, return_state: bool
+    ) -> list[Array]:
         """In the layer's dtype; no array is another one, or the state that will be recorded."""
-        return_state = bool(self.return_state)
         if out is not None:
             if output is not out:
                 with np.errstate(over="ignore"):
@@ -562,7 +577,8 @@ class GRU(WeightedLayer):
         if self.activity_regularizer is not None:
             with np.errstate(all="ignore"):  # over the length of the first axis; of an empty batch: 0
                 self._activity_losses = [
-                    self.activity_regularizer(array) / (array.shape[0] or np.inf) for array in results
+                    self.activity_regularizer(array) / (array.shape[0] or np.inf)
+                    for array in results[: 1 + bool(self.return_state)]
                 ]
         return results
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fastgru import _validate
 from fastgru._core import Plan
-from fastgru._layer import Layer
+from fastgru._layer import CompositeLayer, Layer, WeightedLayer
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
 
@@ -30,7 +30,8 @@ def _gru(name: str, value: Any) -> GRU:
     return value
 
 
-def _serialized(layer: GRU) -> dict[str, Any]:
+def serialized(layer: Layer) -> dict[str, Any]:
+    """The layer's class and config, as Keras writes them."""
     return {
         "module": "keras.layers",
         "class_name": type(layer).__name__,
@@ -39,17 +40,21 @@ def _serialized(layer: GRU) -> dict[str, Any]:
     }
 
 
-def _deserialized(name: str, value: Any) -> GRU:
+def deserialized(name: str, value: Any, *classes: Any) -> Any:
+    """The layer that `serialized` wrote, which must be of one of these classes."""
     # no match statement, which does not see the dicts in the original's configs as mappings
-    config = value.get("config") if isinstance(value, dict) and value.get("class_name") == "GRU" else None
-    if not isinstance(config, dict):
+    class_name, config = (value.get("class_name"), value.get("config")) if isinstance(value, dict) else (0, 0)
+    cls = next((cls for cls in classes if cls.__name__ == class_name), None)
+    if cls is None or not isinstance(config, dict):
+        known = " or ".join(repr(cls.__name__) for cls in classes)
         raise ValueError(
-            f"{name} must be a dict with 'GRU' as its 'class_name' and a dict as its 'config', got {value!r}"
+            f"{name} must be a dict with {known} as its 'class_name' and a dict as its 'config', "
+            f"got {value!r}"
         )
-    return GRU.from_config(config)
+    return cls.from_config(config)
 
 
-class Bidirectional(Layer):
+class Bidirectional(CompositeLayer):
     """Runs a GRU over its inputs forwards and another one backwards, and merges their outputs.
 
     Parameters
@@ -119,24 +124,24 @@ class Bidirectional(Layer):
             kwargs["dtype"] = layer.dtype
         super().__init__(**{"trainable": layer.trainable} | kwargs, weights=weights)
         self._merge_mode = merge_mode
-        self._layer_configs = {"layer": _serialized(layer)}
+        self._layer_configs = {"layer": serialized(layer)}
         made, config = type(layer).from_config, layer.get_config()
         forward = made(config | {"name": f"forward_{layer.name}"})
         if backward_layer is None:
             turned = {"name": f"backward_{layer.name}", "go_backwards": not layer.go_backwards}
             backward = made(config | turned)
         else:
-            self._layer_configs["backward_layer"] = _serialized(_gru("backward_layer", backward_layer))
+            self._layer_configs["backward_layer"] = serialized(_gru("backward_layer", backward_layer))
             backward = copy.copy(backward_layer)
             backward.name = f"backward_{backward_layer.name}"
-        self._directions = forward, backward
+        self._compose([forward, backward])
         merged = {"concat": ("dtype",), None: ()}.get(merge_mode, ("dtype", "units"))
         self._check_directions([*FLAGS, *merged])
-        for direction in self._directions:
+        for direction in self._parts:
             direction.zero_output_for_mask = direction.return_sequences
 
     def __repr__(self) -> str:
-        forward, backward = self._directions
+        forward, backward = self._members
         return f"<Bidirectional {self.name!r}: {self._merge_mode} of {forward!r} and {backward!r}>"
 
     # ---- both directions -------------------------------------------------------------------
@@ -149,12 +154,14 @@ class Bidirectional(Layer):
     @property
     def forward_layer(self) -> GRU:
         """The layer whose outputs come in the order of its run."""
-        return self._directions[0]
+        layer: GRU = self._members[0]
+        return layer
 
     @property
     def backward_layer(self) -> GRU:
         """The layer whose outputs are turned back in time."""
-        return self._directions[1]
+        layer: GRU = self._members[1]
+        return layer
 
     @property
     def merge_mode(self) -> str | None:
@@ -163,7 +170,7 @@ class Bidirectional(Layer):
 
     def _check_directions(self, agreeing: Sequence[str] = FLAGS) -> None:
         """Do the directions go together?"""
-        forward, backward = self._directions
+        forward, backward = self._members
         if bool(forward.go_backwards) == bool(backward.go_backwards):
             raise ValueError(
                 "Forward layer and backward layer should have different `go_backwards` value, got "
@@ -177,26 +184,7 @@ class Bidirectional(Layer):
                     f'"{name}", got "{values[0]}" for forward layer and "{values[1]}" for backward layer'
                 )
 
-    @contextlib.contextmanager
-    def _both_or_neither(self) -> Iterator[None]:
-        """No other thread changes a direction meanwhile, and after a failure both are what they were.
-
-        Weights and states are replaced here, never written into, so it is enough to know them.
-        """
-        with self._lock, self.forward_layer._lock, self.backward_layer._lock:
-            before = [dict(vars(layer)) for layer in self._directions]
-            try:
-                yield
-            except BaseException:
-                for layer, attributes in zip(self._directions, before, strict=True):
-                    vars(layer).update(attributes)
-                raise
-
     # ---- building and weights --------------------------------------------------------------
-
-    @property
-    def built(self) -> bool:
-        return all(layer.built for layer in self._directions)
 
     def build(self, input_shape: Any = None) -> None:
         """Make the weights of both directions, or of none; the first call does this by itself.
@@ -214,27 +202,22 @@ class Bidirectional(Layer):
         TypeError
             If the features are unknown.
         """
-        with self._both_or_neither():
-            for layer in self._directions:
+        with self._all_or_none():
+            for layer in self._members:
                 layer.build(self._batch_input_shape if input_shape is None else input_shape)
             if self._given_weights:
                 self.set_weights(self._given_weights)
             self._given_weights = None
 
-    def _in_order_of_weights(self) -> list[GRU]:
+    def _in_order_of_weights(self) -> list[WeightedLayer]:
         """The directions, trainable ones first."""
-        return sorted(self._directions, key=lambda layer: self._trainable and not layer.trainable)
-
-    @property
-    def weights(self) -> list[Array]:
-        with self._lock:
-            return [array for layer in self._in_order_of_weights() for array in layer.weights]
+        return sorted(self._members, key=lambda layer: self._trainable and not layer.trainable)
 
     @property
     def trainable_weights(self) -> list[Array]:
         """Weights of trainable directions, or none if the layer is not trainable."""
         with self._lock:
-            layers = self._directions if self._trainable else ()
+            layers = self._members if self._trainable else ()
             return [array for layer in layers for array in layer.trainable_weights]
 
     @property
@@ -252,27 +235,6 @@ class Bidirectional(Layer):
         value = _validate.trainable(value)
         with self._lock:
             self._trainable = self.forward_layer.trainable = self.backward_layer.trainable = value
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        values = _validate.weight_list(weights)
-        with self._both_or_neither():
-            first, second = self._in_order_of_weights()
-            half = len(first._specs)
-            self._counted(values, half + len(second._specs))
-            ready = first._ready(values[:half], first._specs), second._ready(values[half:], second._specs)
-            first._take(*ready[0])
-            second._take(*ready[1])
-
-    def apply_constraints(self) -> None:
-        with self._both_or_neither():
-            ready = [layer._ready(layer._projected(), layer._specs) for layer in self._directions]
-            for layer, weights in zip(self._directions, ready, strict=True):
-                layer._take(*weights)
-
-    @property
-    def losses(self) -> list[Any]:
-        with self._lock:
-            return self.forward_layer.losses + self.backward_layer.losses
 
     # ---- calling ---------------------------------------------------------------------------
 
@@ -330,14 +292,15 @@ class Bidirectional(Layer):
             lengths = _validate.lengths(lengths, batch, timesteps)
         states = [None, None] if initial_state is None else self._halves(initial_state, batch)
         training = _validate.training(training)
-        alone = (
-            training
-            or self.stateful
-            or not self.built
-            or any(layer.activity_regularizer is not None for layer in self._directions)
-        )
-        with self._both_or_neither() if alone else contextlib.nullcontext():
-            return self._run(x, states, mask, lengths, training, alone)
+        alone, return_state = self._needs_all(training), bool(self.return_state)
+        with self._all_or_none() if alone else contextlib.nullcontext():
+            with self._lock:
+                self._check_directions()
+                if not self.built:
+                    self.build(x.shape)
+                plans = self._plans()
+            outputs, last = self._run(plans, x, states, mask, lengths, training, alone, return_state)
+        return self._structured(outputs, last)
 
     def call(
         self,
@@ -364,26 +327,24 @@ class Bidirectional(Layer):
         halves = initial_state[:half], initial_state[half:]
         return [
             _validate.state(f"initial_state of {d.name}", state, (batch, d.units), d._compute_dtype)
-            for d, state in zip(self._directions, halves, strict=True)
+            for d, state in zip(self._members, halves, strict=True)
         ]
 
     def _run(
         self,
+        plans: Sequence[Any],
         x: Array,
-        states: list[Any],
+        states: Sequence[Array | None],
         mask: Array | None,
         lengths: Array | None,
         training: bool,
         alone: bool,
-    ) -> Any:
-        with self._lock:
-            self._check_directions()
-            if not self.built:
-                self.build(x.shape)
-            plans = [layer._plan for layer in self._directions]
+        return_state: bool,
+    ) -> tuple[list[Array], list[Array]]:
+        """The outputs of a checked call, and the last states if they are to be returned."""
         outputs, targets = self._empty(x.shape)
         last: list[Array] = []
-        for layer, state, target, plan in zip(self._directions, states, targets, plans, strict=True):
+        for layer, state, target, plan in zip(self._members, states, targets, plans, strict=True):
             results = NotImplemented
             short = not alone and lengths is None and (state is not None or layer.default_state is None)
             if type(plan) is Plan and short:  # without the checks of the long way
@@ -397,18 +358,18 @@ class Bidirectional(Layer):
                     layer.go_backwards,
                     layer.zero_output_for_mask,
                     layer.return_sequences,
-                    layer.return_state,
+                    return_state,
                 )
             if results is NotImplemented:
-                results = layer._long_call(x, mask, training, state, target, lengths, plan)
-            if self.return_state:
+                results = layer._long_call(x, mask, training, state, target, lengths, plan, return_state)
+            if return_state:
                 last.append(results[1])
-        return self._structured(self._merged(outputs), last)
+        return self._merged(outputs), last
 
     def _empty(self, input_shape: tuple[int, ...]) -> tuple[list[Array], list[Array]]:
         """Arrays for the outputs, and what each direction writes into them in the order of its run."""
-        units = [layer.units for layer in self._directions]
-        dtypes = [layer._dtype for layer in self._directions]
+        units = [layer.units for layer in self._members]
+        dtypes = [layer._dtype for layer in self._members]
         batch = input_shape[1 if self.time_major else 0]
         rows = input_shape[:2] if self.return_sequences else (batch,)
         if self._merge_mode == "concat":
@@ -437,12 +398,6 @@ class Bidirectional(Layer):
 
     # ---- state -----------------------------------------------------------------------------
 
-    @property
-    def states(self) -> list[Array | None]:
-        """States of the forward and of the backward layer, as `GRU.states`."""
-        with self._lock:
-            return self.forward_layer.states + self.backward_layer.states
-
     def reset_states(self, states: Any = None) -> None:
         """Set the recorded states of stateful directions: both, or none.
 
@@ -467,7 +422,7 @@ class Bidirectional(Layer):
                 f"{type(states).__name__}"
             )
         half = 0 if states is None else len(states) // 2
-        with self._both_or_neither():
+        with self._all_or_none():
             self.forward_layer.reset_states(None if states is None else states[:half])
             self.backward_layer.reset_states(None if states is None else states[half:])
 
@@ -480,7 +435,7 @@ class Bidirectional(Layer):
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Shape of what a call returns for inputs of this shape: a tuple, or a list of them."""
-        shapes = [layer.compute_output_shape(input_shape) for layer in self._directions]
+        shapes = [layer.compute_output_shape(input_shape) for layer in self._members]
         states = [state for _, state in shapes] if self.return_state else []
         outputs = [output for output, _ in shapes] if self.return_state else shapes
         if self._merge_mode == "concat":
@@ -509,9 +464,5 @@ class Bidirectional(Layer):
             raise ValueError("num_constants must be 0, as a GRU takes no constants")
         for name in ("layer", "backward_layer"):
             if config.get(name) is not None:
-                config[name] = _deserialized(name, config[name])
+                config[name] = deserialized(name, config[name], GRU)
         return super().from_config(config)
-
-    def __getstate__(self) -> dict[str, Any]:
-        with self._lock:  # both from between the same calls
-            return super().__getstate__() | {"_directions": tuple(map(copy.copy, self._directions))}
