@@ -9,6 +9,7 @@ from fastgru._include import get_include
 from fastgru._random import set_random_seed
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
+from fastgru.stack import Stack
 from fastgru.streaming import Stream, StreamPool
 from fastgru.wrappers import Bidirectional
 
@@ -23,6 +24,7 @@ __all__ = [
     "FormatError",
     "InputSpec",
     "MicroBatcher",
+    "Stack",
     "Stream",
     "StreamPool",
     "activations",

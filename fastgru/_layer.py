@@ -246,6 +246,10 @@ class WeightedLayer(Layer):
         )
         return arrays, self._prepare(arrays) if arrays else None
 
+    @property
+    def _parts(self) -> "tuple[WeightedLayer, ...]":
+        return (self,)
+
     def _in_order_of_weights(self) -> "list[WeightedLayer]":
         return [self]
 
@@ -306,9 +310,9 @@ class CompositeLayer(Layer):
     _members: tuple[Any, ...]
     _parts: tuple[Any, ...]  # the layers with weights of their own, in the order of their states
 
-    def _compose(self, members: Sequence[Layer]) -> None:
+    def _compose(self, members: Sequence[Any]) -> None:
         self._members = tuple(members)
-        self._parts = tuple(layer for layer in self._inner() if isinstance(layer, WeightedLayer))
+        self._parts = tuple(part for member in members for part in member._parts)
 
     def _inner(self) -> list[Layer]:
         return [layer for member in self._members for layer in (member, *member._inner())]

@@ -283,13 +283,18 @@ def inputs_and_state(inputs: list[Any], initial_state: Any) -> tuple[Any, Any]:
 
 def inputs(value: Any, layer: str, wanted: np.dtype[Any]) -> Array:
     """Input of rank 3 in the dtype `wanted`."""
+    return cast(uncast_inputs(value, layer, wanted), wanted)
+
+
+def uncast_inputs(value: Any, layer: str, wanted: np.dtype[Any]) -> Array:
+    """Input of rank 3 that can be cast to the dtype `wanted`."""
     array = _floats("inputs", value, wanted)
     if array.ndim != 3:
         raise ValueError(
             f'Input 0 of layer "{layer}" is incompatible with the layer: expected ndim=3, found '
             f"ndim={array.ndim}. Full shape received: {array.shape}"
         )
-    return cast(array, wanted)
+    return array
 
 
 def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype[Any]) -> Array:

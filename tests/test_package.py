@@ -164,6 +164,7 @@ def test_modules_import_downwards_only():
         {"activations"},
         {"gru"},
         {"wrappers", "streaming", "_batcher"},
+        {"stack"},
         {"formats._model", "formats._hdf5_process"},
         {"formats._zip", "formats._hdf5", "formats._pickle", "formats._protobuf"},
         {"formats.keras", "formats.onnx", "formats.torch", "formats.native"},
