@@ -41,7 +41,7 @@ class Exports:
         Raises
         ------
         ValueError
-            If that Keras has not such a layer: an activation of ONNX or of the other version,
+            If that Keras has not such a layer: a Stack, an activation of ONNX or of the other version,
             `time_major` in Keras 3, a `default_state`; or, in Keras 3, if only the backward layer is
             trainable, whose weights `get_weights` then has first.
         """
@@ -50,20 +50,22 @@ class Exports:
         return keras.to_config(self, version)
 
     def to_torch_state_dict(self: Any) -> dict[str, NDArray[Any]]:
-        """The weights as PyTorch's `torch.nn.GRU` of one level names and orders them.
+        """The weights as PyTorch's `torch.nn.GRU` names and orders them.
 
         Returns
         -------
         dict of ndarray
             weight_ih_l0 (3 * units, features), weight_hh_l0 (3 * units, units) and, with a bias,
-            bias_ih_l0 and bias_hh_l0 (3 * units,), blocks r | z | n; with _reverse for the backward layer.
+            bias_ih_l0 and bias_hh_l0 (3 * units,), blocks r | z | n; with _reverse for the backward layer,
+            and l1, l2, ... for the layers of a Stack above the first.
             `{name: torch.from_numpy(array) ...}` is for `load_state_dict`.
 
         Raises
         ------
         ValueError
             If PyTorch has not such a layer: `reset_after=False`, activations other than tanh and sigmoid,
-            one direction that goes backwards, directions that are not concatenated, a `default_state`.
+            one direction that goes backwards, directions that are not concatenated, a `default_state`, layers
+            of a Stack that differ in units, dtype or the number of directions.
         """
         from fastgru.formats import torch
 
@@ -90,8 +92,8 @@ class Exports:
         Raises
         ------
         ValueError
-            If ONNX has not such a node: an activation such as gelu, a `merge_mode` other than concat and
-            None, directions of different kinds.
+            If ONNX has not such a node: a Stack, an activation such as gelu, a `merge_mode` other than concat
+            and None, directions of different kinds.
         ImportError
             If onnx is not installed.
         """

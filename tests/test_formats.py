@@ -129,6 +129,82 @@ def test_a_bidirectional_comes_back_as_it_was(options, tmp_path):
         assert getattr(loaded, one).get_config() == getattr(layer, one).get_config()
 
 
+def stacked(**options):
+    """A Stack of GRUs and a Bidirectional."""
+    below = [fastgru.GRU(n, return_sequences=True, name=f"g{n}", **options) for n in (4, 3)]
+    both, top = fastgru.Bidirectional(below[1], name="both"), fastgru.GRU(2, name="top")
+    layer = fastgru.Stack([below[0], both, top], name="all")
+    layer.build((2, None, FEATURES))
+    rng = np.random.default_rng(0)
+    layer.set_weights([rng.normal(scale=0.3, size=array.shape) for array in layer.get_weights()])
+    return layer
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+def test_a_stack_comes_back_as_it_was(return_state, tmp_path):
+    layer = stacked(reset_after=True, activation="PReLU", default_state=None)
+    layer.return_state = return_state
+    loaded = assert_comes_back(layer, tmp_path)
+    assert fastgru.load_all(tmp_path / "layer.npz").keys() == {"all"}
+    assert [one.name for one in loaded.layers] == [one.name for one in layer.layers]
+    with np.load(tmp_path / "layer.npz", allow_pickle=False) as file:
+        assert file.files[1:7] == ["0.0", "0.1", "0.2", "0.3", "1.forward.0", "1.forward.1"]
+        assert json.loads(file["fastgru"].tobytes())["class_name"] == "Stack"
+
+
+def test_arguments_go_to_the_layers_of_a_stack_that_they_are_for(tmp_path):
+    path = tmp_path / "layer.npz"
+    stacked().save(path)
+    given = {"name": "mine", "return_sequences": True, "return_state": True, "merge_mode": "sum"}
+    loaded = fastgru.load(path, **given, dtype="float64", stateful=True, input_shape=(None, FEATURES))
+    assert (loaded.name, loaded.return_sequences, loaded.return_state) == ("mine", True, True)
+    assert [layer.name for layer in loaded.layers] == ["g4", "both", "top"]
+    assert loaded.layers[1].merge_mode == "concat"
+    assert all(part.stateful and part.dtype == "float64" for part in loaded._parts)
+    assert len(loaded(np.ones((2, 4, FEATURES)))) == 5
+    with pytest.raises(fastgru.FormatError, match="which is no layer of units=7"):
+        fastgru.load(path, units=7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(layers=None), "the layers of a Stack must be GRUs and Bidirectionals"),
+        (lambda c: c.update(layers=[3]), "the layers of a Stack must be GRUs and Bidirectionals"),
+        (lambda c: c["layers"][0].update(class_name="Stack"), "the layers of a Stack must be GRUs and"),
+        (lambda c: c["layers"][0].update(class_name=[]), "the layers of a Stack must be GRUs and"),
+        (lambda c: c["layers"][0].update(config=3), "the layers of a Stack must be GRUs and"),
+        (lambda c: c.update(layers=[]), "layers must be a list of GRU and Bidirectional layers"),
+        (lambda c: c["layers"].pop(0), "a GRU has kernel|no layer of units=3|expecting"),
+        (
+            lambda c: c["layers"].append(c["layers"][0]),
+            "a GRU has kernel, recurrent_kernel and bias, got noth",
+        ),
+        (lambda c: c["layers"][0]["config"].update(units=5), "no layer of units=5"),
+        (lambda c: c["layers"][0]["config"].update(return_sequences=False), "layers must return sequences"),
+    ],
+)
+def test_a_stack_that_is_none_is_refused(change, message, tmp_path):
+    path = tmp_path / "layer.npz"
+    stacked().save(path)
+    with_header(path, lambda header: change(header["config"]))
+    with pytest.raises(fastgru.FormatError, match=message):
+        fastgru.load(path)
+
+
+def test_a_stack_leaves_layer_by_layer_for_those_that_have_none(tmp_path):
+    layer = stacked()
+    for version in (2, 3):
+        with pytest.raises(ValueError, match="Keras has no layer that is a Stack: write its `layers` one by"):
+            layer.to_keras_config(version)
+    pytest.importorskip("onnx")
+    with pytest.raises(ValueError, match="is one layer, got a Stack: write its `layers` one by one"):
+        layer.to_onnx()
+    assert layer.layers[0].to_onnx()
+    with pytest.raises(ValueError, match="must be built to be saved"):
+        fastgru.Stack([fastgru.GRU(2)]).save(tmp_path / "layer.npz")
+
+
 def test_a_recorded_state_stays_behind(tmp_path):
     layer = built(stateful=True)
     first = outputs(layer)
@@ -177,7 +253,7 @@ SOFTMAX = {"class_name": "Softmax", "config": {"axis": 7}}
     [
         (lambda h: h.update(format=2), "the format must be 1, got 2: of a newer fastgru?"),
         (lambda h: h.update(format=None), "the format must be 1, got None"),
-        (lambda h: h.update(class_name="LSTM"), "the class must be one of GRU, Bidirectional, got 'LSTM'"),
+        (lambda h: h.update(class_name="LSTM"), "the class must be one of GRU, Bidirectional, Stack, got"),
         (lambda h: h.update(config=[1]), "the header must be an object with a config"),
         (lambda h: h["config"].update(units=5), "no layer of units=5, use_bias=True, reset_after=False"),
         (lambda h: h["config"].update(activation="x"), "Unknown activation: 'x'"),

@@ -139,6 +139,10 @@ def write_native(folder):
     )
     both.build((None, None, 3))
     both.save(folder / "both.npz")
+    below = fastgru.Bidirectional(fastgru.GRU(2, return_sequences=True))
+    stack = fastgru.Stack([fastgru.GRU(3, return_sequences=True), below, fastgru.GRU(4, reset_after=True)])
+    stack.build((None, None, 3))
+    stack.save(folder / "stack.npz")
 
 
 # kind: who writes it, its file, arguments of load_all, mutations in the tests
@@ -158,6 +162,7 @@ KINDS = {
     "onnx-external": (write_onnx, "onnx/external/model.onnx", {}, 2000),
     "native": (write_native, "native/gru.npz", {}, 2000),
     "native-bidirectional": (write_native, "native/both.npz", {}, 2000),
+    "native-stack": (write_native, "native/stack.npz", {}, 2000),
 }
 
 # ---- mutations -------------------------------------------------------------------------------
@@ -533,9 +538,9 @@ def judge(path, arguments):
         return str(error).removeprefix(f"{path}: ")
     assert layers
     for layer in layers.values():
-        one = layer if isinstance(layer, fastgru.GRU) else layer.forward_layer
+        one, *_ = parts = layer._parts
         features = one.weights[0].shape[0]
-        batch = 1 if one.default_state is None else len(one.default_state)
+        batch = max(1 if part.default_state is None else len(part.default_state) for part in parts)
         shape = (2, batch, features) if one.time_major else (batch, 2, features)
         layer(np.zeros(shape, layer.dtype))
     return "loaded"

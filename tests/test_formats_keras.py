@@ -1283,6 +1283,72 @@ def test_other_objects_are_refused(libraries):
             fastgru.from_keras(other)
 
 
+def sequential(library, cls, *between, masked=True):
+    """A Sequential of two GRUs and a Bidirectional, with other layers between them."""
+    layers = library.layers
+    model = library.Sequential(
+        [
+            layers.Input((TIMESTEPS, FEATURES)),
+            *([layers.Masking()] if masked else []),
+            cls(3, return_sequences=True, recurrent_activation="sigmoid", reset_after=True, name="low"),
+            layers.Dropout(0.5),
+            *between,
+            layers.Bidirectional(
+                cls(4, return_sequences=True, recurrent_activation="sigmoid", reset_after=True)
+            ),
+            cls(2, return_sequences=True, recurrent_activation="sigmoid", reset_after=True, name="high"),
+        ],
+        name="run",
+    )
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_grus_in_a_row_of_a_sequential_are_a_stack(kind, libraries, tmp_path):
+    library, cls = libraries[kind]
+    model = sequential(library, cls)
+    x = np.random.default_rng(1).normal(size=(BATCH, TIMESTEPS, FEATURES)).astype(np.float32)
+    x[0, 1:] = 0
+    wanted, mask = np.asarray(model(x)), (x != 0).any(-1)
+    live = fastgru.from_keras(model)
+    paths = [saved(model, tmp_path / f"model.{extension}") for extension in ("h5", "keras")]
+    for stack in (live, *map(fastgru.load, paths)):
+        assert (type(stack), stack.name) == (fastgru.Stack, "run")
+        assert [type(layer).__name__ for layer in stack.layers] == ["GRU", "Bidirectional", "GRU"]
+        np.testing.assert_allclose(stack(x, mask=mask)[mask], wanted[mask], rtol=0, atol=1e-5)
+    for path in paths:
+        layers = fastgru.load_all(path)
+        assert list(layers) == [layer.name for layer in live.layers]
+        assert type(fastgru.load(path, "low")) is fastgru.GRU
+        loaded = fastgru.load(path, stateful=True, return_sequences=False)
+        assert [layer.return_sequences for layer in loaded.layers] == [True, True, False]
+        assert loaded.stateful
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_grus_with_others_between_them_are_none(kind, libraries, tmp_path):
+    library, cls = libraries[kind]
+    model = sequential(library, cls, library.layers.Dense(5))
+    with pytest.raises(ValueError, match="must have its GRUs in a row, got the Sequential 'run' with other"):
+        fastgru.from_keras(model)
+    for extension in ("h5", "keras"):
+        path = saved(model, tmp_path / f"model.{extension}")
+        with pytest.raises(ValueError, match=r"layer must be one of 'low', 'bidirectional.*', 'high'"):
+            fastgru.load(path)
+    inner = sequential(library, cls, masked=False)
+    outer = library.Sequential([library.layers.Input((TIMESTEPS, FEATURES)), inner, library.layers.Dense(2)])
+    assert fastgru.load(saved(outer, tmp_path / "nested.keras")).name == "run"
+    more = library.Sequential([library.layers.Input((TIMESTEPS, FEATURES)), inner, cls(2, name="more")])
+    with pytest.raises(ValueError, match="layer must be one of 'run/low'"):
+        fastgru.load(saved(more, tmp_path / "more.keras"))
+    one = library.Sequential([library.layers.Input((TIMESTEPS, FEATURES)), cls(2, name="one")])
+    assert fastgru.from_keras(one).name == fastgru.load(saved(one, tmp_path / "one.keras")).name == "one"
+    with pytest.raises(TypeError, match="got a Sequential without one"):
+        fastgru.from_keras(library.Sequential([library.layers.Dense(2)]))
+
+
 def test_an_activation_of_ones_own_is_refused_unless_it_is_given(libraries, tmp_path):
     def own(x):
         return x * 2

@@ -63,8 +63,7 @@ def run(layers, x, h=None):
     for layer in layers:
         start = None
         if h is not None:
-            both = isinstance(layer, fastgru.Bidirectional)
-            start = list(h[len(states) : len(states) + 2]) if both else h[len(states)]
+            start = list(h[len(states) : len(states) + len(layer._parts)])
         x, *last = layer(x.swapaxes(0, 1) if layer.time_major else x, initial_state=start)
         x = x.swapaxes(0, 1) if layer.time_major else x
         states += last
@@ -72,8 +71,10 @@ def run(layers, x, h=None):
 
 
 def levels(found):
-    """The layers of all levels in a list."""
-    return list(found.values()) if isinstance(found, dict) else [found]
+    """The layers of all modules and levels in a list."""
+    if isinstance(found, dict):
+        return [level for layer in found.values() for level in levels(layer)]
+    return list(found.layers) if isinstance(found, fastgru.Stack) else [found]
 
 
 def assert_as_exact(gru, layers, with_state=False):
@@ -115,11 +116,13 @@ def test_a_gru_agrees_with_pytorch(num_layers, bidirectional, bias, dtype):
     options = {"num_layers": num_layers, "bidirectional": bidirectional, "bias": bias}
     gru = module(**options, dropout=0.5 if num_layers > 1 else 0).to(dtype)
     found = fastgru.from_torch(gru)
-    assert_as_exact(gru, levels(found))
-    assert_as_exact(gru, levels(found), with_state=True)
+    assert_as_exact(gru, [found])
+    assert_as_exact(gru, [found], with_state=True)
     if num_layers > 1:
-        assert list(found) == [f"gru.l{level}" for level in range(num_layers)]
-    for layer in levels(found):
+        assert (type(found), found.name) == (fastgru.Stack, "gru")
+        assert [layer.name for layer in found.layers] == [f"gru.l{level}" for level in range(num_layers)]
+        assert found.time_major == (not gru.batch_first)
+    for layer in [found, *levels(found)]:
         assert layer.dtype == {torch.bfloat16: "float32"}.get(dtype, str(dtype).removeprefix("torch."))
         assert layer.return_sequences
         assert layer.return_state
@@ -165,7 +168,7 @@ class Net(torch.nn.Module):
         self.last = torch.nn.GRU(4, 5, bias=False)
 
 
-NAMES = ["inner.1", "deep.a.l0", "deep.a.l1", "cell", "last"]
+NAMES = ["inner.1", "deep.a", "cell", "last"]
 
 
 def test_grus_are_found_in_modules_by_their_names():
@@ -173,9 +176,9 @@ def test_grus_are_found_in_modules_by_their_names():
     layers = fastgru.from_torch(net)
     assert list(layers) == NAMES
     assert [layer.name for layer in layers.values()] == NAMES
-    assert [layer.time_major for layer in layers.values()] == [False, True, True, False, True]
+    assert [layer.time_major for layer in layers.values()] == [False, True, False, True]
     assert_as_exact(net.inner[1], [layers["inner.1"]])
-    assert_as_exact(net.deep["a"], [layers["deep.a.l0"], layers["deep.a.l1"]])
+    assert_as_exact(net.deep["a"], [layers["deep.a"]])
     assert same_weights(fastgru.from_torch(net.state_dict()), layers)
     arrays = {key: value.numpy() for key, value in net.state_dict().items()}
     assert same_weights(fastgru.from_torch(arrays), layers)
@@ -184,9 +187,20 @@ def test_grus_are_found_in_modules_by_their_names():
 def test_more_than_ten_levels_come_in_their_order():
     gru = module(num_layers=12)
     state = dict(sorted(gru.state_dict().items()))  # l0, l1, l10, l11, l2, ...
-    layers = fastgru.from_torch(state)
-    assert list(layers) == [f"gru.l{level}" for level in range(12)]
-    assert_as_exact(gru, list(layers.values()))
+    found = fastgru.from_torch(state)
+    assert [layer.name for layer in found.layers] == [f"gru.l{level}" for level in range(12)]
+    assert_as_exact(gru, [found])
+
+
+def test_levels_that_are_no_stack_are_refused():
+    state = {key: value.numpy() for key, value in module(num_layers=3).state_dict().items()}
+    for level, match in ((1, r"'gru' must have the levels 0, 1, \.\.\., got \[0, 2\]"), (0, r"got \[1, 2\]")):
+        with pytest.raises(ValueError, match=match):
+            fastgru.from_torch({key: value for key, value in state.items() if f"_l{level}" not in key})
+    with pytest.raises(ValueError, match=r"layers must fit each other, but 'gru.l0' returns 5 units"):
+        fastgru.from_torch(state | {"weight_ih_l1": np.zeros((15, 4), "f4")})
+    with pytest.raises(ValueError, match="a GRU has weight_ih"):
+        fastgru.from_torch(state | {"weight_hh_l1": np.zeros((20, 5), "f4")})
 
 
 def test_a_subclass_and_a_parametrized_gru_are_grus():
@@ -271,7 +285,10 @@ def test_files_hold_what_the_module_has(writer, tmp_path):
         layers = {name: layers[name] for name in NAMES}
     assert same_weights(layers, fastgru.from_torch(net))
     assert not any(layer.time_major for layer in layers.values())
-    assert fastgru.load(path, "deep.a.l1", time_major=True, merge_mode="sum").merge_mode == "sum"
+    assert fastgru.load(path, "inner.1", time_major=True).time_major
+    deep = fastgru.load(path, "deep.a", time_major=True, merge_mode="sum")
+    assert deep.time_major
+    assert [layer.merge_mode for layer in deep.layers] == ["concat", "sum"]
     with pytest.raises(ValueError, match="layer must be one of"):
         fastgru.load(path)
 
@@ -609,6 +626,44 @@ def test_a_direction_without_a_bias_gets_zeros_beside_one_that_has():
     arrays = layer.to_torch_state_dict()
     gru.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()}, strict=True)
     assert_as_exact(gru, [layer])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_stacks_go_to_pytorch_and_back(bidirectional, tmp_path):
+    gru = module(num_layers=3, bidirectional=bidirectional)
+    found = fastgru.from_torch(gru)
+    arrays = found.to_torch_state_dict()
+    assert list(arrays) == list(gru.state_dict())
+    assert all(np.array_equal(arrays[key], value) for key, value in gru.state_dict().items())
+    safetensors_numpy.save_file(arrays, tmp_path / "model.safetensors")
+    given = {"name": "mine", "return_state": False, "stateful": True, "return_sequences": False}
+    loaded = fastgru.load(tmp_path / "model.safetensors", **given)
+    assert {key: getattr(loaded, key) for key in given} == given
+    assert [layer.return_sequences for layer in loaded.layers] == [True, True, False]
+    assert all(layer.stateful for layer in loaded.layers)
+    x = np.random.default_rng(0).normal(size=(BATCH, TIMESTEPS, FEATURES)).astype("f4")
+    whole = found(x.swapaxes(0, 1) if found.time_major else x)[0]
+    assert np.array_equal(
+        loaded(x)[:, :UNITS], (whole if found.time_major else whole.swapaxes(0, 1))[-1][:, :UNITS]
+    )
+
+
+def test_stacks_that_pytorch_has_not_are_refused():
+    own = {"reset_after": True, "recurrent_activation": "sigmoid", "return_sequences": True}
+    layer = fastgru.GRU(5, **own)
+    for other, match in (
+        (
+            fastgru.Bidirectional(fastgru.GRU(5, **own)),
+            r"one number of directions for all layers, got \[1, 2\]",
+        ),
+        (fastgru.GRU(4, **own), r"one hidden_size for all layers, got \[5, 4\]"),
+        (fastgru.GRU(5, **own, dtype="float64"), "one dtype for all layers"),
+        (fastgru.GRU(5, return_sequences=True), "got reset_after=False"),
+    ):
+        stack = fastgru.Stack([layer, other])
+        stack.build((None, None, 5))
+        with pytest.raises(ValueError, match=match):
+            stack.to_torch_state_dict()
 
 
 def test_exports_are_copies():

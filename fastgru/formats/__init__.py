@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from fastgru.formats import _zip, keras, native, onnx, torch
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker
+from fastgru.formats._model import Arguments, FormatError, Layer, Maker, Makers
 from fastgru.formats.keras import from_keras
 from fastgru.formats.onnx import from_onnx
 from fastgru.formats.torch import from_torch
@@ -116,13 +116,16 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
         Its name, where there are several.
     **arguments
         Of `GRU` and of `Bidirectional`; they come before what the file says. A file of weights alone says
-        nothing: give all that the layer was made with.
+        nothing: give all that the layer was made with. They are for all layers of a Stack, but that the name
+        is its own, and `return_sequences` and `merge_mode` are for the last one.
 
     Returns
     -------
-    GRU or Bidirectional
+    GRU, Bidirectional or Stack
         Built. ONNX: time-major unless the node has layout=1, returning what the network uses. PyTorch:
-        batch-major, returning all outputs and the last state.
+        batch-major, returning all outputs and the last states; a Stack with `num_layers`. Keras: a Stack if
+        no `layer` is named and all there are follow each other in one Sequential, with nothing between them
+        but Dropout and the like.
 
     Raises
     ------
@@ -140,6 +143,8 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
     _check(arguments)
     with _layers(path) as makers:
         names = list(makers)
+        if layer is None and isinstance(makers, Makers) and makers.whole is not None:
+            return makers.whole(arguments)
         wanted = names[0] if layer is None and len(names) == 1 else layer
         if wanted in names:
             return makers[wanted](arguments)
@@ -147,7 +152,10 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
 
 
 def load_all(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer]:
-    """All GRU layers of a model file, by name and in the order of the file; otherwise as `load`."""
+    """All GRU layers of a model file, by name and in the order of the file; otherwise as `load`.
+
+    Layers of Keras come one by one, also where `load` makes a Stack of them.
+    """
     path = Path(os.fspath(path))
     _check(arguments)
     with _layers(path) as makers:

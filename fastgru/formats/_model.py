@@ -9,16 +9,32 @@ from numpy.typing import NDArray
 
 from fastgru import activations
 from fastgru.gru import GRU
+from fastgru.stack import Stack
 from fastgru.wrappers import Bidirectional
 
 Array = NDArray[Any]
-Layer = GRU | Bidirectional
+Layer = GRU | Bidirectional | Stack
 Arguments = Mapping[str, Any]
 Maker = Callable[[Arguments], Layer]  # a file's layer, with the caller's arguments before the file's own
 
 EXPANSION = 8  # a file may hold so many times its own size, compressed, and
 ALLOWANCE = 1 << 20  # so many bytes besides: zeros compress well
 AXES = 32  # of an array
+
+
+OF_INPUTS = ("batch_input_shape", "input_shape", "batch_size", "input_dim", "input_length")
+
+
+class Makers(dict[str, Maker]):
+    """The layers of a file by name.
+
+    Attributes
+    ----------
+    whole : Maker or None
+        Of all of them as one, where that is what they are.
+    """
+
+    whole: Maker | None = None
 
 
 class FormatError(ValueError):
@@ -131,8 +147,8 @@ def _check_kernels(arrays: Sequence[Array]) -> None:
 
 def finite(layer: Layer) -> bool:
     """Are all weights and the states to start from finite?"""
-    directions = [layer.forward_layer, layer.backward_layer] if isinstance(layer, Bidirectional) else [layer]
-    states = [one.default_state for one in directions if one.default_state is not None]
+    grus: Sequence[Any] = layer._parts
+    states = [one.default_state for one in grus if one.default_state is not None]
     return all(np.isfinite(array).all() for array in [*layer.weights, *states])
 
 
@@ -149,3 +165,26 @@ def check_features(layer: Bidirectional) -> None:
     features = [one.weights[0].shape[0] for one in (layer.forward_layer, layer.backward_layer)]
     if features[0] != features[1]:
         raise FormatError(f"both directions must have the same features, got {features[0]} and {features[1]}")
+
+
+def stack(name: str, makers: Sequence[Maker], given: Arguments, return_state: bool | None = None) -> Stack:
+    """Layers on top of each other.
+
+    Parameters
+    ----------
+    name : str
+    makers : sequence of Maker
+        The lowest first; all but the last return sequences.
+    given : mapping
+        The caller's arguments: the name is for the whole, the shape of inputs for the lowest layer, what is
+        returned and how it is merged for the highest one, and all others are for every layer.
+    return_state : bool, optional
+        By default that of the highest layer.
+    """
+    layers: list[Any] = []
+    for make in makers:
+        not_for_it = {"name", *(OF_INPUTS if layers else ())}
+        if len(layers) < len(makers) - 1:
+            not_for_it |= {"return_sequences", "merge_mode"}
+        layers.append(make({key: value for key, value in given.items() if key not in not_for_it}))
+    return Stack(layers, given.get("return_state", return_state), name=given.get("name", name))

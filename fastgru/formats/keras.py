@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from fastgru import activations, constraints, initializers, regularizers
 from fastgru.formats import _hdf5, _model, _zip
 from fastgru.formats._hdf5 import Tree
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker
+from fastgru.formats._model import Arguments, FormatError, Layer, Maker, Makers
 from fastgru.gru import GRU
+from fastgru.stack import Stack
 from fastgru.wrappers import Bidirectional
 
 Array = NDArray[Any]
@@ -51,6 +52,11 @@ KERAS_1 = {
     "dropout_W": "dropout",
     "dropout_U": "recurrent_dropout",
 }
+# what lets its inputs through, but in training
+PASSING = (
+    *("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout"),
+    "ActivityRegularization",
+)
 CUDNN = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
 
 
@@ -278,17 +284,21 @@ def _inner_layers(layer: Config) -> list[dict[str, Any]] | None:
     return None
 
 
+def _name(layer: Config) -> str:
+    config = layer.get("config")
+    name = config.get("name") if isinstance(config, dict) else None
+    return str(layer.get("name", "") if name is None else name)  # an old Sequential in another has none
+
+
 def _entries(layers: Sequence[Config], names: tuple[str, ...], path: str, trainable: bool) -> Iterator[Entry]:
     """The recurrent layers among these and in the models and wrappers among them, in their order."""
     used: dict[str, int] = defaultdict(int)
     for layer in layers:
-        config = layer.get("config")
-        name = config.get("name") if isinstance(config, dict) else None
-        name = layer.get("name", "") if name is None else name  # an old Sequential in another has none
+        name = _name(layer)
         snake = _snake(str(layer.get("class_name")))
         number = f"_{used[snake]}" if used[snake] else ""
         used[snake] += 1
-        yield from _entries_of(layer, (*names, str(name)), f"{path}layers/{snake}{number}", trainable)
+        yield from _entries_of(layer, (*names, name), f"{path}layers/{snake}{number}", trainable)
 
 
 def _entries_of(layer: Config, names: tuple[str, ...], path: str, trainable: bool) -> Iterator[Entry]:
@@ -303,9 +313,36 @@ def _entries_of(layer: Config, names: tuple[str, ...], path: str, trainable: boo
         yield from _entries_of(config["layer"], names, f"{path}/layer", trainable)
 
 
+def _sequential(model: Config, count: int) -> str | None:
+    """The name of a Sequential in the model, or of the model, that has this many recurrent layers in a row.
+
+    Each must return what the next one reads; between them may be what does nothing but in training.
+    """
+    layers = _inner_layers(model) or []
+    recurrent = [layer for layer in layers if _is_recurrent(layer)]
+    if model.get("class_name") == "Sequential" and len(recurrent) == count:
+        run = [_is_recurrent(layer) for layer in layers if layer["class_name"] not in PASSING]
+        first = run.index(True)
+        together = all(run[first : first + count])
+        return _name(model) if together and all(map(_returns_sequences, recurrent[:-1])) else None
+    return next((name for layer in layers if (name := _sequential(layer, count)) is not None), None)
+
+
+def _returns_sequences(layer: Config) -> bool:
+    """Is that so of a recurrent layer?"""
+    config = layer["config"]
+    if layer["class_name"] == "Bidirectional":
+        return _returns_sequences(config["layer"])
+    return config.get("return_sequences") is True
+
+
 def _makers(
-    tree: Tree, version: int, entries: Sequence[Entry], paths: Callable[[Entry], list[list[str]]]
-) -> dict[str, Maker]:
+    tree: Tree,
+    version: int,
+    model: Config,
+    entries: Sequence[Entry],
+    paths: Callable[[Entry], list[list[str]]],
+) -> Makers:
     """The layers of a model with a config; `paths` of the weights of each direction."""
 
     def maker(entry: Entry) -> Maker:
@@ -316,9 +353,12 @@ def _makers(
 
         return made
 
-    makers = {entry.name: maker(entry) for entry in entries}
+    makers = Makers({entry.name: maker(entry) for entry in entries})
     if len(makers) < len(entries):
         raise FormatError("two layers of the model have the same name")
+    name = _sequential(model, len(entries)) if len(entries) > 1 else None
+    if name is not None:
+        makers.whole = lambda given: _model.stack(name, list(makers.values()), given)
     return makers
 
 
@@ -434,7 +474,7 @@ def _model_h5(tree: Tree) -> dict[str, Maker]:
             raise FormatError(f"weights of {entry.name} are missing")
         return paths_in(groups[entry.name])[entry.name]
 
-    return _makers(tree, version, entries, paths)
+    return _makers(tree, version, model, entries, paths)
 
 
 def _weights_h5(tree: Tree) -> dict[str, Maker]:
@@ -574,7 +614,7 @@ def archive(members: _zip.Archive) -> Iterator[dict[str, Maker]]:
                 yield _objects(tree)
             else:
                 entries = list(_entries(layers, (), "", True))
-                yield _makers(tree, version, entries, lambda entry: _at(tree, entry))
+                yield _makers(tree, version, model, entries, lambda entry: _at(tree, entry))
 
 
 # ---- live objects ------------------------------------------------------------------------------
@@ -587,23 +627,26 @@ def from_keras(layer: Any) -> Layer:
 
     Parameters
     ----------
-    layer : keras.layers.GRU, CuDNNGRU, RNN of a GRUCell, or Bidirectional of one of them
+    layer : keras.layers.GRU, CuDNNGRU, RNN of a GRUCell, Bidirectional of one of them, or Sequential
         Or an object of a subclass, of which only the weights and what Keras' class has in its config are
         taken. A layer that is not built gives one that is not built. A recorded state stays behind, as it
-        does in Keras' own files.
+        does in Keras' own files. Of a Sequential the layers of these kinds, which must be in a row.
 
     Returns
     -------
-    GRU or Bidirectional
+    GRU, Bidirectional or Stack
 
     Raises
     ------
     TypeError
         If it is no such layer.
     ValueError
-        If its configuration is not one of fastgru: an activation of its own, for example.
+        If its configuration is not one of fastgru: an activation of its own, for example. If the layers of a
+        Sequential are not in a row.
     """
     cls = _keras_class(layer)
+    if cls is not None and cls.__name__ == "Sequential":
+        return _of_sequential(layer)
     config = {} if cls is None else cls.get_config(layer)
     if cls is None or not _is_recurrent({"class_name": cls.__name__, "config": config}):
         raise TypeError(f"layer must be a GRU or a Bidirectional GRU of Keras, got {type(layer).__name__}")
@@ -620,9 +663,31 @@ def from_keras(layer: Any) -> Layer:
     return _layer(cls.__name__, config, version, weights, {})
 
 
+def _of_sequential(model: Any) -> Layer:
+    """The recurrent layers of a live Sequential."""
+    layers = [layer for layer in model.layers if type(layer).__name__ not in PASSING]
+    run = [_is_recurrent(_described(layer)) for layer in layers]
+    if not any(run):
+        raise TypeError("layer must be a GRU or a Bidirectional GRU of Keras, got a Sequential without one")
+    first, count = run.index(True), run.count(True)
+    if not all(run[first : first + count]):
+        raise ValueError(
+            f"layer must have its GRUs in a row, got the Sequential {model.name!r} with other layers between "
+            "them: give them one by one"
+        )
+    found = [from_keras(layer) for layer in layers[first : first + count]]
+    return Stack(found, name=model.name) if count > 1 else found[0]
+
+
+def _described(layer: Any) -> dict[str, Any]:
+    """A live layer as a model's config has it; nothing if it is of no known class of Keras."""
+    cls = _keras_class(layer)
+    return {} if cls is None else {"class_name": cls.__name__, "config": cls.get_config(layer)}
+
+
 def _keras_class(layer: Any) -> Any:
     """Keras' own class that the layer is of; None if it is not Keras'."""
-    known = ("GRU", "CuDNNGRU", "RNN", "Bidirectional")
+    known = ("GRU", "CuDNNGRU", "RNN", "Bidirectional", "Sequential")
     classes = (cls for cls in type(layer).__mro__ if cls.__module__.partition(".")[0] in KERAS)
     return next((cls for cls in classes if cls.__name__ in known), None)
 
@@ -652,6 +717,8 @@ def to_config(layer: Layer, version: int = 2) -> dict[str, Any]:
         raise ValueError(f"version must be 2 or 3, of Keras, got {version!r}")
     if isinstance(layer, GRU):
         return _gru_config(layer, version)
+    if isinstance(layer, Stack):
+        raise ValueError("Keras has no layer that is a Stack: write its `layers` one by one")
     config = layer.get_config()
     if version == 3:
         config.pop("batch_input_shape", None)

@@ -4,6 +4,7 @@ fastgru.npy              the header as UTF-8 bytes: {"format": 1, "class_name": 
 0.npy, 1.npy, ...        the weights of a GRU, in the order of get_weights()
 forward.0.npy, ...       those of a Bidirectional's forward layer
 backward.0.npy, ...      and of its backward layer
+0.0.npy, 1.forward.0.npy  those of a Stack's layers, after the layer's number
 """
 
 import io
@@ -18,11 +19,12 @@ import numpy as np
 from fastgru.formats import _model, _zip
 from fastgru.formats._model import Arguments, Array, FormatError, Layer, Maker
 from fastgru.gru import GRU
+from fastgru.stack import Stack
 from fastgru.wrappers import Bidirectional
 
 FORMAT = 1
 HEADER = "fastgru.npy"
-CLASSES: dict[str, Any] = {"GRU": GRU, "Bidirectional": Bidirectional}
+CLASSES: dict[str, Any] = {"GRU": GRU, "Bidirectional": Bidirectional, "Stack": Stack}
 
 
 def save(layer: Layer, path: Any) -> None:
@@ -45,6 +47,12 @@ def _directions(layer: Layer) -> dict[str, GRU]:
     """The GRUs of a layer by what stands before their weights' names."""
     if isinstance(layer, Bidirectional):
         return {"forward.": layer.forward_layer, "backward.": layer.backward_layer}
+    if isinstance(layer, Stack):
+        return {
+            f"{i}.{prefix}": direction
+            for i, one in enumerate(layer.layers)
+            for prefix, direction in _directions(one).items()
+        }
     return {"": layer}
 
 
@@ -87,9 +95,13 @@ def archive(members: _zip.Archive) -> dict[str, Maker]:
         raise FormatError(f"the format must be {FORMAT}, got {header.get('format')!r}: of a newer fastgru?")
     if header.get("class_name") not in CLASSES:
         raise FormatError(f"the class must be one of {', '.join(CLASSES)}, got {header.get('class_name')!r}")
-    config = header["config"]
-    made = {"GRU": _gru, "Bidirectional": _bidirectional}[header["class_name"]]
-    return {str(config.get("name")): lambda given: made(members, config, given)}
+    return {str(header["config"].get("name")): _maker(members, header, "")}
+
+
+def _maker(members: _zip.Archive, header: Any, prefix: str) -> Maker:
+    """The layer of such a class and config."""
+    made: Any = {"GRU": _gru, "Bidirectional": _bidirectional, "Stack": _stack}[header["class_name"]]
+    return lambda given: made(members, header["config"], given, prefix)
 
 
 def _weights(members: _zip.Archive, prefix: str) -> list[Array]:
@@ -98,11 +110,27 @@ def _weights(members: _zip.Archive, prefix: str) -> list[Array]:
     return [_model.floats(name, members.array(name)) for name in names]
 
 
-def _gru(members: _zip.Archive, config: Arguments, given: Arguments) -> Layer:
-    return _model.gru(_weights(members, ""), {**config, **given})
+def _gru(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
+    return _model.gru(_weights(members, prefix), {**config, **given})
 
 
-def _bidirectional(members: _zip.Archive, config: Arguments, given: Arguments) -> Layer:
+def _stack(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
+    layers = config.get("layers")
+    if not isinstance(layers, list) or not all(map(_is_of_a_stack, layers)):
+        raise FormatError("the layers of a Stack must be GRUs and Bidirectionals with a config")
+    makers = [_maker(members, layer, f"{prefix}{i}.") for i, layer in enumerate(layers)]
+    return _model.stack(str(config.get("name")), makers, given, config.get("return_state"))
+
+
+def _is_of_a_stack(layer: Any) -> bool:
+    return (
+        isinstance(layer, dict)
+        and isinstance(layer.get("config"), dict)
+        and layer.get("class_name") in ("GRU", "Bidirectional")
+    )
+
+
+def _bidirectional(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
     own = {key: value for key, value in given.items() if key in ("name", "merge_mode")}
     of_both = {key: value for key, value in given.items() if key not in own}
 
@@ -113,7 +141,7 @@ def _bidirectional(members: _zip.Archive, config: Arguments, given: Arguments) -
 
     directions = {key: direction(config[key]) for key in ("layer", "backward_layer") if key in config}
     layer = Bidirectional.from_config({**config, **directions, **own})
-    for prefix, one in _directions(layer).items():
-        _model.fill(one, _weights(members, prefix))
+    for way, one in _directions(layer).items():
+        _model.fill(one, _weights(members, prefix + way))
     _model.check_features(layer)
     return layer

@@ -21,6 +21,8 @@ from fastgru import activations
 from fastgru.formats import _model, _protobuf
 from fastgru.formats._model import Arguments, FormatError, Layer, Maker
 from fastgru.gru import GRU
+from fastgru.stack import Stack
+from fastgru.wrappers import Bidirectional
 
 Array = NDArray[Any]
 
@@ -542,6 +544,8 @@ def to_onnx(layer: Layer, opset: int = 14, initial_state: bool = False) -> Any:
         raise ValueError(f"opset must be from {OPSETS[0]} to {OPSETS[-1]}, got {opset}")
     if not layer.built:
         raise ValueError(f"the layer {layer.name} must be built to be exported: it has no weights yet")
+    if isinstance(layer, Stack):
+        raise ValueError("a GRU node of ONNX is one layer, got a Stack: write its `layers` one by one")
     direction, layers = _directions(layer)
     functions = [_onnx_activation(a) for one in layers for a in (one.recurrent_activation, one.activation)]
     attributes = {
@@ -588,7 +592,7 @@ def to_onnx(layer: Layer, opset: int = 14, initial_state: bool = False) -> Any:
     return model
 
 
-def _directions(layer: Layer) -> tuple[str, list[GRU]]:
+def _directions(layer: GRU | Bidirectional) -> tuple[str, list[GRU]]:
     """ONNX' name for the direction, and the layers of it."""
     if isinstance(layer, GRU):
         return "reverse" if layer.go_backwards else "forward", [layer]

@@ -22,6 +22,7 @@ from fastgru import activations
 from fastgru.formats import _model, _pickle, _zip
 from fastgru.formats._model import Arguments, FormatError, Layer, Maker
 from fastgru.gru import GRU
+from fastgru.stack import Stack
 from fastgru.wrappers import Bidirectional
 
 Array = NDArray[Any]
@@ -47,7 +48,7 @@ def _swapped(array: Array) -> Array:
 
 
 def _makers(shapes: Shapes, read: Read, batch_first: Mapping[str, bool]) -> dict[str, Maker]:
-    """The GRUs of a state dict: each level of each module one layer, modules in the order of the dict.
+    """The GRUs of a state dict by their modules, in the order of the dict.
 
     Parameters
     ----------
@@ -67,15 +68,30 @@ def _makers(shapes: Shapes, read: Read, batch_first: Mapping[str, bool]) -> dict
                 raise FormatError(f"{kinds[match['kind']]!r:.80} and {key!r:.80} are for the same weight")
     makers: dict[str, Maker] = {}
     for module, levels in modules.items():
+        if not any(_is_gru(shapes, kinds) for ways in levels.values() for kinds in ways.values()):
+            continue
+        arguments = {"time_major": not batch_first.get(module, True), **ARGUMENTS}
+        found = {}
         for level, directions in sorted(levels.items()):
-            if not any(_is_gru(shapes, kinds) for kinds in directions.values()):
-                continue
             name = (module or "gru") + (f".l{level}" if len(levels) > 1 or level else "")
-            if name in makers:
-                raise FormatError(f"two GRUs come to the name {name!r:.80}")
-            arguments = {"name": name, "time_major": not batch_first.get(module, True), **ARGUMENTS}
-            makers[name] = _maker(directions, shapes, read, arguments)
+            found[level] = _maker(directions, shapes, read, {"name": name, **arguments})
+        if len(levels) > 1:
+            name = module or "gru"
+        if name in makers:
+            raise FormatError(f"two GRUs come to the name {name!r:.80}")
+        makers[name] = _stack_maker(name, found) if len(levels) > 1 else found.popitem()[1]
     return makers
+
+
+def _stack_maker(name: str, makers: Mapping[int, Maker]) -> Maker:
+    """All levels of a module, by their number and in its order."""
+
+    def made(given: Arguments) -> Layer:
+        if list(makers) != list(range(len(makers))):
+            raise FormatError(f"{name!r:.80} must have the levels 0, 1, ..., got {[*makers]!s:.80}")
+        return _model.stack(name, list(makers.values()), given)
+
+    return made
 
 
 def _is_gru(shapes: Shapes, kinds: Mapping[str, str]) -> bool:
@@ -252,9 +268,9 @@ def from_torch(module: Any) -> Layer | dict[str, Layer]:
 
     Returns
     -------
-    GRU, Bidirectional or dict
-        The layer, returning all outputs and the last state as PyTorch does; for several, or `num_layers`,
-        a dict of them by name, levels `name.l0`, `name.l1`, ... in the order of the data's way.
+    GRU, Bidirectional, Stack or dict
+        The layer, returning all outputs and the last states as PyTorch does, in the order of its h_n; with
+        `num_layers` a Stack. For several modules a dict of them by name.
 
     Raises
     ------
@@ -297,21 +313,30 @@ def to_state_dict(layer: Layer) -> dict[str, Array]:
     """The tensors of the layer by PyTorch's names; `Layer.to_torch_state_dict` has the rest."""
     if not layer.built:
         raise ValueError(f"the layer {layer.name} must be built to be exported: it has no weights yet")
-    directions = _directions(layer)
-    use_bias = any(one.use_bias for one in directions)
+    layers = layer.layers if isinstance(layer, Stack) else [layer]
+    levels = [_directions(one) for one in layers]
+    for what, facts in (
+        ("number of directions", [len(directions) for directions in levels]),
+        ("hidden_size", [directions[0].units for directions in levels]),
+        ("dtype", [directions[0].dtype for directions in levels]),
+    ):
+        if len(set(facts)) > 1:
+            raise ValueError(f"PyTorch's GRU has one {what} for all layers, got {facts}")
+    use_bias = any(one.use_bias for directions in levels for one in directions)
     state = {}
-    for suffix, one in zip(("", "_reverse"), directions, strict=False):
-        _check(one)
-        kernel, recurrent_kernel, *rest = one.weights
-        tensors = [kernel.T, recurrent_kernel.T]
-        if use_bias:
-            tensors += [*rest[0]] if rest else [np.zeros(3 * one.units, one.dtype)] * 2
-        for kind, tensor in zip(KINDS, tensors, strict=False):
-            state[f"{kind}_l0{suffix}"] = np.ascontiguousarray(_swapped(tensor))
+    for level, directions in enumerate(levels):
+        for suffix, one in zip(("", "_reverse"), directions, strict=False):
+            _check(one)
+            kernel, recurrent_kernel, *rest = one.weights
+            tensors = [kernel.T, recurrent_kernel.T]
+            if use_bias:
+                tensors += [*rest[0]] if rest else [np.zeros(3 * one.units, one.dtype)] * 2
+            for kind, tensor in zip(KINDS, tensors, strict=False):
+                state[f"{kind}_l{level}{suffix}"] = np.ascontiguousarray(_swapped(tensor))
     return state
 
 
-def _directions(layer: Layer) -> Sequence[GRU]:
+def _directions(layer: GRU | Bidirectional) -> Sequence[GRU]:
     """The forward layer, and the backward one if there is one."""
     if isinstance(layer, Bidirectional):
         if layer.merge_mode != "concat":
