@@ -294,6 +294,10 @@ class Stack(CompositeLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
+        if training is None and lengths is None and out is None:
+            results = self._short_call(inputs, initial_state, mask)
+            if results is not NotImplemented:
+                return results
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
         x = _validate.uncast_inputs(inputs, self.name, self._members[0]._compute_dtype)
@@ -338,6 +342,57 @@ class Stack(CompositeLayer):
     ) -> Any:
         """`__call__` with Keras' other order of arguments."""
         return Stack.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
+
+    def _short_call(self, x: Any, initial_state: Any, mask: Any) -> Any:
+        """What a call returns that changes nothing and whose sequences fit into a chunk; else NotImplemented.
+
+        That is for the few steps of small layers, which take a microsecond each: it converts nothing and
+        complains of nothing.
+        """
+        layers, return_state = self._members, bool(self.return_state)
+        states = [None] * len(layers) if initial_state is None else initial_state
+        if type(x) is not np.ndarray or x.ndim != 3:
+            return NotImplemented
+        if not isinstance(states, (list, tuple)) or len(states) != len(layers):
+            return NotImplemented
+        dtype, time_major = x.dtype, bool(layers[0].time_major)
+        rows, last = x.shape[0] * x.shape[1], []
+        with self._lock:  # all of one set of weights
+            plans: list[Any] = [layer._plan if type(layer) is GRU else None for layer in layers]
+        for layer, plan in zip(layers, plans, strict=True):
+            if (
+                type(plan) is not Plan
+                or layer._dtype != dtype
+                or layer._dtype is not layer._compute_dtype
+                or layer.stateful
+                or layer.activity_regularizer is not None
+                or layer._default_state is not None
+                or bool(layer.time_major) is not time_major
+                or not (layer.return_sequences or layer is layers[-1])
+                or rows * layer.units * dtype.itemsize > CHUNK_BYTES
+            ):
+                return NotImplemented
+        for layer, plan, state in zip(layers, plans, states, strict=True):
+            sequences = bool(layer.return_sequences)
+            results = plan.call(
+                x,
+                state,
+                mask,
+                None,
+                None,
+                time_major,
+                layer.go_backwards,
+                layer.zero_output_for_mask,
+                sequences,
+                return_state,
+            )
+            if results is NotImplemented:
+                return results
+            x = results
+            if return_state:
+                x, state = results
+                last.append(state)
+        return [x, *last] if return_state else x
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
         """The checked initial state of each GRU; None: its own."""
