@@ -155,11 +155,6 @@ class Stack(CompositeLayer):
         return self._members
 
     @property
-    def _grus(self) -> tuple[GRU, ...] | None:
-        """The layers if all of them are GRUs."""
-        return self._members if all(isinstance(layer, GRU) for layer in self._members) else None
-
-    @property
     def units(self) -> int:
         """Size of the last axis of the output."""
         return _width(self._members[-1])

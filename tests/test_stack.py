@@ -428,8 +428,6 @@ def test_a_stack_in_a_stack_contributes_its_layers():
     layers = grus(3, 4, 5, 6)
     nested = Stack([layers[0], Stack(layers[1:3]), layers[3]])
     assert nested.layers == tuple(layers)
-    assert nested._grus == tuple(layers)
-    assert Stack([GRU(3, return_sequences=True), Bidirectional(GRU(3))])._grus is None
 
 
 def test_it_has_a_name_and_a_dtype():
@@ -452,6 +450,19 @@ def test_the_shape_of_the_lowest_layer_builds_all():
         ours.build()
         assert ours.weights[0].shape == (7, 9)
         assert ours.weights[-3].shape == (3, 12)
+
+
+def test_a_stream_gives_the_bits_of_a_call(choice):
+    ours = built(grus(4, 5, 6, return_sequences=True), (None, None, 3))
+    x = np.random.default_rng(0).normal(size=(2, 7, 3)).astype("f4")
+    stream, wanted = ours.stream(2), ours(x)
+    for time in range(7):
+        assert_same(stream(x[:, time]), wanted[:, time], choice)
+    assert_same(stream.state, by_hand(twins(ours.layers), x)[1:], choice)
+    pool = fastgru.StreamPool(ours, 3)
+    slots = [pool.open(), pool.open()]
+    for time in range(7):
+        assert_same(pool.step(slots, x[:, time]), wanted[:, time], choice)
 
 
 @pytest.mark.parametrize("twin_of", [copy.copy, copy.deepcopy, lambda a: pickle.loads(pickle.dumps(a))])
