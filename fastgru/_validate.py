@@ -418,6 +418,8 @@ def _integers(name: str, value: Any) -> Array:
         raise TypeError(f"{name} must be integers, got {type(value).__name__}: {error}") from error
     if array.size == 0 and not isinstance(value, np.ndarray):  # an empty list has no type
         array = array.astype(np.int64)
+    if array.dtype == object and array.size and all(type(number) is int for number in array.flat):
+        raise ValueError(f"{name} must be less than 2**63 either way, got {max(array.flat, key=abs)}")
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
@@ -441,9 +443,11 @@ def slot(value: Any) -> int:
     return number
 
 
-def slots(value: Any) -> Array:
-    """The numbers of slots, (n,)."""
+def slots(value: Any, one: bool = False) -> Array:
+    """The numbers of slots, (n,), or of `one` alone."""
     array = _integers("slots", value)
+    if one and array.ndim == 0:
+        array = array.reshape(1)
     if array.ndim != 1:
         raise ValueError(f"slots must have one axis, got shape {array.shape}")
     return np.require(array, requirements=["A"])
