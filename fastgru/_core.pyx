@@ -465,15 +465,30 @@ cdef inline bint are_rows(array, int typenum, const cnp.npy_intp *shape) noexcep
     return is_plain(array, 2, typenum) and has_shape(array, shape) and rows_are_whole(array)
 
 
-cdef inline void copy_rows(cnp.ndarray target, const char *rows) noexcept:
+cdef struct Target:
+    # Rows to write, as they are before the GIL is dropped: others may give the array another shape then.
+    char *data
+    Py_ssize_t count, stride                            # in bytes
+    size_t width
+
+
+cdef inline Target target_of(cnp.ndarray array) noexcept:
+    """Where rows lie, for which `are_rows` holds."""
+    cdef Target target
+    target.data, target.count = <char *> cnp.PyArray_DATA(array), cnp.PyArray_DIMS(array)[0]
+    target.width = cnp.PyArray_DIMS(array)[1] * cnp.PyArray_ITEMSIZE(array)
+    target.stride = cnp.PyArray_STRIDES(array)[0]
+    return target
+
+
+cdef inline void copy_rows(const Target *target, const char *rows) noexcept:
     """target := rows that lie one after the other."""
-    cdef size_t width = cnp.PyArray_DIMS(target)[1] * cnp.PyArray_ITEMSIZE(target)
     cdef Py_ssize_t row
-    if cnp.PyArray_IS_C_CONTIGUOUS(target):
-        memcpy(cnp.PyArray_DATA(target), rows, cnp.PyArray_NBYTES(target))
+    if target.stride == <Py_ssize_t> target.width:
+        memcpy(target.data, rows, target.count * target.width)
         return
-    for row in range(cnp.PyArray_DIMS(target)[0]):
-        memcpy(<char *> cnp.PyArray_DATA(target) + row * cnp.PyArray_STRIDES(target)[0], rows + row * width, width)
+    for row in range(target.count):
+        memcpy(target.data + row * target.stride, rows + row * target.width, target.width)
 
 
 @cython.auto_pickle(False)
@@ -486,6 +501,8 @@ cdef class Steps:
         From the lowest layer on; none: every step takes `_long_step`, the long way.
     states : tuple of ndarray, each (batch, units)
         To start from; copied. With plans, all arrays are of their dtype.
+    output : ndarray, shape (batch, units), C-contiguous
+        Overwritten by every step that is given nothing else to write into.
     """
 
     cdef tuple plans
@@ -495,17 +512,20 @@ cdef class Steps:
     cdef bint running
     cdef cnp.npy_intp input_shape[2]
     cdef cnp.npy_intp output_shape[2]
-    cdef readonly cnp.ndarray _output                   # (batch, units)
+    cdef cnp.ndarray memory_of_output
+    cdef Target target                                  # which is that
+    cdef readonly cnp.ndarray _output                   # a view of it: users may change its shape
     cdef Memory memory                                  # the levels and their scratch
     cdef Level *levels
 
-    def __init__(self, tuple plans, tuple states):
+    def __init__(self, tuple plans, tuple states, cnp.ndarray output):
         cdef cnp.ndarray last = states[len(states) - 1]
         cdef size_t levels_size = (len(plans) * sizeof(Level) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        if self.plans is not None:
+        if self.memory_of_output is not None:
             raise RuntimeError("__init__ must be called once")
+        self.memory_of_output, self.target = output, target_of(output)
+        self._output = output[:]
         self.states = tuple([np.stack([state, state]) for state in states])
-        self._output = np.zeros((last.shape[0], last.shape[1]), last.dtype)[:]  # no one can resize a view
         self.typenum = cnp.PyArray_TYPE(last)
         self.output_shape[0], self.output_shape[1] = last.shape[0], last.shape[1]
         if plans:
@@ -523,7 +543,7 @@ cdef class Steps:
         raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle its state and its layer")
 
     def __call__(self, x, out=None):
-        cdef cnp.ndarray target = self._output
+        cdef Target target = self.target
         cdef cnp.ndarray memory
         cdef Py_ssize_t k, count, bytes_of_state
         if self.levels == NULL or not are_rows(x, self.typenum, self.input_shape):
@@ -531,8 +551,8 @@ cdef class Steps:
         if out is not None:
             if not (are_rows(out, self.typenum, self.output_shape) and cnp.PyArray_ISWRITEABLE(out)):
                 return self._long_step(x, out)
-            target = out
-        self._enter()
+            target = target_of(out)
+        self.enter()
         count = len(self.plans)
         for k in range(count):
             memory = <cnp.ndarray> self.states[k]
@@ -540,20 +560,23 @@ cdef class Steps:
             self.levels[k].call.initial_state = <char *> cnp.PyArray_DATA(memory) + self.side * bytes_of_state
             self.levels[k].call.state = <char *> cnp.PyArray_DATA(memory) + (1 - self.side) * bytes_of_state
         self.levels.call.x = cnp.PyArray_DATA(x)
-        self.levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(target)
+        self.levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(x)
         with nogil:
             climb(self.levels, count, self.memory.data)
         self.side = 1 - self.side
-        copy_rows(target, <const char *> self.levels[count - 1].call.state)
+        copy_rows(&target, <const char *> self.levels[count - 1].call.state)
         self.running = False
-        return target
+        return self._output if out is None else out
 
-    cpdef int _enter(self) except -1:
-        """Keep other threads out, until `_leave`: they would read a state that is being written."""
+    cdef inline int enter(self) except -1:
         if self.running:
-            raise RuntimeError("a stream does one thing at a time, got a call while another thread's is running")
+            raise RuntimeError("a stream does one thing at a time, got a call while another one is running")
         self.running = True
         return 0
+
+    def _enter(self):
+        """Keep other threads out, until `_leave`: they would read a state that is being written."""
+        self.enter()
 
     def _leave(self):
         self.running = False
@@ -590,15 +613,15 @@ cdef class Slots:
     cdef Memory spare                                   # of the step before, for the next one
 
     def __init__(self, tuple plans, tuple states):
-        if self.plans is not None:
+        cdef Py_ssize_t capacity = states[0].shape[0]
+        if self.states is not None:
             raise RuntimeError("__init__ must be called once")
-        self.states, self.capacity = states, states[0].shape[0]
+        self.states = states
         self.typenum = cnp.PyArray_TYPE(<cnp.ndarray> states[0])
-        self.free = np.arange(self.capacity - 1, -1, -1)
-        self.free_count = self.capacity
-        self.numbers = -1 - np.arange(self.capacity, dtype=np.int64)
-        self.busy = np.zeros(self.capacity, np.uint8)
-        self.plans = plans
+        self.free = np.arange(capacity - 1, -1, -1)
+        self.numbers = -1 - np.arange(capacity, dtype=np.int64)
+        self.busy = np.zeros(capacity, np.uint8)
+        self.plans, self.free_count, self.capacity = plans, capacity, capacity
 
     def __dealloc__(self):
         PyMem_RawFree(self.spare.owned)
@@ -611,21 +634,20 @@ cdef class Slots:
 
     cdef inline Py_ssize_t place(self, long long slot) noexcept:
         """Where the state of an open slot lies, or -1."""
-        cdef Py_ssize_t place = slot % self.capacity if slot >= 0 else -1
+        cdef Py_ssize_t place = slot % self.capacity if slot >= 0 and self.capacity else -1
         if place >= 0 and (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[place] != slot:
             return -1
         return place
 
-    cdef Py_ssize_t claim(self, cnp.ndarray slots, Py_ssize_t *places) noexcept:
+    cdef Py_ssize_t claim(self, const cnp.int64_t *slots, Py_ssize_t count, Py_ssize_t *places) noexcept:
         """Keep others away from the slots, unless one of them is not open or busy: its index, or -1."""
-        cdef unsigned char *busy = <unsigned char *> cnp.PyArray_DATA(self.busy)
         cdef Py_ssize_t i
-        for i in range(cnp.PyArray_DIMS(slots)[0]):
-            places[i] = self.place((<cnp.int64_t *> cnp.PyArray_DATA(slots))[i])
-            if places[i] < 0 or busy[places[i]]:
+        for i in range(count):
+            places[i] = self.place(slots[i])
+            if places[i] < 0 or (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]]:
                 self.release(places, i)
                 return i
-            busy[places[i]] = True
+            (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]] = True
         return -1
 
     cdef void release(self, const Py_ssize_t *places, Py_ssize_t count) noexcept:
@@ -641,10 +663,35 @@ cdef class Slots:
         self.free_count += 1
 
     def step(self, slots, x, out=None):
+        """Advance some slots by one step, as one batch.
+
+        Parameters
+        ----------
+        slots : array_like of int, shape (n,)
+            Their numbers, each once, in any order; none is allowed. An array of int64 is read in place.
+        x : ndarray, shape (n, features)
+            The input of each. Of the layer's dtype it is read in place; other float types are cast.
+        out : ndarray, shape (n, units), optional
+            Where to write the outputs: of the layer's dtype.
+
+        Returns
+        -------
+        ndarray, shape (n, units)
+            The output of each: `out`, or a new array.
+
+        Raises
+        ------
+        ValueError
+            If a slot is not open, there twice, or in another thread's step; a shape does not fit; or `out`
+            has another dtype or is read-only.
+        TypeError
+            If slots are no integers, or an array is none, or not of floats.
+        """
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n, k, bad, depth
         cdef size_t levels_size, places_size, scratch, states_size = 0
-        cdef cnp.ndarray target, state
+        cdef cnp.ndarray output, state
+        cdef Target target
         cdef Memory memory
         cdef Level *levels
         cdef Py_ssize_t *places
@@ -661,11 +708,12 @@ cdef class Slots:
             return self._long_step(slots, x, out)
         shape[1] = (<Plan> self.plans[depth - 1]).units
         if out is None:
-            target = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
+            output = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
         elif are_rows(out, self.typenum, shape) and cnp.PyArray_ISWRITEABLE(out):
-            target = out
+            output = out
         else:
             return self._long_step(slots, x, out)
+        target = target_of(output)
 
         # all that may fail, or run Python code, comes before `claim`
         levels_size = (depth * sizeof(Level) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
@@ -676,7 +724,7 @@ cdef class Slots:
         memory = take(&self.spare, levels_size + places_size + scratch + states_size)
         levels, places = <Level *> memory.data, <Py_ssize_t *> (memory.data + levels_size)
         prepare(levels, self.plans, n)
-        bad = self.claim(slots, places)
+        bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(slots), n, places)
         if bad >= 0:
             give_back(&self.spare, memory)
             self._complain(slots, bad)
@@ -692,15 +740,15 @@ cdef class Slots:
             levels[k].call.turn = self.turn
         self.turn += 1
         levels.call.x = cnp.PyArray_DATA(x)
-        levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(target)
+        levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(x)
         with nogil:
             climb(levels, depth, memory.data + levels_size + places_size)
         for k in range(depth):
-            scatter(self.states[k], <const char *> levels[k].call.state, places, n)
-        copy_rows(target, <const char *> levels[depth - 1].call.state)
+            scatter(self.states[k], <const char *> levels[k].call.state, True, places, n)
+        copy_rows(&target, <const char *> levels[depth - 1].call.state)
         self.release(places, n)
         give_back(&self.spare, memory)
-        return target
+        return output
 
     # ---- the parts of a step, and what else becomes of slots; by number, states are (n, units) ---
 
@@ -715,7 +763,7 @@ cdef class Slots:
         numbers[place] = -1 - numbers[place]
         self.count += 1
         for k in range(len(states)):
-            scatter(self.states[k], <const char *> cnp.PyArray_DATA(<cnp.ndarray> states[k]), &place, 1)
+            scatter(self.states[k], <const char *> cnp.PyArray_DATA(<cnp.ndarray> states[k]), False, &place, 1)
         return numbers[place]
 
     def _close(self, long long slot):
@@ -731,13 +779,11 @@ cdef class Slots:
 
     def _was_open(self, long long slot):
         """Has there been a slot of that number?"""
-        cdef cnp.int64_t *numbers = <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
-        cdef cnp.int64_t number = numbers[slot % self.capacity] if slot >= 0 else -1
-        return slot >= 0 and slot < (number if number >= 0 else -1 - number)
-
-    def _slots(self):
-        """The numbers of all open slots."""
-        return self.numbers[self.numbers >= 0]
+        cdef cnp.int64_t number
+        if slot < 0 or self.capacity == 0:
+            return False
+        number = (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[slot % self.capacity]
+        return slot < (number if number >= 0 else -1 - number)
 
     def _state(self, long long slot):
         """Copies of the states of a slot, each (units,), as its last step left them; None if it is not open."""
@@ -750,12 +796,22 @@ cdef class Slots:
         return rows
 
     def _claim(self, cnp.ndarray slots):
-        """Keep others away from slots, (n,) of int64, until `_release`; returns their places."""
-        cdef cnp.ndarray places = np.empty(slots.shape[0], np.intp)
-        cdef Py_ssize_t bad = self.claim(slots, <Py_ssize_t *> cnp.PyArray_DATA(places))
+        """Keep others away from slots, (n,) of int64, until `_release`; returns their places. None: all open."""
+        cdef cnp.ndarray chosen = np.empty(self.capacity, np.int64) if slots is None else slots
+        cdef cnp.ndarray places = np.empty(chosen.shape[0], np.intp)
+        cdef cnp.int64_t *numbers
+        cdef cnp.int64_t *wanted = <cnp.int64_t *> cnp.PyArray_DATA(chosen)
+        cdef Py_ssize_t bad, place, n = chosen.shape[0]
+        if slots is None:  # here, where no one opens or closes slots before they are claimed
+            n, numbers = 0, <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
+            for place in range(self.capacity):
+                if numbers[place] >= 0:
+                    wanted[n] = numbers[place]
+                    n += 1
+        bad = self.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
         if bad >= 0:
-            self._complain(slots, bad)
-        return places
+            self._complain(chosen, bad)
+        return places[:n]
 
     def _release(self, cnp.ndarray places):
         self.release(<const Py_ssize_t *> cnp.PyArray_DATA(places), places.shape[0])
@@ -764,10 +820,15 @@ cdef class Slots:
         """Copies of the states at these places."""
         return [state[places] for state in self.states]
 
-    def _set_rows(self, places, states):
-        """What the states at these places become."""
-        for state, rows in zip(self.states, states, strict=True):
-            state[places] = rows
+    def _set_rows(self, cnp.ndarray places, tuple states):
+        """What the states at these places become: each (n, units), or (units,) for all, C-contiguous."""
+        cdef cnp.ndarray rows
+        cdef Py_ssize_t k
+        for k in range(len(states)):  # not by NumPy: it may drop the GIL, and others see half of a state
+            rows = states[k]
+            scatter(
+                self.states[k], <const char *> cnp.PyArray_DATA(rows), cnp.PyArray_NDIM(rows) == 2,
+                <const Py_ssize_t *> cnp.PyArray_DATA(places), cnp.PyArray_DIMS(places)[0])
 
 
 cdef inline void gather(
@@ -781,10 +842,10 @@ cdef inline void gather(
 
 
 cdef inline void scatter(
-    cnp.ndarray states, const char *rows, const Py_ssize_t *places, Py_ssize_t count,
+    cnp.ndarray states, const char *rows, bint each, const Py_ssize_t *places, Py_ssize_t count,
 ) noexcept:
-    """The states at these places := rows, (count, units)."""
-    cdef size_t width = cnp.PyArray_STRIDES(states)[0]
+    """The states at these places := rows, (count, units), or (units,) unless there is one for each."""
+    cdef size_t width = cnp.PyArray_STRIDES(states)[0], stride = width if each else 0
     cdef Py_ssize_t i
     for i in range(count):
-        memcpy(<char *> cnp.PyArray_DATA(states) + places[i] * width, rows + i * width, width)
+        memcpy(<char *> cnp.PyArray_DATA(states) + places[i] * width, rows + i * stride, width)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fastgru import _validate
 from fastgru._core import Plan, Slots, Steps
+from fastgru._layer import Layer
 from fastgru.gru import GRU
 
 Array = NDArray[Any]
@@ -26,7 +27,7 @@ class _Ladder:
     """
 
     def __init__(self, layer: Any) -> None:
-        layers = [layer] if isinstance(layer, GRU) else getattr(layer, "layers", None)
+        layers = getattr(layer, "layers", [layer] if isinstance(layer, Layer) else None)
         if layers is None:
             raise TypeError(f"layer must be a GRU or a Stack, got {layer!r} of type {type(layer).__name__}")
         for one in layers:
@@ -38,8 +39,8 @@ class _Ladder:
         self.time_major = bool(layers[0].time_major)
         self.features: int = self.plans[0].features
         self.units: int = layers[-1].units
-        self.dtype = layers[-1]._dtype
-        self.input_dtype = layers[0]._compute_dtype
+        self.dtype: np.dtype[Any] = layers[-1]._dtype
+        self.input_dtype: np.dtype[Any] = layers[0]._compute_dtype
         dtypes = {one._dtype for one in layers} | {one._compute_dtype for one in layers}
         # what runs without Python; nothing of it is to be cast
         fast = len(dtypes) == 1 and all(isinstance(plan, Plan) for plan in self.plans)
@@ -51,7 +52,12 @@ class _Ladder:
         for one in self.layers:
             state = np.zeros((rows, one.units), one._compute_dtype)
             if one.default_state is not None:
-                state[...] = _validate.broadcast_state(one.default_state, rows)
+                if len(one.default_state) not in (1, rows):
+                    raise ValueError(
+                        f"layer must have a default_state of as many rows as are streamed, {rows}, or of "
+                        f"one, got {len(one.default_state)} of {one.name!r}"
+                    )
+                state[...] = one.default_state
             states.append(state)
         return states
 
@@ -163,9 +169,10 @@ class Stream(Steps):
     """
 
     def __init__(self, layer: Any, batch: int = 1) -> None:
-        self._ladder = _Ladder(layer)
-        self._batch = _validate.positive("batch", batch)
-        super().__init__(self._ladder.fast_plans, tuple(self._ladder.default_states(self._batch)))
+        ladder, batch = _Ladder(layer), _validate.positive("batch", batch)
+        output = np.zeros((batch, ladder.units), ladder.dtype)
+        super().__init__(ladder.fast_plans, tuple(ladder.default_states(batch)), output)
+        self._ladder, self._batch = ladder, batch  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
         return f"<Stream of {self._ladder.layers!r}: batch {self._batch}>"
@@ -214,9 +221,10 @@ class Stream(Steps):
     def copy(self) -> Self:
         """Another stream in the same state, with the same weights."""
         other = type(self).__new__(type(self))
-        other._ladder, other._batch = self._ladder, self._batch
         with self._alone():
-            Steps.__init__(other, self._ladder.fast_plans, tuple(self._states()))
+            output = np.zeros((self._batch, self._ladder.units), self._ladder.dtype)
+            Steps.__init__(other, self._ladder.fast_plans, tuple(self._states()), output)
+        other.__dict__.update(self.__dict__)
         return other
 
     def _long_step(self, x: Any, out: Any) -> Array:
@@ -233,12 +241,14 @@ class Stream(Steps):
         target = outputs.reshape(shape)
         if out is not None:
             target = _validate.out(out, shape, ladder.dtype, ())
-        elif single and ladder.dtype == self._output.dtype:
+        elif single:
             target = self._output
         with self._alone():
-            self._assign(ladder.run(inputs, self._states(), outputs))
-            target[...] = outputs.reshape(shape)
-        return target
+            states = ladder.run(inputs, self._states(), outputs)
+            target[...] = outputs.reshape(shape)  # first, as it may fail: a user may have changed its shape
+            self._assign(states)
+        result: Array = target if out is None else out
+        return result
 
     def _assign(self, states: Sequence[Array]) -> None:
         for state, value in zip(self._states(), states, strict=True):
@@ -293,11 +303,11 @@ class StreamPool(Slots):
     """
 
     def __init__(self, layer: Any, capacity: int) -> None:
-        self._ladder = _Ladder(layer)
-        capacity = _validate.positive("capacity", capacity)
-        self._first = tuple(state[0] for state in self._ladder.default_states(1))
-        states = [np.zeros((capacity, len(state)), state.dtype) for state in self._first]
-        super().__init__(self._ladder.fast_plans, tuple(states))
+        ladder, capacity = _Ladder(layer), _validate.positive("capacity", capacity)
+        first = tuple(state[0] for state in ladder.default_states(1))
+        states = tuple(np.zeros((capacity, len(state)), state.dtype) for state in first)
+        super().__init__(ladder.fast_plans, states)
+        self._ladder, self._first = ladder, first  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
         return f"<StreamPool of {self._ladder.layers!r}: {len(self)} of {self.capacity} slots open>"
@@ -341,7 +351,10 @@ class StreamPool(Slots):
         states = self._first if state is None else tuple(self._ladder.given_states(state, None))
         slot = self._open(states)
         if slot < 0:
-            raise ValueError(f"slots must be closed before more are opened: all {self.capacity} are open")
+            raise ValueError(
+                f"slots must be closed before more are opened: all {self.capacity} are open, or closed in a "
+                "step that is running"
+            )
         return slot
 
     def close(self, slot: int) -> None:
@@ -389,8 +402,7 @@ class StreamPool(Slots):
         TypeError
             If they are no integers.
         """
-        chosen = self._slots() if slots is None else _validate.slots(np.atleast_1d(slots))
-        places = self._claim(chosen)
+        places = self._claim(None if slots is None else _validate.slots(slots, one=True))
         try:
             self._set_rows(places, self._first)
         finally:
@@ -404,19 +416,20 @@ class StreamPool(Slots):
         outputs = np.empty((len(numbers), ladder.units), ladder.dtype)
         target = outputs if out is None else _validate.out(out, outputs.shape, ladder.dtype, ())
         if len(numbers) and ladder.fast_plans:
-            self.step(numbers, np.require(inputs, requirements=["C", "A"]), outputs)
+            super().step(numbers, np.require(inputs, requirements=["C", "A"]), outputs)
         elif len(numbers):
             time = 0 if ladder.time_major else 1
             places = self._claim(numbers)
             try:
                 sequence = np.expand_dims(inputs, time)
                 states = ladder.run(sequence, self._rows(places), np.expand_dims(outputs, time))
-                self._set_rows(places, states)
+                self._set_rows(places, tuple(states))
             finally:
                 self._release(places)
         if target is not outputs:
             target[...] = outputs
-        return target
+        result: Array = outputs if out is None else out
+        return result
 
     def _complain(self, slots: Array, bad: int) -> None:
         """Say why a slot cannot be stepped."""
