@@ -1,4 +1,4 @@
-"""What a repeated call takes from the heap: nothing."""
+"""What a repeated call or step takes from the heap: nothing."""
 
 import os
 import subprocess
@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = """
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="counts by preloading, as Linux has it"
+)
+
+COUNTER = """
 import ctypes, itertools
 import numpy as np
 import fastgru
@@ -27,6 +31,9 @@ def taken(function, times=50):
 
 assert taken(lambda: bytearray(1000)) >= 50  # the counter counts
 
+"""
+
+CALLS = """
 CASES = itertools.product(
     ["packed", "blas"], [False, True], [False, True], [False, True], [False, True],
     [(1, 1, 1, 1), (1, 1, 40, 300), (3, 60, 40, 300), (200, 2, 8, 64)],
@@ -42,17 +49,52 @@ for engine, reset_after, sequences, stateful, masked, (batch, timesteps, feature
     print(count, engine, reset_after, sequences, stateful, masked, x.shape, units)
 """
 
+STEPS = """
+CASES = itertools.product(
+    ["packed", "blas"], [False, True], ["float32", "float64"],
+    [(1, 1, 1), (1, 40, 300), (3, 40, 300), (200, 8, 64)],
+)
+for engine, reset_after, dtype, (batch, features, units) in CASES:
+    _config.CHOICE = _config.Choice(engine, _core.isas()[0])
+    layer = fastgru.GRU(units, reset_after=reset_after, dtype=dtype)
+    layer.build((None, None, features))
+    stream, pool = layer.stream(batch), fastgru.StreamPool(layer, 2 * batch)
+    x, out = np.zeros((batch, features), dtype), np.empty((batch, units), dtype)
+    slots = np.array([pool.open() for _ in range(2 * batch)])[::2].copy()
+    counts = [
+        taken(lambda: stream(x)), taken(lambda: stream(x, out)), taken(lambda: stream(x, out=out)),
+        taken(lambda: pool.step(slots, x, out)), taken(lambda: pool.step(slots, x, out=out)),
+    ]
+    # an output is an array, and a large one memory besides
+    few = int(taken(lambda: pool.step(slots, x)) <= 2 * 50)
+    print(*counts, few, engine, reset_after, dtype, x.shape, units)
+"""
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts by preloading, as Linux has it")
-def test_a_repeated_call_with_out_allocates_nothing(tmp_path):
-    library = tmp_path / "heap_calls.so"
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A function that runs a program with a `taken` to count with, and returns the lines that it prints."""
+    library = tmp_path_factory.mktemp("heap") / "heap_calls.so"
     source = Path(__file__).with_name("heap_calls.c")
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
     environment = os.environ | {"LD_PRELOAD": str(library), "OPENBLAS_NUM_THREADS": "1"}
-    run = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    lines = run.stdout.splitlines()
+
+    def lines(program):
+        command = [sys.executable, "-c", COUNTER + program]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stderr
+        return run.stdout.splitlines()
+
+    return lines
+
+
+def test_a_repeated_call_with_out_allocates_nothing(counted):
+    lines = counted(CALLS)
     assert len(lines) == 2 * 2 * 2 * 2 * 2 * 4
     assert [line for line in lines if not line.startswith("0 ")] == []
+
+
+def test_a_step_of_a_stream_or_of_a_pool_with_out_allocates_nothing(counted):
+    lines = counted(STEPS)
+    assert len(lines) == 2 * 2 * 2 * 4
+    assert [line for line in lines if not line.startswith("0 0 0 0 0 1 ")] == []
