@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 import fastgru
 from benchmarks.tasks import Shape, Task
+
+
+def share(rounds: int, measured: Callable[[], object], of: Callable[[], object]) -> float:
+    """What one takes of the time of the other: the median of pairs, the first pair left out."""
+    shares = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        of()
+        middle = time.perf_counter()
+        measured()
+        shares.append((time.perf_counter() - middle) / (middle - start))
+    return round(float(np.median(shares[1:])), 3)
 
 
 class Lengths:
@@ -26,14 +39,73 @@ class Lengths:
         self.lengths = np.random.default_rng(0).permutation(lengths)
 
     def track_share_of_full_rows(self, *_: object) -> float:
-        """Of the time of as many rows that have all steps: the median of pairs of calls."""
-        shares = []
-        for _ in range(self.rounds):
-            start = time.perf_counter()
-            self.layer(self.x)
-            middle = time.perf_counter()
-            self.layer(self.x, lengths=self.lengths)
-            shares.append((time.perf_counter() - middle) / (middle - start))
-        return round(float(np.median(shares[1:])), 3)
+        """Of the time of as many rows that have all steps."""
+        return share(
+            self.rounds, lambda: self.layer(self.x, lengths=self.lengths), lambda: self.layer(self.x)
+        )
 
     track_share_of_full_rows.unit = "times"  # type: ignore[attr-defined]
+
+
+class Steps:
+    """One step of one row, by a stream."""
+
+    params = ([1, 64, 256],)
+    param_names = ("units",)
+    rounds = 2000
+
+    def setup(self, units: int) -> None:
+        task = Task(Shape(1, 1, units, units), stream=True)
+        arrays = task.arrays()
+        self.frame = arrays.x[:, :1]
+        self.layer = fastgru.GRU(
+            units,
+            reset_after=task.reset_after,
+            recurrent_activation=task.recurrent_activation,
+            stateful=True,
+            weights=[arrays.kernel, arrays.recurrent_kernel, arrays.bias],
+        )
+        self.layer.build(self.frame.shape)
+        self.x, self.out = self.frame[:, 0], np.empty((1, units), np.float32)
+        self.stream = self.layer.stream()
+        self.stream(self.x)
+
+    def time_step(self, *_: object) -> None:
+        self.stream(self.x)
+
+    def track_share_of_a_stateful_call(self, *_: object) -> float:
+        """Of the time of the layer itself, as it keeps its state and is given where to write."""
+        return share(
+            self.rounds, lambda: self.stream(self.x), lambda: self.layer(self.frame, None, None, out=self.out)
+        )
+
+    track_share_of_a_stateful_call.unit = "times"  # type: ignore[attr-defined]
+
+
+class Slots:
+    """A step of 32 clients of a pool of 1000, whose states lie apart."""
+
+    params = ([64, 256],)
+    param_names = ("units",)
+    clients, capacity = 32, 1000
+    rounds = 300
+
+    def setup(self, units: int) -> None:
+        self.x, _, _, *weights = Task(Shape(self.clients, 1, units, units)).arrays()
+        layer = fastgru.GRU(units, reset_after=True, weights=weights)
+        layer.build(self.x.shape)
+        self.x, self.out = self.x[:, 0], np.empty((self.clients, units), np.float32)
+        self.stream, self.pool = layer.stream(self.clients), fastgru.StreamPool(layer, self.capacity)
+        slots, rng = [self.pool.open() for _ in range(self.capacity)], np.random.default_rng(0)
+        self.slots = [rng.permutation(slots)[: self.clients].copy() for _ in range(self.rounds)]
+
+    def track_share_of_a_stream(self, *_: object) -> float:
+        """Of the time of a step of a stream of as many rows."""
+        slots = iter(self.slots)
+        return share(
+            self.rounds,
+            lambda: self.pool.step(next(slots), self.x, self.out),
+            lambda: self.stream(self.x, self.out),
+        )
+
+    track_share_of_a_stream.unit = "times"  # type: ignore[attr-defined]
