@@ -475,7 +475,7 @@ class Stack(CompositeLayer):
         if out is None:
             out = np.empty((*x.shape[:2], top.units) if sequences else (batch, top.units), top._dtype)
         in_place = sequences and out.dtype == top._compute_dtype and rows_are_whole(out)
-        buffers = _Buffers(layers if sequences and not in_place else layers[:-1], batch, timesteps)
+        buffers = Buffers(layers if sequences and not in_place else layers[:-1], batch, timesteps)
         masks = None if mask is None else _Masks(mask, batch, time_major)
 
         for first in range(0, timesteps, buffers.steps):
@@ -608,7 +608,7 @@ def _start(level: Level, batch: int) -> Array | None:
     return None if start is None else np.require(start, layer._compute_dtype, ["C", "A"])
 
 
-class _Buffers:
+class Buffers:
     """Memory for what one layer hands to the next, two pieces that are reused in turn.
 
     Attributes
@@ -619,7 +619,7 @@ class _Buffers:
 
     def __init__(self, layers: Sequence[GRU], batch: int, timesteps: int) -> None:
         step_bytes = batch * max(layer.units * layer._compute_dtype.itemsize for layer in layers)
-        self.steps = min(timesteps, max(CHUNK_STEPS, CHUNK_BYTES // max(1, step_bytes)))
+        self.steps = max(1, min(timesteps, max(CHUNK_STEPS, CHUNK_BYTES // max(1, step_bytes))))
         self._memory = [np.empty(self.steps * step_bytes, np.uint8) for _ in layers[:2]]
 
     def of(self, i: int, layer: GRU, rows: tuple[int, ...]) -> Array:

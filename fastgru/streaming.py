@@ -11,10 +11,9 @@ from fastgru import _validate
 from fastgru._core import Plan, Slots, Steps
 from fastgru._layer import Layer
 from fastgru.gru import GRU
+from fastgru.stack import Buffers
 
 Array = NDArray[Any]
-
-CHUNK_BYTES = 512 << 10  # of the outputs that one layer hands to the next
 
 
 class _Ladder:
@@ -84,17 +83,17 @@ class _Ladder:
         `out`, (batch, timesteps, units), is overwritten. Returns the last states; `states` stay.
         """
         states = [state.copy() for state in states]
-        timesteps = x.shape[0 if self.time_major else 1]
-        count = max(1, CHUNK_BYTES // max(state.nbytes for state in states))
-        for first in range(0, timesteps, count):
-            steps = slice(first, first + count)
+        batch, timesteps = x.shape[:2][:: -1 if self.time_major else 1]
+        buffers = Buffers(self.layers, batch, timesteps)
+        for first in range(0, timesteps, buffers.steps):
+            steps = slice(first, first + buffers.steps)
             chunk = (steps,) if self.time_major else (slice(None), steps)
             y = x[chunk]
-            for layer, plan, state in zip(self.layers, self.plans, states, strict=True):
-                outputs = np.empty((*y.shape[:2], layer.units), layer._compute_dtype)
+            for i, (layer, plan, state) in enumerate(zip(self.layers, self.plans, states, strict=True)):
+                target = buffers.of(i, layer, y.shape[:2])
                 y = _validate.cast(y, layer._compute_dtype)
-                plan.run(y, state, state, outputs, None, self.time_major, False, False)
-                y = _validate.cast(outputs, layer._dtype)
+                plan.run(y, state, state, target, None, self.time_major, False, False)
+                y = _validate.cast(target, layer._dtype)
             out[chunk] = y
         return states
 
