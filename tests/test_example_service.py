@@ -362,7 +362,7 @@ def test_the_verdict_stops_at_the_first_failure(modules, p99, expected):
 
 
 def test_the_server_ends_by_itself_and_says_so_to_its_clients(calls):
-    with serving("--clients", 2, "--seconds", 3) as (server, address):
+    with serving("--clients", 2, "--seconds", 8) as (server, address):
         with call(address) as client:
             answers = talk(client, hops(calls[0])[:3])
             assert len(answers) == 3
