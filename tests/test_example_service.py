@@ -325,7 +325,7 @@ def test_load_needs_a_folder(address, tmp_path):
 @pytest.fixture(scope="module")
 def modules() -> Iterator[dict[str, ModuleType]]:
     """The parts, which find each other as the program's do."""
-    names = "audio", "nsnet2", "denoiser", "load"
+    names = "audio", "nsnet2", "denoiser", "load", "server"
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             patch.delitem(sys.modules, name, raising=False)
@@ -356,6 +356,12 @@ def test_the_verdict_stops_at_the_first_failure(modules, p99, expected):
     load = modules["load"]
     rounds = [load.Round(np.full((n, 9), late), np.zeros((n, 9)), 0.0, 0.0) for n, late in p99.items()]
     assert load.verdict(rounds[::-1]) == expected
+
+
+def test_answers_are_sent_without_delay(modules):
+    # asyncio.base_events._set_nodelay: not where the protocol is 0
+    with modules["server"].listen("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
 
 
 # ---- beginning and end -------------------------------------------------------------------------------------

@@ -83,8 +83,19 @@ def listen(host: str, port: int) -> socket.socket:
     OSError
         If the address cannot be had.
     """
-    family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family, backlog=1024)
+    # asyncio sends without delay (TCP_NODELAY) only on sockets that name their protocol. Otherwise an
+    # answer waits until the client's next frame acknowledges the one before.
+    tcp = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    family, kind, protocol, _, address = tcp[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def run(denoiser: Denoiser, listener: socket.socket, seconds: float) -> None:
