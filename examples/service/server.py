@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import socket
+import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,19 +23,57 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 from fastgru import MicroBatcher
 
-UNSUPPORTED, INVALID, TRY_AGAIN_LATER = 1003, 1007, 1013  # close codes of RFC 6455 and IANA's registry
+UNSUPPORTED, INVALID, INTERNAL, TRY_AGAIN_LATER = (
+    1003,
+    1007,
+    1011,
+    1013,
+)  # close codes of RFC 6455 and IANA's registry
+AHEAD = 3  # frames of a call in the works at once, so that calls that have fallen behind catch up
+COMPANY = 2000  # microseconds that a frame may wait for others: two in a batch cost hardly less than four
 LARGEST = 1024  # bytes of a message; a larger one is refused before it is read (close code 1009)
+
+
+async def hear(
+    websocket: WebSocket, step: Callable[[Any], Coroutine[Any, Any, Any]], steps: asyncio.Queue[Any]
+) -> tuple[int, str] | None:
+    """Ask for the step of every frame; code and reason to close the call with, or None: its client has gone.
+
+    Waits for a place in the queue before it reads on: who sends too fast fills the buffers of TCP, and
+    those of nobody else.
+    """
+    size = Denoiser.features * PCM.itemsize
+    while (message := await websocket.receive())["type"] == "websocket.receive":
+        frame = message.get("bytes")
+        if frame is None:
+            return UNSUPPORTED, "frames are binary messages"
+        if len(frame) != size:
+            return INVALID, f"a frame must have {size} bytes, got {len(frame)}"
+        await steps.put(asyncio.create_task(step(np.frombuffer(frame, PCM) / FULL_SCALE)))
+    return None
+
+
+async def answer(websocket: WebSocket, steps: asyncio.Queue[asyncio.Task[Any]]) -> None:
+    """Send the clean frames of a call as they come out of the batches, in order."""
+    try:
+        while True:
+            clean = await (await steps.get())
+            await websocket.send_bytes(clean.tobytes())
+    except WebSocketDisconnect:
+        pass  # `hear` is told, too
+    except Exception:
+        logging.exception("a frame could not be denoised")
+        await websocket.close(INTERNAL, "a frame could not be denoised")
 
 
 def application(denoiser: Denoiser) -> FastAPI:
     """The service around a denoiser."""
     batcher: MicroBatcher
-    size = denoiser.features * PCM.itemsize
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         nonlocal batcher
-        async with MicroBatcher(denoiser) as batcher:
+        async with MicroBatcher(denoiser, max_wait_us=COMPANY) as batcher:
             yield
 
     service = FastAPI(title="NSNet2 on fastgru", lifespan=lifespan)
@@ -54,22 +94,20 @@ def application(denoiser: Denoiser) -> FastAPI:
             await websocket.close(TRY_AGAIN_LATER, f"all {denoiser.capacity} places are taken")
             return
         slot = denoiser.open()
+        steps: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue(AHEAD)
+        answering = asyncio.create_task(answer(websocket, steps))
         try:
-            # The next frame is read when this one is answered: who sends faster than that fills the
-            # buffers of TCP, and those of nobody else.
-            while (message := await websocket.receive())["type"] == "websocket.receive":
-                frame = message.get("bytes")
-                if frame is None:
-                    await websocket.close(UNSUPPORTED, "frames are binary messages")
-                    return
-                if len(frame) != size:
-                    await websocket.close(INVALID, f"a frame must have {size} bytes, got {len(frame)}")
-                    return
-                clean = await batcher.step(slot, np.frombuffer(frame, PCM) / FULL_SCALE)
-                await websocket.send_bytes(clean.tobytes())
+            refusal = await hear(websocket, lambda sound: batcher.step(slot, sound), steps)
+            answering.cancel()
+            if refusal:
+                await websocket.close(*refusal)
         except WebSocketDisconnect:
             pass
         finally:
+            left = [answering, *(steps.get_nowait() for _ in range(steps.qsize()))]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
             denoiser.close(slot)
 
     return service
@@ -115,5 +153,6 @@ def run(denoiser: Denoiser, listener: socket.socket, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, setattr, server, "should_exit", True)
         await server.serve(sockets=[listener])
 
+    sys.setswitchinterval(1e-4)  # s that a batch may be kept from its next array operation; otherwise 5 ms
     gc.freeze()  # the libraries stay: looking through them takes longer than a frame
     asyncio.run(serve())
