@@ -322,6 +322,14 @@ def test_load_needs_a_folder(address, tmp_path):
     assert_refused(run("load", "-o", tmp_path / "in the way" / "x"), "in the way")
 
 
+def test_load_says_when_the_server_ends_before_it(tmp_path):
+    with serving("--clients", 2, "--seconds", 8) as (server, address):
+        port = address.rpartition(":")[2]
+        done = run("load", "--port", port, "--clients", 2, "--seconds", 20, "-o", tmp_path)
+        assert server.wait(PATIENCE) == 0
+    assert_refused(done, address, status=1)
+
+
 @pytest.fixture(scope="module")
 def modules() -> Iterator[dict[str, ModuleType]]:
     """The parts, which find each other as the program's do."""

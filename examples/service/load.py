@@ -18,6 +18,7 @@ import numpy.typing as npt
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.uri import parse_uri
 
 RECORDING = Path(audio.__file__).parent / "data" / "jfk.wav"
@@ -138,14 +139,14 @@ class Client(asyncio.Protocol):
 
     def send(self, frame: int) -> None:
         """Send a frame by its number, unless the call has ended."""
-        if not self.closed.done() and not self._transport.is_closing():
+        if self._websocket.state is State.OPEN:
             self._websocket.send_binary(self._frames[frame])
             self.sent[frame] = time.perf_counter()
             self._flush()
 
     def hang_up(self) -> None:
         """Begin to close the connection; the server ends it."""
-        if not self.closed.done() and not self._transport.is_closing():
+        if self._websocket.state is State.OPEN:
             self._websocket.send_close()
             self._flush()
 

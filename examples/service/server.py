@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -153,6 +152,5 @@ def run(denoiser: Denoiser, listener: socket.socket, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, setattr, server, "should_exit", True)
         await server.serve(sockets=[listener])
 
-    sys.setswitchinterval(1e-4)  # s that a batch may be kept from its next array operation; otherwise 5 ms
     gc.freeze()  # the libraries stay: looking through them takes longer than a frame
     asyncio.run(serve())
