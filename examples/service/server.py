@@ -153,4 +153,5 @@ def run(denoiser: Denoiser, listener: socket.socket, seconds: float) -> None:
         await server.serve(sockets=[listener])
 
     gc.freeze()  # the libraries stay: looking through them takes longer than a frame
-    asyncio.run(serve())
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop where there is one
+        runner.run(serve())
