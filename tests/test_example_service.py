@@ -429,7 +429,7 @@ def assert_refused(done: subprocess.CompletedProcess[str], complaint: str, statu
 
 def test_the_requirements_are_those_of_the_dependency_group():
     groups = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text())["dependency-groups"]
-    assert sorted((EXAMPLE / "requirements.txt").read_text().split()) == sorted(groups["service"])
+    assert sorted((EXAMPLE / "requirements.txt").read_text().splitlines()) == sorted(groups["service"])
 
 
 # ---- the denoiser of many calls ----------------------------------------------------------------------------
