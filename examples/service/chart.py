@@ -9,6 +9,7 @@ import numpy as np
 from load import Round
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 LABELS = "p50", "p99", "p99.9", "max"
 
@@ -43,8 +44,10 @@ def draw(path: Path, rounds: Sequence[Round], budget: float) -> None:
     ends.set_ylabel("ms from when a frame was due", fontsize=12)
     ends.legend(fontsize=10)
 
-    tails.xaxis.set_major_formatter("{x:g}")
-    ends.yaxis.set_major_formatter("{x:g}")
+    for times in tails.xaxis, ends.yaxis:  # 1, 2, 5, 10, ... ms
+        times.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        times.set_major_formatter("{x:g}")
+        times.set_minor_formatter(NullFormatter())
     for axis in tails, ends:
         axis.tick_params(labelsize=11)
         axis.grid(alpha=0.3)
