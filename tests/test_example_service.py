@@ -427,9 +427,9 @@ def assert_refused(done: subprocess.CompletedProcess[str], complaint: str, statu
     assert complaint in done.stderr
 
 
-def test_the_requirements_are_those_of_the_dependency_group():
-    groups = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text())["dependency-groups"]
-    assert sorted((EXAMPLE / "requirements.txt").read_text().splitlines()) == sorted(groups["service"])
+def test_tests_install_what_the_extra_brings():
+    project = tomllib.loads((EXAMPLE.parents[1] / "pyproject.toml").read_text())
+    assert project["project"]["optional-dependencies"]["service"] == project["dependency-groups"]["service"]
 
 
 # ---- the denoiser of many calls ----------------------------------------------------------------------------

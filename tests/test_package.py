@@ -108,7 +108,7 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     assert extension.startswith("_core.")
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert {re.split(r"[<>=]", line)[0] for line in required} == {"numpy", "scipy"}
-    assert set(metadata.get_all("Provides-Extra")) == {"keras", "onnx", "torch", "all"}
+    assert set(metadata.get_all("Provides-Extra")) == {"keras", "onnx", "torch", "all", "service"}
     assert metadata["Version"] == fastgru.__version__
     assert wheel.stat().st_size < 1_500_000
 

@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except ModuleNotFoundError as package:
-        command = f"python -m pip install {HERE.parents[1]} -r {HERE / 'requirements.txt'}"
+        command = f"python -m pip install '{HERE.parents[1]}[service]'"
         fail(1, f"{package.name} is not installed: {command}")
     except KeyboardInterrupt:
         fail(130, "interrupted")
