@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -152,6 +153,18 @@ def run(denoiser: Denoiser, listener: socket.socket, seconds: float) -> None:
         asyncio.get_running_loop().call_later(seconds, setattr, server, "should_exit", True)
         await server.serve(sockets=[listener])
 
+    interrupted = False
+
+    def interrupt(*_: object) -> None:  # who is started in the background has no handler to be told by
+        nonlocal interrupted
+        interrupted = server.should_exit = True
+
     gc.freeze()  # the libraries stay: looking through them takes longer than a frame
-    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop where there is one
-        runner.run(serve())
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop where there is one
+            runner.run(serve())
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if interrupted:
+        raise KeyboardInterrupt
