@@ -40,20 +40,19 @@ def integer(name: str, value: Any) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r} of type {type(value).__name__}") from None
 
 
-def positive(name: str, value: Any) -> int:
-    """A plain int from 1 on."""
+def positive(name: str, value: Any, most: int = BLAS_LIMIT) -> int:
+    """A plain int from 1 on, that sizes of arrays can be made of."""
     number = integer(name, value)
     if number < 1:
         raise ValueError(f"{name} must be a positive integer, got {number}")
+    if number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}")
     return number
 
 
 def units(value: Any) -> int:
     """Number of units as a plain positive int."""
-    number = positive("units", value)
-    if 3 * number > BLAS_LIMIT:
-        raise ValueError(f"units must be at most {BLAS_LIMIT // 3}, got {number}")
-    return number
+    return positive("units", value, BLAS_LIMIT // 3)
 
 
 def duration(name: str, value: Any) -> float:

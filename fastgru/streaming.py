@@ -11,7 +11,7 @@ from fastgru import _validate
 from fastgru._core import Plan, Slots, Steps
 from fastgru._layer import Layer
 from fastgru.gru import GRU
-from fastgru.stack import Buffers
+from fastgru.stack import Buffers, Stack
 
 Array = NDArray[Any]
 
@@ -26,9 +26,9 @@ class _Ladder:
     """
 
     def __init__(self, layer: Any) -> None:
-        layers = getattr(layer, "layers", [layer] if isinstance(layer, Layer) else None)
-        if layers is None:
+        if not isinstance(layer, Layer):
             raise TypeError(f"layer must be a GRU or a Stack, got {layer!r} of type {type(layer).__name__}")
+        layers: Sequence[Any] = layer.layers if isinstance(layer, Stack) else [layer]
         for one in layers:
             _check_forward(one)
         with layer._lock:

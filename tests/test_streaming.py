@@ -11,6 +11,7 @@ import threading
 import tracemalloc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -70,13 +71,17 @@ LAYERS = {
 }
 
 
-@pytest.mark.parametrize("arguments", LAYERS.values(), ids=LAYERS)
-def test_a_stream_gives_what_one_call_gives(choice, arguments):
+def one_of_layers(choice, arguments):
+    """The layer without a recorded state, its features, and whether it is to have one later."""
     if "weights_dtype" in arguments and choice.isa not in _core.float16_isas():
         pytest.skip("the CPU converts no float16")
-    arguments = arguments.copy()
-    stateful, features = arguments.pop("stateful", False), arguments.get("features", FEATURES)
-    layer = made(**arguments)
+    plain = {name: value for name, value in arguments.items() if name != "stateful"}
+    return made(**plain), arguments.get("features", FEATURES), "stateful" in arguments
+
+
+@pytest.mark.parametrize("arguments", LAYERS.values(), ids=LAYERS)
+def test_a_stream_gives_what_one_call_gives(choice, arguments):
+    layer, features, stateful = one_of_layers(choice, arguments)
     x = inputs(3, 12, features, dtype=layer.dtype)
 
     def turned(array):
@@ -104,6 +109,15 @@ def test_batches_of_any_size_are_streamed(choice, units):
         assert_same(stream(x[:batch, 0]), wanted[:batch, 0], choice)
         assert_same(stream(x[:batch, 1:]), wanted[:batch, 1:], choice)
         assert_same(stream.state, last[:batch], choice)
+
+
+@pytest.mark.parametrize("size", [2**31, 2**70])
+def test_sizes_that_no_array_has_are_named(size):
+    layer = made()
+    with pytest.raises(ValueError, match=rf"batch must be at most 2147483647, got {size}"):
+        layer.stream(size)
+    with pytest.raises(ValueError, match=rf"capacity must be at most 2147483647, got {size}"):
+        fastgru.StreamPool(layer, size)
 
 
 def test_a_chunk_longer_than_its_blocks_is_run_whole(choice):
@@ -485,6 +499,7 @@ def two_way():
         ),
         (lambda: None, 1, TypeError, "layer must be a GRU or a Stack, got None of type NoneType"),
         (lambda: np.zeros(3), 1, TypeError, "layer must be a GRU or a Stack"),
+        (lambda: SimpleNamespace(layers=[made()]), 1, TypeError, "layer must be a GRU or a Stack"),
         (lambda: fastgru.GRU, 1, TypeError, "layer must be a GRU or a Stack"),
         (made, 0, ValueError, "(batch|capacity) must be a positive integer, got 0"),
         (made, -1, ValueError, "(batch|capacity) must be a positive integer, got -1"),
@@ -934,11 +949,7 @@ def test_slots_that_change_during_a_step_harm_nothing(choice):
 
 @pytest.mark.parametrize("arguments", LAYERS.values(), ids=LAYERS)
 def test_a_pool_gives_what_one_call_gives(choice, arguments):
-    if "weights_dtype" in arguments and choice.isa not in _core.float16_isas():
-        pytest.skip("the CPU converts no float16")
-    arguments = arguments.copy()
-    stateful, features = arguments.pop("stateful", False), arguments.get("features", FEATURES)
-    layer = made(**arguments)
+    layer, features, stateful = one_of_layers(choice, arguments)
     x = inputs(5, 8, features, dtype=layer.dtype)
     wanted, last = layer(x.swapaxes(0, 1) if layer.time_major else x)
     wanted = wanted.swapaxes(0, 1) if layer.time_major else wanted
