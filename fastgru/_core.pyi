@@ -51,6 +51,7 @@ class Plan:
         x: object,
         initial_state: object,
         mask: object,
+        lengths: object,
         out: object,
         record: NDArray[Any] | None,
         time_major: bool,

@@ -23,6 +23,7 @@ from fastgru._engine cimport (
     fastgru_kernels_at,
     fastgru_pack,
     fastgru_packed_size,
+    fastgru_set_lengths,
 )
 from fastgru._engines cimport ALIGNMENT, Engine, run, scratch_size
 
@@ -210,6 +211,16 @@ cdef void describe(
         call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
 
 
+cdef object set_lengths(fastgru_call *call, cnp.ndarray lengths):
+    """What holds the call's lengths, set from an intp array (batch,); None if one is out of range."""
+    cdef cnp.npy_intp size = 3 * call.batch + call.timesteps + 1
+    cdef cnp.ndarray kept = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+    if fastgru_set_lengths(
+            call, <const Py_ssize_t *> cnp.PyArray_DATA(lengths), <Py_ssize_t *> cnp.PyArray_DATA(kept)):
+        return kept
+    return None
+
+
 @cython.final
 @cython.auto_pickle(False)
 cdef class Plan:
@@ -325,7 +336,8 @@ cdef class Plan:
             weights also (batch,): each row takes part in so many steps, the first ones.
         """
         cdef fastgru_call call
-        cdef cnp.ndarray longest_first, lengths = None
+        cdef cnp.ndarray lengths = None
+        cdef object _kept                               # for as long as the call runs
         if mask is not None and cnp.PyArray_NDIM(mask) == 1:
             lengths, mask = mask, None
         if cnp.PyArray_DIMS(x)[time_major] == 0:
@@ -336,15 +348,12 @@ cdef class Plan:
         call.state = cnp.PyArray_DATA(state)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
         if lengths is not None:
-            longest_first = np.argsort(-lengths, kind="stable")
-            lengths = lengths[longest_first]
-            call.rows = <const Py_ssize_t *> cnp.PyArray_DATA(longest_first)
-            call.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(lengths)
+            _kept = set_lengths(&call, lengths)
         self.compute(&call)
 
     def call(
-        self, x, initial_state, mask, out, record, bint time_major, bint go_backwards, bint zero_output_for_mask,
-        bint sequences, bint return_state,
+        self, x, initial_state, mask, lengths, out, record, bint time_major, bint go_backwards,
+        bint zero_output_for_mask, bint sequences, bint return_state,
     ):
         """What a layer's call returns, if every argument is as `run` wants it; else NotImplemented.
 
@@ -358,7 +367,9 @@ cdef class Plan:
         cdef cnp.npy_intp *steps
         cdef cnp.npy_intp *out_shape = state_shape
         cdef cnp.ndarray output, last, returned = None
-        cdef bint apart = sequences or mask is not None     # is the output not simply the last state?
+        cdef object kept                                # for as long as the call runs
+        # is the output not simply the last state?
+        cdef bint apart = sequences or mask is not None or lengths is not None
         if not is_plain(x, 3, self.typenum) or not rows_are_whole(x):
             return NotImplemented
         steps = cnp.PyArray_DIMS(<cnp.ndarray> x)
@@ -373,6 +384,11 @@ cdef class Plan:
             and cnp.PyArray_IS_C_CONTIGUOUS(initial_state)
         ):
             return NotImplemented
+        if lengths is not None and not (
+            mask is None and self.ready.layer.kernels != NULL and is_plain(lengths, 1, cnp.NPY_INTP)
+            and has_shape(lengths, state_shape) and cnp.PyArray_IS_C_CONTIGUOUS(lengths)
+        ):
+            return NotImplemented
         if sequences:
             out_shape = shape
         if out is None:
@@ -381,7 +397,8 @@ cdef class Plan:
             is_plain(out, 2 + sequences, self.typenum) and cnp.PyArray_ISWRITEABLE(out)
             and has_shape(out, out_shape)
             and (rows_are_whole(out) if apart else cnp.PyArray_IS_C_CONTIGUOUS(out))
-            and not (overlap(out, x) or overlap(out, initial_state) or overlap(out, mask))
+            and not (overlap(out, x) or overlap(out, initial_state) or overlap(out, mask)
+                     or overlap(out, lengths))
         ):
             output = out
         else:
@@ -398,6 +415,10 @@ cdef class Plan:
         describe(&call, x, initial_state, output if apart else None, mask, time_major)
         call.state = NULL if last is None else cnp.PyArray_DATA(last)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
+        if lengths is not None:
+            kept = set_lengths(&call, lengths)
+            if kept is None:
+                return NotImplemented
         self.compute(&call)
         if record is not None and last is not record:
             memcpy(cnp.PyArray_DATA(<cnp.ndarray> record), call.state, cnp.PyArray_NBYTES(output))

@@ -80,4 +80,5 @@ cdef extern from "fastgru/engine.h" nogil:
                       void *memory) noexcept
     size_t fastgru_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
     size_t fastgru_ragged_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
+    bint fastgru_set_lengths(fastgru_call *, const Py_ssize_t *steps, Py_ssize_t *memory) noexcept
     void fastgru_sequence(const fastgru_layer *, fastgru_call *) noexcept

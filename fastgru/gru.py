@@ -398,7 +398,6 @@ class GRU(WeightedLayer):
             and self._dtype is self._compute_dtype
             and self.activity_regularizer is None
             and self._default_state is None
-            and lengths is None
         ):  # the short way, in this one frame: all of a small layer's call takes a microsecond
             state, record, lock = initial_state, None, self._lock if self.stateful else None
             if lock is not None:
@@ -411,6 +410,7 @@ class GRU(WeightedLayer):
                         inputs,
                         state,
                         mask,
+                        lengths,
                         out,
                         record,
                         self.time_major,

@@ -375,6 +375,7 @@ class Stack(CompositeLayer):
                 mask,
                 None,
                 None,
+                None,
                 time_major,
                 layer.go_backwards,
                 layer.zero_output_for_mask,

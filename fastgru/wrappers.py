@@ -346,12 +346,13 @@ class Bidirectional(CompositeLayer):
         last: list[Array] = []
         for layer, state, target, plan in zip(self._members, states, targets, plans, strict=True):
             results = NotImplemented
-            short = not alone and lengths is None and (state is not None or layer.default_state is None)
+            short = not alone and (state is not None or layer.default_state is None)
             if type(plan) is Plan and short:  # without the checks of the long way
                 results = plan.call(
                     x,
                     state,
                     mask,
+                    lengths,
                     target,
                     None,
                     layer.time_major,

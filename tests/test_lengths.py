@@ -98,6 +98,8 @@ WRONG = {
     "negative": ([1, -1], "lengths must lie between 0 and the 3 timesteps, got -1 to 1"),
     "beyond": ([4, 1], "lengths must lie between 0 and the 3 timesteps, got 1 to 4"),
     "huge": (np.array([2**64 - 1, 1], np.uint64), "lengths must lie between"),
+    "negative array": (np.array([1, -1]), "lengths must lie between 0 and the 3 timesteps, got -1 to 1"),
+    "array beyond": (np.array([4, 1]), "lengths must lie between 0 and the 3 timesteps, got 1 to 4"),
     "few": ([1], r"lengths must have shape \(2,\), one for each row, got \(1,\)"),
     "many": ([[1, 2]], r"lengths must have shape \(2,\), one for each row, got \(1, 2\)"),
     "one": (3, r"lengths must have shape \(2,\)"),

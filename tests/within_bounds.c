@@ -168,18 +168,26 @@ static void set_output(struct fastgru_call *call, int rows, int timesteps, int u
         call->out_batch_stride = units, call->out_time_stride = 0;
 }
 
-/* Lengths in falling order, from all timesteps to none, of rows in any order. */
+/* Lengths of any order, and what says whether the longest come first. */
 static void set_lengths(struct fastgru_call *call, int rows, int timesteps)
 {
-    ptrdiff_t *lengths = array((size_t)rows * sizeof *lengths, sizeof *lengths);
-    ptrdiff_t *order = array((size_t)rows * sizeof *order, sizeof *order);
-    const int first = choose(rows);
-    for (int i = 0, length = timesteps; i < rows; ++i) {
-        length -= choose(2) ? choose(length + 1) : 0;
-        lengths[i] = length;
-        order[i] = (first + i) % rows;
-    }
-    call->lengths = lengths, call->rows = order;
+    ptrdiff_t *steps = array((size_t)rows * sizeof *steps, sizeof *steps);
+    ptrdiff_t *memory = array((size_t)(3 * rows + timesteps + 1) * sizeof *memory, sizeof *memory);
+    const int all = choose(3) == 0, wrong = choose(rows);
+    for (int row = 0; row < rows; ++row)
+        steps[row] = all ? timesteps : choose(timesteps + 1);
+    const ptrdiff_t right = steps[wrong];
+    steps[wrong] = choose(2) ? -1 : timesteps + 1;
+    if (fastgru_set_lengths(call, steps, memory) || call->lengths)
+        exit(5);
+    steps[wrong] = right;
+    if (!fastgru_set_lengths(call, steps, memory))
+        exit(5);
+    for (int i = 0; i < rows; ++i)
+        if (call->lengths[i] != steps[call->rows[i]] || (i && (
+                call->lengths[i] > call->lengths[i - 1]
+                || (call->lengths[i] == call->lengths[i - 1] && call->rows[i] < call->rows[i - 1]))))
+            exit(5);
 }
 
 static void run_packed(

@@ -213,7 +213,38 @@ static inline size_t fastgru_ragged_scratch_size(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
     const struct fastgru_blocks b = fastgru_ragged_blocking(layer, batch, timesteps);
-    return (layer->reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes;
+    return (layer->reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes + b.x_bytes;
+}
+
+/* Set a call's lengths and rows: the longest first, else as they come. Returns 0 if a row has fewer steps than none
+ * or more than the call. */
+static inline int fastgru_set_lengths(
+    struct fastgru_call *call,
+    const ptrdiff_t *steps,          /* (batch)  of each row                               */
+    ptrdiff_t *memory)               /* (3 * batch + timesteps + 1)  to be kept as long as the call */
+{
+    ptrdiff_t *lengths = memory, *rows = lengths + call->batch, *given = rows + call->batch;
+    ptrdiff_t *places = given + call->batch, place = 0;
+    memset(places, 0, (size_t)(call->timesteps + 1) * sizeof *places);
+    for (ptrdiff_t row = 0; row < call->batch; ++row) {
+        given[row] = steps[row];     /* read once: another thread may write there          */
+        if (given[row] < 0 || given[row] > call->timesteps)
+            return 0;
+        ++places[given[row]];
+    }
+    for (ptrdiff_t length = call->timesteps; length >= 0; --length) {
+        const ptrdiff_t count = places[length];
+        places[length] = place;
+        place += count;
+    }
+    for (ptrdiff_t row = 0; row < call->batch; ++row) {
+        const ptrdiff_t at = places[given[row]]++;
+        lengths[at] = given[row];
+        rows[at] = row;
+    }
+    call->lengths = lengths;
+    call->rows = rows;
+    return 1;
 }
 
 /* Run a call of at least one timestep. */

@@ -96,7 +96,8 @@ FASTGRU_INLINE void KERNEL(store_states)(VECTORS, const vreal *h)
             ? h[v] : vload((const real *)pass->h + i * layer->units + j, lanes);
         vstore((real *)pass->h_next + i * layer->units + j, next, lanes);
         if (pass->out)
-            vstore((real *)pass->out + i * pass->out_stride + j, fate == FASTGRU_ZEROES ? vset(0) : next, lanes);
+            vstore((real *)pass->out + (pass->out_rows ? pass->out_rows[i] : i) * pass->out_stride + j,
+                   fate == FASTGRU_ZEROES ? vset(0) : next, lanes);
     }
 }
 

@@ -207,6 +207,7 @@ struct fastgru_blocks {
     ptrdiff_t steps;
     size_t state_bytes;              /* (rows, units)                                      */
     size_t xw_bytes;                 /* (steps, rows, panels, 3, vlen)                     */
+    size_t x_bytes;                  /* (rows, features)   of rows in full tiles    */
 };
 
 enum {
@@ -245,6 +246,11 @@ static inline size_t fastgru_rows_ahead(const struct fastgru_layer *layer)
     return rows >= least ? rows : most < least ? most : least;
 }
 
+static inline int fastgru_many_weights(const struct fastgru_layer *layer)
+{
+    return fastgru_panel_count(layer) * layer->panel_bytes >= FASTGRU_MANY_BYTES;
+}
+
 /* The steps whose x.kernel is computed ahead, 0 or at least two.
  *
  * Where rows make up full tiles, x.kernel ahead of the steps saves no multiplication, and its result goes through
@@ -260,9 +266,8 @@ static inline size_t fastgru_rows_ahead(const struct fastgru_layer *layer)
 static inline ptrdiff_t fastgru_steps_ahead(
     const struct fastgru_layer *layer, ptrdiff_t rows, ptrdiff_t timesteps)
 {
-    const size_t weights = fastgru_panel_count(layer) * layer->panel_bytes;
     ptrdiff_t steps;
-    if (rows % FASTGRU_FULL_TILE == 0 && (rows > FASTGRU_FEW_ROWS || weights < FASTGRU_MANY_BYTES))
+    if (rows % FASTGRU_FULL_TILE == 0 && (rows > FASTGRU_FEW_ROWS || !fastgru_many_weights(layer)))
         return 0;
     steps = (ptrdiff_t)fastgru_rows_ahead(layer) / rows;
     steps = steps < timesteps ? steps : timesteps;
@@ -291,10 +296,13 @@ static inline struct fastgru_blocks fastgru_blocking(
     b.steps = fastgru_steps_ahead(layer, b.rows, timesteps);
     b.state_bytes = fastgru_state_bytes(layer, b.rows);
     b.xw_bytes = fastgru_lines((size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes);
+    b.x_bytes = 0;
     return b;
 }
 
-/* How a call with lengths is cut. All of x.kernel is computed ahead, by rows, as they lie anywhere. */
+/* How a call with lengths is cut. Rows that make up full tiles have x.kernel in each step, where their x is first
+ * laid side by side; of the others it is computed ahead, row by row. It is of all without room for x, or
+ * where few rows would wait for many weights. */
 static inline struct fastgru_blocks fastgru_ragged_blocking(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
@@ -309,14 +317,18 @@ static inline struct fastgru_blocks fastgru_ragged_blocking(
     b.steps = b.steps < timesteps ? b.steps : timesteps;
     b.state_bytes = fastgru_state_bytes(layer, b.rows);
     b.xw_bytes = fastgru_lines((size_t)b.steps * (size_t)b.rows * row_bytes);
+    b.x_bytes = fastgru_lines((size_t)b.rows * (size_t)layer->features * layer->kernels->itemsize);
+    if (fastgru_many_weights(layer) || b.x_bytes > FASTGRU_CHUNK_MOST)
+        b.x_bytes = 0;
     return b;
 }
 
 /* One pass over the packed weights: x.kernel of some rows, or one timestep of them. */
 struct fastgru_pass {
     ptrdiff_t rows;
-    int projected;                   /* does xw hold x.kernel + bias, and x is not read?   */
-    const void *x;                   /* (rows, features)                                   */
+    ptrdiff_t x_rows;                /* the first rows, whose x is read; of the others xw holds
+                                        x.kernel + bias. A whole number of full tiles, or all rows */
+    const void *x;                   /* (x_rows, features)                                 */
     ptrdiff_t x_stride;
     void *xw;                        /* (rows, panels, 3, vlen)  in, out or scratch        */
     ptrdiff_t xw_stride;
@@ -325,6 +337,7 @@ struct fastgru_pass {
     void *rh;                        /* (rows, units)      reset before: scratch           */
     void *out;                       /* (rows, units)      overwritten; or NULL            */
     ptrdiff_t out_stride;
+    const ptrdiff_t *out_rows;       /* (rows)             which row of out is whose; NULL: its own */
     const unsigned char *fate;       /* (rows)             what becomes of a row; NULL: all step */
     int backwards;                   /* from the last panel to the first?                  */
 };

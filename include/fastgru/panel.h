@@ -209,7 +209,7 @@ FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TI
 {
     const real *xw = (const real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
     const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
-    if (pass->projected) {
+    if (row >= pass->x_rows) {
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
             sums[(i * panels + p) * 3 + g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
     } else {

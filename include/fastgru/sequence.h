@@ -12,7 +12,7 @@ static void PANEL(project_chunk)(
     const int by_rows = block->rows >= steps;
     const ptrdiff_t step_xw = block->rows * block->xw_stride;
     struct fastgru_pass pass = *block;
-    pass.rows = by_rows ? block->rows : steps;
+    pass.rows = pass.x_rows = by_rows ? block->rows : steps;
     pass.x_stride = by_rows ? call->x_batch_stride : call->x_time_stride;
     pass.xw_stride = by_rows ? block->xw_stride : step_xw;
     for (ptrdiff_t i = 0; i < (by_rows ? steps : block->rows); ++i) {
@@ -86,6 +86,7 @@ static void PANEL(run_block)(
     struct fastgru_pass pass;
     memset(&pass, 0, sizeof pass);
     pass.rows = rows;
+    pass.x_rows = blocks->steps ? 0 : rows;
     pass.rh = rh;
     pass.xw_stride = (ptrdiff_t)fastgru_panel_count(layer) * 3 * VLEN;
     pass.out_stride = call->out_batch_stride;
@@ -108,15 +109,13 @@ static void PANEL(run_block)(
         const ptrdiff_t steps = timesteps - first < chunk ? timesteps - first : chunk;
         const ptrdiff_t start = call->go_backwards ? timesteps - first - steps : first;
         pass.xw = xw;
-        pass.projected = 0;
         if (blocks->steps) {
             pass.backwards = call->turn++ & 1;
             PANEL(project_chunk)(layer, call, &pass, x + start * call->x_time_stride, steps);
-            pass.projected = 1;
         }
         for (ptrdiff_t i = 0; i < steps; ++i) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - i : start + i;
-            if (pass.projected) {
+            if (blocks->steps) {
                 pass.xw = xw + (time - start) * rows * pass.xw_stride;
             } else {
                 pass.x = x + time * call->x_time_stride;
@@ -193,18 +192,22 @@ static void PANEL(run_ragged)(
     const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_blocks *blocks,
     ptrdiff_t first)
 {
-    const ptrdiff_t units = layer->units, left = call->batch - first;
+    const ptrdiff_t units = layer->units, features = layer->features, left = call->batch - first;
     const ptrdiff_t count = left < blocks->rows ? left : blocks->rows;
     const ptrdiff_t *lengths = call->lengths + first, *rows = call->rows + first;
     const ptrdiff_t most = lengths[0], chunk = blocks->steps;
+    const ptrdiff_t full_tiles = blocks->x_bytes ? count / FASTGRU_FULL_TILE * FASTGRU_FULL_TILE : 0;
     const ptrdiff_t xw_stride = (ptrdiff_t)fastgru_panel_count(layer) * 3 * VLEN;
     char *scratch = (char *)call->scratch, *rh = scratch + 2 * blocks->state_bytes;
     real *h = (real *)scratch, *next = (real *)(scratch + blocks->state_bytes);
     real *xw = (real *)(layer->reset_after ? rh : rh + blocks->state_bytes);
+    real *x = (real *)((char *)xw + blocks->xw_bytes);
     struct fastgru_pass pass;
     ptrdiff_t active = 0;            /* rows that take part in a step                      */
     memset(&pass, 0, sizeof pass);
     pass.rh = rh;
+    pass.out_rows = rows;
+    pass.out_stride = call->out_batch_stride;
 
     if (!call->go_backwards)
         for (; active < count; ++active)
@@ -212,17 +215,23 @@ static void PANEL(run_ragged)(
     for (ptrdiff_t done = 0; done < most; done += chunk) {
         const ptrdiff_t steps = most - done < chunk ? most - done : chunk;
         const ptrdiff_t start = call->go_backwards ? most - done - steps : done;
-        pass.projected = 0;
         pass.x_stride = call->x_time_stride;
         pass.xw_stride = xw_stride;
         for (ptrdiff_t i = 0; i < count && lengths[i] > start; ++i) {
-            pass.rows = lengths[i] - start < steps ? lengths[i] - start : steps;
-            pass.x = (const real *)call->x + rows[i] * call->x_batch_stride + start * call->x_time_stride;
-            pass.xw = xw + i * chunk * xw_stride;
+            /* up to the length of the shortest row of its tile, the tile is full */
+            const ptrdiff_t alone = i < full_tiles ? lengths[i | (FASTGRU_FULL_TILE - 1)] : 0;
+            const ptrdiff_t from = alone > start ? alone - start : 0;
+            const ptrdiff_t to = lengths[i] - start < steps ? lengths[i] - start : steps;
+            if (from >= to)
+                continue;
+            pass.rows = pass.x_rows = to - from;
+            pass.x = (const real *)call->x + rows[i] * call->x_batch_stride + (start + from) * call->x_time_stride;
+            pass.xw = xw + (i * chunk + from) * xw_stride;
             PANEL(cover)(PANEL(tiles_project), layer, &pass, fastgru_panel_count(layer));
             pass.backwards = !pass.backwards;
         }
-        pass.projected = 1;
+        pass.x = x;
+        pass.x_stride = features;
         pass.xw_stride = chunk * xw_stride;
         for (ptrdiff_t step = 0; step < steps; ++step) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - step : start + step;
@@ -231,14 +240,19 @@ static void PANEL(run_ragged)(
             for (; !call->go_backwards && lengths[active - 1] <= time; --active)
                 PANEL(leave)(layer, call, rows[active - 1], lengths[active - 1], h + (active - 1) * units);
             pass.rows = active;
+            pass.x_rows = active < full_tiles ? active / FASTGRU_FULL_TILE * FASTGRU_FULL_TILE : full_tiles;
+            for (ptrdiff_t i = 0; i < pass.x_rows; ++i)
+                memcpy(x + i * features,
+                       (const real *)call->x + rows[i] * call->x_batch_stride + time * call->x_time_stride,
+                       (size_t)features * sizeof(real));
             pass.xw = xw + (time - start) * xw_stride;
+            if (call->out)
+                pass.out = (real *)call->out
+                    + (call->go_backwards ? call->timesteps - 1 - time : time) * call->out_time_stride;
             pass.h = h;
             pass.h_next = next;
             pass.backwards = call->turn++ & 1;
             PANEL(step)(layer, &pass);
-            for (ptrdiff_t i = 0; i < active; ++i)
-                PANEL(put)(layer, call, rows[i], call->go_backwards ? call->timesteps - 1 - time : time, 1,
-                           next + i * units);
             next = h;
             h = (real *)pass.h_next;
         }
