@@ -1,7 +1,6 @@
 """Which engine and instruction set run, the fastest or what the environment asks for, and a report of it."""
 
 import importlib
-import importlib.metadata
 import os
 import platform
 import sys
@@ -65,7 +64,19 @@ def _blas() -> str:
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
+def _caches() -> str:
+    """The data caches of a core with their sizes, from the first level on, as far as the system tells."""
+    found = {}
+    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        level, kind, size = ((cache / name).read_text().strip() for name in ("level", "type", "size"))
+        if kind != "Instruction":
+            found[f"L{level}"] = f"{size}iB".replace("K", " K").replace("M", " M")
+    return ", ".join(f"{level} {found[level]}" for level in sorted(found)) or "unknown"
+
+
 def _facts() -> dict[str, str]:
+    from importlib.metadata import version  # not with fastgru: it takes its time
+
     from fastgru import __version__
 
     return {
@@ -75,11 +86,12 @@ def _facts() -> dict[str, str]:
         "usable isas": ", ".join(_core.isas()),
         "float16 weights": "yes" if CHOICE.isa in _core.float16_isas() else "no",
         "blas": _blas(),
-        "numpy": importlib.metadata.version("numpy"),
-        "scipy": importlib.metadata.version("scipy"),
+        "numpy": version("numpy"),
+        "scipy": version("scipy"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
+        "caches": _caches(),
         "environment": ", ".join(f"{v}={os.environ[v]}" for v in VARIABLES if v in os.environ)
         or "nothing set",
     }

@@ -211,14 +211,10 @@ cdef void describe(
         call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
 
 
-cdef object set_lengths(fastgru_call *call, cnp.ndarray lengths):
-    """What holds the call's lengths, set from an intp array (batch,); None if one is out of range."""
-    cdef cnp.npy_intp size = 3 * call.batch + call.timesteps + 1
-    cdef cnp.ndarray kept = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
-    if fastgru_set_lengths(
-            call, <const Py_ssize_t *> cnp.PyArray_DATA(lengths), <Py_ssize_t *> cnp.PyArray_DATA(kept)):
-        return kept
-    return None
+cdef bint set_lengths(fastgru_call *call, cnp.ndarray lengths, cnp.ndarray memory) noexcept:
+    """Set a call's lengths from an intp array (batch,); False if one is out of range."""
+    return fastgru_set_lengths(
+        call, <const Py_ssize_t *> cnp.PyArray_DATA(lengths), <Py_ssize_t *> cnp.PyArray_DATA(memory))
 
 
 @cython.final
@@ -279,6 +275,13 @@ cdef class Plan:
     def __dealloc__(self):
         PyMem_RawFree(self.spare.owned)
 
+    @property
+    def nbytes(self):
+        """Bytes of the weights as they are read."""
+        if self.ready.layer.kernels != NULL:
+            return fastgru_packed_size(&self.ready.layer)
+        return sum(array.nbytes for array in self.arrays)
+
     cdef int pack(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
     ) except -1:
@@ -337,7 +340,8 @@ cdef class Plan:
         """
         cdef fastgru_call call
         cdef cnp.ndarray lengths = None
-        cdef object _kept                               # for as long as the call runs
+        cdef cnp.ndarray memory                         # of the lengths, while the call runs
+        cdef cnp.npy_intp size
         if mask is not None and cnp.PyArray_NDIM(mask) == 1:
             lengths, mask = mask, None
         if cnp.PyArray_DIMS(x)[time_major] == 0:
@@ -348,7 +352,9 @@ cdef class Plan:
         call.state = cnp.PyArray_DATA(state)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
         if lengths is not None:
-            _kept = set_lengths(&call, lengths)
+            size = 3 * call.batch + call.timesteps + 1
+            memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+            set_lengths(&call, lengths, memory)
         self.compute(&call)
 
     def call(
@@ -367,7 +373,8 @@ cdef class Plan:
         cdef cnp.npy_intp *steps
         cdef cnp.npy_intp *out_shape = state_shape
         cdef cnp.ndarray output, last, returned = None
-        cdef object kept                                # for as long as the call runs
+        cdef cnp.ndarray memory                         # of the lengths, while the call runs
+        cdef cnp.npy_intp size
         # is the output not simply the last state?
         cdef bint apart = sequences or mask is not None or lengths is not None
         if not is_plain(x, 3, self.typenum) or not rows_are_whole(x):
@@ -416,8 +423,9 @@ cdef class Plan:
         call.state = NULL if last is None else cnp.PyArray_DATA(last)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
         if lengths is not None:
-            kept = set_lengths(&call, lengths)
-            if kept is None:
+            size = 3 * call.batch + call.timesteps + 1
+            memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
+            if not set_lengths(&call, lengths, memory):
                 return NotImplemented
         self.compute(&call)
         if record is not None and last is not record:

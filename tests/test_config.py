@@ -15,7 +15,7 @@ from fastgru import _config, _core
 
 FACTS = [
     *["fastgru", "engine", "isa", "usable isas", "float16 weights", "blas", "numpy", "scipy", "python"],
-    *["system", "processor", "environment"],
+    *["system", "processor", "caches", "environment"],
 ]
 VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

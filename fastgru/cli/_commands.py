@@ -1,0 +1,102 @@
+"""The commands together, and what becomes of an error: one line and an exit status."""
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from fastgru import __version__
+from fastgru.cli._completion import completion
+from fastgru.cli._config import config
+from fastgru.cli._convert import convert
+from fastgru.cli._inspect import inspect
+from fastgru.cli._run import run as run_model
+
+WRONG, INTERRUPTED, CLOSED = 2, 130, 1  # exit statuses; the last one: nobody reads the output any more
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fastgru")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show where an error comes from.")
+def fastgru() -> None:
+    """GRU layers of trained models: look at them, run, convert, measure and compare them.
+
+    \b
+    Example:
+      fastgru inspect model.keras
+
+    A MODEL is any file that fastgru.load reads: Keras' .keras and .h5, ONNX, PyTorch's .safetensors, .pt and
+    .npz, fastgru's own .npz. It is told by its content, and nothing in it is run.
+    """
+
+
+for command in (inspect, run_model, convert, config, completion):
+    fastgru.add_command(command)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command.
+
+    Parameters
+    ----------
+    arguments : sequence of str
+        Those behind the name of the program. `--debug` may stand anywhere before a `--`.
+
+    Returns
+    -------
+    int
+        The exit status: 0, 1 if `compare` found a difference or a reader of the output went away, 2 if
+        something is wrong with what was given, 130 on Ctrl-C.
+    """
+    given = list(arguments)
+    options = given[: given.index("--")] if "--" in given else given
+    debug = "--debug" in options
+    if debug:
+        given.remove("--debug")
+    warnings.showwarning = _warn
+    try:
+        status = fastgru.main(given, prog_name="fastgru", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        return INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return WRONG
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        return CLOSED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        else:
+            _say(_explained(error))
+        return WRONG
+
+
+def _explained(error: Exception) -> str:
+    """An error in one line that says what to do."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        return f"{error.format_message()} See '{error.ctx.command_path} --help'."
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
+    if isinstance(error, (ValueError, TypeError, ImportError, OSError)):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory: {error}" if str(error) else "there is not enough memory"
+    return f"unexpected {type(error).__name__}: {error}; please report it with what --debug shows"
+
+
+def _say(message: str) -> None:
+    print("fastgru:", " ".join(message.split()), file=sys.stderr)
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _say(f"warning: {message}")

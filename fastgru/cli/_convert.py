@@ -1,0 +1,96 @@
+"""`fastgru convert`: a layer from one format to another, checked."""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+import fastgru
+from fastgru.cli import _model
+from fastgru.cli._files import Array
+from fastgru.cli._run import checked, outputs
+
+TIMESTEPS = 20
+ROUNDING = 8  # units in the last place
+
+
+def onnx(layer: _model.Layer, path: Path) -> None:
+    model = layer.to_onnx()
+    path.write_bytes(model.SerializeToString())
+
+
+def npz(layer: _model.Layer, path: Path) -> None:
+    layer.save(path)
+
+
+def safetensors(layer: _model.Layer, path: Path) -> None:
+    from fastgru.formats import _model as formats
+
+    formats.need("safetensors", "torch")
+    from safetensors.numpy import save_file
+
+    save_file(layer.to_torch_state_dict(), path)
+
+
+WRITERS: dict[str, Callable[[_model.Layer, Path], None]] = {
+    ".onnx": onnx,
+    ".npz": npz,
+    ".safetensors": safetensors,
+}
+
+
+@click.command(short_help="Write a layer in another format.")
+@_model.argument
+@click.argument("out", type=click.Path(path_type=Path))
+@_model.option
+def convert(model: Path, out: Path, layer: str | None) -> None:
+    """Write a layer of MODEL to OUT: .onnx, .npz of fastgru, or .safetensors of PyTorch, by its ending.
+
+    The new file is read back and both layers are run on random sequences. Only if the outputs agree does it
+    take its place, where another one may have been.
+
+    \b
+    Examples:
+      fastgru convert model.keras model.onnx
+      fastgru convert model.onnx gru.safetensors --layer gru_1
+    """
+    if out.suffix not in WRITERS:
+        raise click.UsageError(f"OUT must end in {', '.join(WRITERS)}, got {str(out)!r}.")
+    target = out.resolve()  # a link stays one
+    if target.exists() and not target.is_file():
+        raise OSError(f"{out} must be a plain file where it is one already")
+    unfinished = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    try:
+        WRITERS[out.suffix](_model.read(model, layer), unfinished)
+        everything: dict[str, Any] = {"stateful": False, "return_sequences": True, "return_state": True}
+        read_back = fastgru.load(unfinished, **everything)
+        difference, bound = differ(_model.read(model, layer, **everything), read_back)
+        if not difference <= bound:
+            raise ValueError(f"{out} was not written: read back, its outputs differ by {difference:.3g}")
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    click.echo(f"{out}: {read_back.count_params():,} parameters; outputs differ by at most {difference:.3g}")
+
+
+def differ(layer: _model.Layer, other: _model.Layer) -> tuple[float, float]:
+    """The largest difference of two layers' outputs on random sequences, and what rounding may make of it.
+
+    That is little: both are computed here, from the same numbers if nothing was lost.
+    """
+    states = (gru.default_state for gru in layer._parts)
+    batch = max((len(state) for state in states if state is not None), default=1)
+    x = np.random.default_rng(0).normal(size=(batch, TIMESTEPS, _model.features(layer))).astype("float32")
+    ours, theirs = _outputs(layer, x), _outputs(other, x)
+    bound = ROUNDING * float(np.finfo(layer.dtype).eps) * max(1.0, float(np.abs(ours).max(initial=0)))
+    return float(np.abs(ours - theirs).max(initial=0)), bound
+
+
+def _outputs(layer: _model.Layer, x: Array) -> Array:
+    """Of every timestep (batch, timesteps, units), of both directions side by side, in float64."""
+    call = checked(layer, x.swapaxes(0, 1) if layer.time_major else x, None, None)
+    ((_, output),) = outputs(call, TIMESTEPS)
+    return (output.swapaxes(0, 1) if layer.time_major else output).astype("float64")

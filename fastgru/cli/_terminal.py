@@ -1,0 +1,89 @@
+"""What the commands draw: tables on standard output, progress on standard error."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO
+
+WIDE = 10_000  # columns of what is no terminal: lines are for a program then, and whole
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Print a table; columns whose every value is a number, or missing, are set flush right.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        What stands above them.
+    rows : sequence of sequences
+        Of text; of integers, which get thousands separators; of floats, three digits of them; None: nothing.
+    title : str
+        Printed above the table.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    for i, name in enumerate(columns):
+        numbers = all(isinstance(row[i], (int, float, type(None))) for row in rows)
+        drawn.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(_text(value)) for value in row))
+    Console(width=None if sys.stdout.isatty() else WIDE, highlight=False).print(drawn)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+@contextlib.contextmanager
+def progress(
+    what: str, total: int, unit: str, stream: IO[str] | None = None
+) -> Iterator[Callable[[int], None]]:
+    """A bar with rate and time left while the block runs, if `stream` is a terminal.
+
+    Parameters
+    ----------
+    what : str
+        Stands before the bar.
+    total : int
+        How much there is to do.
+    unit : str
+        What is counted, in the plural.
+    stream : file, optional
+        Standard error by default.
+
+    Yields
+    ------
+    callable
+        To be called with how much more has been done.
+    """
+    stream = sys.stderr if stream is None else stream
+    if not stream.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {unit}/s" if speed else f"... {unit}/s")
+
+    columns = (
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        Rate(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream)) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda done: bar.advance(task, done)
