@@ -1,16 +1,15 @@
 """The command `fastgru`: a module for each of its commands, and one for the way that all of them fail."""
 
+import importlib.util
 import sys
-
-NEEDED = ("click", "rich")
 
 
 def main() -> None:
     """Run the command with the arguments of the process, and end the process."""
-    try:
-        from fastgru.cli._commands import run
-    except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
-            raise
-        sys.exit(f"fastgru: the command needs {error.name}: pip install 'fastgru[cli]'")
+    for module in ("click", "rich"):
+        if importlib.util.find_spec(module) is None:
+            print(f"fastgru: the command needs {module}: pip install 'fastgru[cli]'", file=sys.stderr)
+            sys.exit(2)
+    from fastgru.cli._commands import run
+
     sys.exit(run(sys.argv[1:]))

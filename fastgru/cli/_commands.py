@@ -57,9 +57,10 @@ def run(arguments: Sequence[str]) -> int:
     debug = "--debug" in options
     if debug:
         given.remove("--debug")
-    warnings.showwarning = _warn
     try:
-        status = fastgru.main(given, prog_name="fastgru", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            status = fastgru.main(given, prog_name="fastgru", standalone_mode=False)
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, click.Abort):

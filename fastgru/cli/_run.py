@@ -110,12 +110,13 @@ class Call(NamedTuple):
     @property
     def divisible(self) -> bool:
         """May the timesteps be computed one part after the other, states handed on?"""
-        if isinstance(self.layer, fastgru.GRU):
-            return True
-        grus = isinstance(self.layer, fastgru.Stack) and all(
-            isinstance(p, fastgru.GRU) for p in self.layer.layers
-        )
-        return grus and not any(gru.go_backwards for gru in self.layer._parts)
+        layer, parts = self.layer, self.layer._parts
+        if any(gru._compute_dtype != gru._dtype for gru in parts):
+            return False  # states would be rounded in between
+        if isinstance(layer, fastgru.Stack):
+            grus = all(isinstance(part, fastgru.GRU) for part in layer.layers)
+            return grus and not any(gru.go_backwards for gru in parts)
+        return isinstance(layer, fastgru.GRU)
 
 
 def checked(layer: _model.Layer, x: Array, lengths: Array | None, states: list[Array] | None) -> Call:

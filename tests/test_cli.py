@@ -1,0 +1,544 @@
+"""The command `fastgru`: its tables and files, and the one line of every error."""
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import fastgru
+from fastgru.cli import _commands, _convert, _files, _run
+
+COMMANDS = ["inspect", "run", "convert", "config", "completion"]
+
+
+def command(*arguments, **options):
+    """The command in a process of its own."""
+    options = {"capture_output": True, "check": False, "timeout": 100} | options
+    return subprocess.run([sys.executable, "-m", "fastgru", *map(str, arguments)], **options)
+
+
+def quick(capfd, *arguments):
+    """The command in this process: exit status, standard output and standard error."""
+    status = _commands.run([*map(str, arguments)])
+    captured = capfd.readouterr()
+    return status, captured.out, captured.err
+
+
+def built(layer, features=5, seed=0):
+    layer.build((1, None, features))
+    rng = np.random.default_rng(seed)
+    layer.set_weights([rng.normal(size=w.shape).astype(w.dtype) for w in layer.get_weights()])
+    return layer
+
+
+def gru(units=7, **arguments):
+    return fastgru.GRU(units, **{"return_sequences": True, "reset_after": True, **arguments})
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.npz"
+    built(gru(name="encoder")).save(path)
+    return path
+
+
+def saved(path, array):
+    np.save(path, array)
+    return path
+
+
+# ---- inspect ----------------------------------------------------------------------------------------
+
+
+def table(text):
+    """The lines of a table as lists of cells, the heads first."""
+    lines = [line for line in text.splitlines()[1:] if line.strip() and "─" not in line]
+    return [[cell for cell in line.strip().split("  ") if cell.strip()] for line in lines]
+
+
+def cells(text):
+    return [[cell.strip() for cell in line] for line in table(text)]
+
+
+def test_inspect_lists_every_layer_of_a_file(tmp_path, capfd):
+    path = tmp_path / "a model.npz"
+    layers = [
+        fastgru.Bidirectional(gru(3, recurrent_activation="sigmoid"), merge_mode="sum", name="both"),
+        gru(4, reset_after=False, weights_dtype="float16", name="upper"),
+    ]
+    stack = built(fastgru.Stack(layers, name="whole"))
+    stack.save(path)
+    status, out, err = quick(capfd, "inspect", path)
+    assert (status, err) == (0, "")
+    assert str(path) in out
+    heads, lower, upper = cells(out)
+    assert heads == ["name", "units", "features", "reset", "activations", "direction", "axes", "dtype",
+                     "parameters", "bytes packed"]  # fmt: skip
+    assert lower[:8] == [
+        "whole: both",
+        "3",
+        "5",
+        "after",
+        "tanh, sigmoid",
+        "both, sum",
+        "batch, time",
+        "float32",
+    ]
+    assert upper[:8] == ["whole: upper", "4", "3", "before", "tanh, hard_sigmoid", "forward", "batch, time",
+                         "float32, weights float16"]  # fmt: skip
+    parameters = [int(line[8].replace(",", "")) for line in (lower, upper)]
+    assert parameters == [layers[0].count_params(), layers[1].count_params()]
+    for line, layer in zip((lower, upper), layers, strict=True):
+        assert int(line[9].replace(",", "")) == sum(part._plan.nbytes for part in layer._parts)
+
+
+def test_inspect_measures(model, capfd):
+    status, out, _ = quick(capfd, "inspect", "--measure", model)
+    heads, line = cells(out)
+    facts = fastgru.show_config("dicts")
+    assert (status, heads[-2:], line[-2]) == (
+        0,
+        ["engine", "us per step"],
+        f"{facts['engine']}, {facts['isa']}",
+    )
+    assert float(line[-1]) > 0
+
+
+def test_inspect_names_activations_with_their_parameters(tmp_path, capfd):
+    layer = built(gru(activation={"class_name": "LeakyReLU", "config": {"alpha": 0.25}}))
+    layer.save(tmp_path / "model.npz")
+    assert "LeakyReLU(alpha=0.25), hard_sigmoid" in quick(capfd, "inspect", tmp_path / "model.npz")[1]
+
+
+# ---- run --------------------------------------------------------------------------------------------
+
+LAYERS = {
+    "sequences": lambda: gru(),
+    "last": lambda: gru(return_sequences=False, return_state=True, stateful=True),
+    "backwards": lambda: gru(go_backwards=True),
+    "last, backwards": lambda: gru(go_backwards=True, return_sequences=False),
+    "time-major": lambda: gru(time_major=True),
+    "zeros": lambda: gru(zero_output_for_mask=True),
+    "float16": lambda: gru(dtype="float16"),
+    "both": lambda: fastgru.Bidirectional(gru()),
+    "both, last": lambda: fastgru.Bidirectional(gru(return_sequences=False), merge_mode="ave"),
+    "both, apart": lambda: fastgru.Bidirectional(gru(time_major=True), merge_mode=None),
+    "stack": lambda: fastgru.Stack([gru(4), gru(6)]),
+    "stack, last": lambda: fastgru.Stack([gru(4), gru(6, return_sequences=False)]),
+    "stack, backwards": lambda: fastgru.Stack([gru(4, go_backwards=True), gru(6)]),
+    "stack, both": lambda: fastgru.Stack([fastgru.Bidirectional(gru(4)), gru(6)]),
+}
+
+
+@pytest.mark.parametrize("piece", [200, 3000, 1 << 20])
+@pytest.mark.parametrize("kind", LAYERS)
+def test_run_gives_the_bits_of_one_call(kind, piece, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(_run, "PIECE_BYTES", piece)
+    rng, batch, timesteps = np.random.default_rng(1), 9, 23
+    layer = built(LAYERS[kind]())
+    layer.save(tmp_path / "model.npz")
+    x = rng.normal(size=(batch, timesteps, 5)).astype("f4")
+    lengths = rng.integers(0, timesteps, batch, endpoint=True)
+    states = [rng.normal(size=(batch, part.units)).astype(part.dtype) for part in layer._parts]
+    if layer.time_major:
+        x = x.swapaxes(0, 1).copy()
+    paths = [tmp_path / name for name in ("model.npz", "x.npy", "lengths.npy", "states.npz", "out.npy")]
+    np.save(paths[1], x)
+    np.save(paths[2], lengths)
+    np.savez(paths[3], *states)
+    for has_lengths, has_states, rows in [(0, 0, ()), (1, 0, (4,)), (0, 1, (2,)), (1, 1, (100,)), (1, 1, ())]:
+        options = ["--lengths", paths[2]] * has_lengths + ["--states", paths[3]] * has_states
+        options += [f"--batch={n}" for n in rows]
+        assert quick(capfd, "run", *paths[:2], "-o", paths[4], *options) == (0, "", "")
+        fresh = fastgru.load(paths[0], stateful=False)  # one whose calls start from nothing
+        results = fresh(x, states if has_states else None, lengths=lengths if has_lengths else None)
+        parts = results if isinstance(results, list) else [results]
+        wanted = np.concatenate(parts, -1) if kind == "both, apart" else parts[0]
+        found = np.load(paths[4])
+        assert found.dtype == layer.dtype
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_run_takes_a_states_own_default(tmp_path, capfd):
+    state = np.random.default_rng(2).normal(size=(4, 7)).astype("f4")
+    layer = built(gru(default_state=state))
+    layer.save(tmp_path / "model.npz")
+    x = np.random.default_rng(3).normal(size=(4, 6, 5)).astype("f4")
+    saved(tmp_path / "x.npy", x)
+    arguments = ["run", tmp_path / "model.npz", tmp_path / "x.npy", "-o", tmp_path / "y.npy"]
+    assert quick(capfd, *arguments, "--batch=3") == (0, "", "")
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), layer(x))
+    saved(tmp_path / "x.npy", x[:3])
+    status, _, err = quick(capfd, *arguments)
+    assert (status, err) == (2, "fastgru: INPUT must have 4 rows, as the model's initial state, got 3\n")
+
+
+def test_run_computes_in_another_dtype(model, tmp_path, capfd):
+    x = np.random.default_rng(3).normal(size=(2, 6, 5))
+    saved(tmp_path / "x.npy", x)
+    arguments = ["run", model, tmp_path / "x.npy", "-o", tmp_path / "y.npy"]
+    for options in ({"dtype": "float64"}, {"weights_dtype": "float16"}):
+        given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        assert quick(capfd, *arguments, *given) == (0, "", "")
+        layer = fastgru.load(model, **options)
+        wanted = layer(x.astype(layer.dtype))
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), wanted, strict=True)
+
+
+def test_run_reads_and_writes_standard_streams(model, tmp_path):
+    x = np.random.default_rng(3).normal(size=(2, 600, 5)).astype("f4")
+    buffer = io.BytesIO()
+    np.save(buffer, np.asfortranarray(x))
+    run = command("run", model, "-", "-o", "-", input=buffer.getvalue())
+    assert (run.returncode, run.stderr) == (0, b"")
+    np.testing.assert_array_equal(np.load(io.BytesIO(run.stdout)), fastgru.load(model)(x))
+
+
+def test_an_empty_batch_is_an_empty_file(model, tmp_path, capfd):
+    saved(tmp_path / "x.npy", np.zeros((0, 4, 5), "f4"))
+    assert quick(capfd, "run", model, tmp_path / "x.npy", "-o", tmp_path / "y.npy") == (0, "", "")
+    assert np.load(tmp_path / "y.npy").shape == (0, 4, 7)
+
+
+def test_a_file_larger_than_what_is_allocated(tmp_path):
+    layer = built(gru(2, return_state=True), features=64)
+    shape = (2, 200_000, 64)  # 100 MB
+    with (tmp_path / "x.npy").open("w+b") as file:
+        _files.Pieces(file, shape, np.dtype("f4"))  # a hole, which takes no room on the disk
+    with _files.mapped(tmp_path / "x.npy") as x, _files.appearing(tmp_path / "y.npy") as file:
+        call = _run.checked(layer, x, None, None)
+        out, done = _files.Pieces(file, call.output_shape, np.dtype("f4")), []
+        tracemalloc.start()
+        try:
+            _run.compute(call, out.put, done.append)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert sum(done) == shape[0] * shape[1]
+    assert len(done) > 5
+    assert peak < 4 * _run.PIECE_BYTES < x.nbytes // 2
+    assert np.load(tmp_path / "y.npy", mmap_mode="r").shape == (2, 200_000, 2)
+
+
+# ---- convert ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", _convert.WRITERS)
+def test_convert_writes_what_load_reads(ending, tmp_path, capfd):
+    layer = built(gru(recurrent_activation="sigmoid"))
+    layer.save(tmp_path / "model.npz")
+    out = tmp_path / f"out{ending}"
+    status, text, err = quick(capfd, "convert", tmp_path / "model.npz", out)
+    assert (status, err) == (0, "")
+    assert text == f"{out}: {layer.count_params()} parameters; outputs differ by at most 0\n"
+    x = np.random.default_rng(0).normal(size=(3, 8, 5)).astype("f4")
+    other = fastgru.load(out, return_state=False)
+    found = other(x.swapaxes(0, 1)).swapaxes(0, 1) if other.time_major else other(x)
+    np.testing.assert_array_equal(found, layer(x))
+    assert {path.name for path in tmp_path.iterdir()} == {"model.npz", out.name}
+
+
+def test_convert_takes_stacks_and_states(tmp_path, capfd):
+    state = np.full((1, 4), 0.5, "f4")
+    built(fastgru.Stack([gru(4, default_state=state), gru(4)])).save(tmp_path / "stack.npz")
+    assert quick(capfd, "convert", tmp_path / "stack.npz", tmp_path / "again.npz")[0] == 0
+    built(gru(4, default_state=np.tile(state, (3, 1)))).save(tmp_path / "state.npz")
+    assert quick(capfd, "convert", tmp_path / "state.npz", tmp_path / "state.onnx")[0] == 0
+
+
+def test_convert_leaves_nothing_that_computes_something_else(model, tmp_path, capfd, monkeypatch):
+    def wrong(layer, path):
+        weights = layer.get_weights()
+        weights[1][0, 0] += 1e-3
+        layer.set_weights(weights)
+        layer.save(path)
+
+    monkeypatch.setitem(_convert.WRITERS, ".npz", wrong)
+    out = tmp_path / "out.npz"
+    out.write_text("before")
+    status, text, err = quick(capfd, "convert", model, out)
+    assert (status, text) == (2, "")
+    assert err.startswith(f"fastgru: {out} was not written: read back, its outputs differ by ")
+    assert out.read_text() == "before"
+    assert {path.name for path in tmp_path.iterdir()} == {"model.npz", "out.npz"}
+
+
+# ---- files that appear whole or not at all ----------------------------------------------------------
+
+
+def test_a_failed_block_leaves_the_file_that_was_there(tmp_path):
+    path = saved(tmp_path / "y.npy", np.arange(3))
+    with pytest.raises(ZeroDivisionError), _files.appearing(path) as file:
+        file.write(1 // 0)
+    assert np.load(path).tolist() == [0, 1, 2]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["y.npy"]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_block_that_ends_replaces_the_file_behind_a_link(named, tmp_path, monkeypatch):
+    if named:  # as where the system has no files without names
+        monkeypatch.setattr(_files, "_nameless", lambda folder: None)
+    (tmp_path / "folder").mkdir()
+    target, link = tmp_path / "folder" / "y", tmp_path / "link"
+    target.write_text("before")
+    link.symlink_to(target)
+    with _files.appearing(link) as file:
+        file.write(b"after")
+        assert target.read_text() == "before"
+    assert target.read_text() == "after"
+    assert link.is_symlink()
+    assert [entry.name for entry in target.parent.iterdir()] == ["y"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without names")
+def test_a_killed_process_leaves_nothing(tmp_path):
+    code = """
+import sys
+from pathlib import Path
+from fastgru.cli import _files
+with _files.appearing(Path("out.npy")) as file:
+    file.write(bytes(1 << 20))
+    file.flush()
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout.readline() == b"ready\n"
+        process.kill()
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- the terminal -----------------------------------------------------------------------------------
+
+
+def test_progress_is_for_terminals(model, tmp_path):
+    saved(tmp_path / "x.npy", np.zeros((3, 400, 5), "f4"))
+    arguments = ["run", model, tmp_path / "x.npy", "-o", tmp_path / "y.npy"]
+    assert command(*arguments).stderr == b""
+    main, terminal = pty.openpty()
+    try:
+        run = command(*arguments, capture_output=False, stderr=terminal, env={**os.environ, "TERM": "xterm"})
+        os.close(terminal)
+        shown = b""
+        while chunk := read(main):
+            shown += chunk
+    finally:
+        os.close(main)
+    assert run.returncode == 0
+    assert b"x.npy" in shown
+    assert b"100 %" in shown
+    assert b"steps/s" in shown
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is back
+
+
+def read(descriptor):
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # Linux: the other side of the terminal is closed
+        return b""
+
+
+def test_an_interrupt_ends_with_130_and_one_line(model, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastgru", "run", str(model), "-", "-o", str(tmp_path / "y.npy")],
+        stdin=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        process.stdin.write(bytes(1 << 20))  # more than a pipe holds: the command is reading
+        process.stdin.flush()
+        process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == b"\nfastgru: interrupted\n"
+    assert process.returncode == 130
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastgru", "config"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    with process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+# ---- errors -----------------------------------------------------------------------------------------
+
+
+def errors(folder):
+    """What is wrong with arguments, by them."""
+    x = saved(folder / "x.npy", np.zeros((2, 3, 5), "f4"))
+    built(fastgru.Stack([gru(4), gru(3)])).save(folder / "stack.npz")
+    saved(folder / "ints.npy", np.zeros((2, 3, 5), int))
+    saved(folder / "flat.npy", np.zeros((2, 5), "f4"))
+    saved(folder / "no-steps.npy", np.zeros((2, 0, 5), "f4"))
+    saved(folder / "objects.npy", np.array([object()]))
+    saved(folder / "long.npy", np.array([4, 1]))
+    (folder / "empty.npy").touch()
+    (folder / "cut.npy").write_bytes(x.read_bytes()[:-1])
+    (folder / "text").write_text("no model")
+    np.savez(folder / "states.npz", np.zeros((2, 6), "f4"))
+    run, out = ["run", "model.npz"], ["-o", "y.npy"]
+    return [
+        (["fly"], "No such command 'fly'. See 'fastgru --help'."),
+        (["inspect"], "Missing argument 'MODEL'. See 'fastgru inspect --help'."),
+        (["inspect", "none.npz"], "none.npz: No such file or directory"),
+        (["inspect", "."], ".: Is a directory"),
+        (["inspect", "text"], "text: no model file of Keras, PyTorch, ONNX or fastgru"),
+        ([*run, "x.npy"], "Missing option '-o' / '--output'. See 'fastgru run --help'."),
+        ([*run, "none.npy", *out], "none.npy: No such file or directory"),
+        ([*run, "x.npy", *out, "--layer", "a"],
+         "--layer must be one of 'encoder', the GRUs in model.npz, got 'a'"),
+        ([*run, "x.npy", *out, "--batch=0"],
+         "Invalid value for '--batch': 0 is not in the range x>=1. See 'fastgru run --help'."),
+        ([*run, "ints.npy", *out],
+         "INPUT must hold floats, got int64: numpy's astype('float32') converts them"),
+        ([*run, "flat.npy", *out],
+         "INPUT must have shape (batch, timesteps, features) with 5 features, got (2, 5)"),
+        ([*run, "no-steps.npy", *out], "INPUT must have at least one timestep, got shape (2, 0, 5)"),
+        ([*run, "empty.npy", *out], "empty.npy must be an .npy file with an array of numbers: "),
+        ([*run, "cut.npy", *out], "cut.npy must be an .npy file with an array of numbers: "),
+        ([*run, "objects.npy", *out], "objects.npy must be an .npy file with an array of numbers: "),
+        ([*run, "text", *out], "text must be an .npy file with an array of numbers: "),
+        ([*run, "states.npz", *out], "states.npz must be an .npy file with one array, got an .npz"),
+        ([*run, "x.npy", "-o", "none/y.npy"], "No such file or directory"),
+        ([*run, "x.npy", "-o", "."], ". must be a plain file where it is one already"),
+        ([*run, "x.npy", *out, "--lengths", "long.npy"],
+         "lengths must lie between 0 and the 3 timesteps, got 1 to 4"),
+        ([*run, "x.npy", *out, "--states", "states.npz"],
+         "--states must hold arrays of the shapes [(2, 7)], got [(2, 6)]"),
+        ([*run, "x.npy", *out, "--states", "text"], "text must be an .npz file with arrays of numbers: "),
+        ([*run, "x.npy", *out, "--dtype", "int8"], "dtype must be"),
+        (["convert", "model.npz", "out.txt"],
+         "OUT must end in .onnx, .npz, .safetensors, got 'out.txt'. See 'fastgru convert --help'."),
+        (["convert", "model.npz", "out.safetensors"], "PyTorch's GRU has the activation tanh"),
+        (["convert", "stack.npz", "out.onnx"], "a GRU node of ONNX is one layer, got a Stack"),
+        (["completion", "dos"], "Invalid value for '{bash|zsh|fish}': 'dos' is not one of"),
+    ]  # fmt: skip
+
+
+def test_every_error_is_one_line_that_says_what_to_do(model, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments, message in errors(tmp_path):
+        before = sorted(entry.name for entry in tmp_path.iterdir())
+        status, out, err = quick(capfd, *arguments)
+        assert (status, out) == (2, ""), arguments
+        assert err.count("\n") == 1, (arguments, err)
+        assert message in err
+        assert err.startswith("fastgru: ")
+        assert sorted(entry.name for entry in tmp_path.iterdir()) == before, arguments
+
+
+def test_debug_shows_where_an_error_comes_from(capfd):
+    for arguments in (["--debug", "inspect", "none"], ["inspect", "none", "--debug"]):
+        status, _, err = quick(capfd, *arguments)
+        assert status == 2
+        assert err.startswith("Traceback")
+        assert "FileNotFoundError" in err
+    assert "Traceback" not in quick(capfd, "inspect", "--", "--debug")[2]
+
+
+def test_an_unexpected_error_asks_for_a_report(model, capfd, monkeypatch):
+    monkeypatch.setattr(fastgru, "show_config", lambda: {}["missing"])
+    status, _, err = quick(capfd, "config")
+    assert (status, err) == (
+        2, "fastgru: unexpected KeyError: 'missing'; please report it with what --debug shows\n"
+    )  # fmt: skip
+
+
+def test_warnings_are_a_line_too(model, capfd, monkeypatch):
+    def warn():
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("of this", stacklevel=1)
+
+    monkeypatch.setattr(fastgru, "show_config", warn)
+    assert quick(capfd, "config") == (0, "", "fastgru: warning: of this\n")
+
+
+@pytest.mark.parametrize("missing", ["click", "rich"])
+def test_without_the_extra_a_line_says_how_to_get_it(missing, model):
+    code = f"""
+import sys
+sys.modules[{missing!r}] = None
+sys.argv[1:] = ["inspect", {str(model)!r}]
+from fastgru.cli import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == f"fastgru: the command needs {missing}: pip install 'fastgru[cli]'\n"
+
+
+# ---- help and completion ----------------------------------------------------------------------------
+
+
+def test_the_command_lists_what_is_tested_here():
+    listed = set(_commands.fastgru.commands)
+    assert set(COMMANDS) | {"bench", "compare"} >= listed >= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(_commands.fastgru.commands))
+def test_help_has_an_example(name):
+    result = CliRunner().invoke(_commands.fastgru, [name, "--help"])
+    assert result.exit_code == 0
+    examples = [line for line in result.output.splitlines() if line.startswith(("    fastgru ", "    eval "))]
+    assert any(f"fastgru {name}" in line for line in examples), result.output
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+import sys
+from fastgru.cli import _commands
+assert _commands.run(["--help"]) == 0
+heavy = {"rich", "scipy", "matplotlib", "onnx", "onnxruntime", "torch", "h5py", "fastgru.formats"}
+print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stderr == "[]\n"
+
+
+def test_no_arguments_are_help(capfd):
+    status, out, err = quick(capfd)
+    assert (status, out) == (2, "")
+    assert "inspect" in err
+
+
+def test_the_version(capfd):
+    assert quick(capfd, "--version") == (0, f"fastgru, version {fastgru.__version__}\n", "")
+
+
+def test_config_is_what_the_library_reports(capfd):
+    status, out, _ = quick(capfd, "config")
+    assert status == 0
+    fastgru.show_config()
+    assert out == capfd.readouterr().out
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_completes(shell, capfd):
+    status, script, _ = quick(capfd, "completion", shell)
+    assert status == 0
+    assert f"_FASTGRU_COMPLETE={shell}_complete" in script
+    words = {"COMP_WORDS": "fastgru ins", "COMP_CWORD": "ins" if shell == "fish" else "1"}
+    run = command(env={**os.environ, "_FASTGRU_COMPLETE": f"{shell}_complete", **words}, text=True)
+    assert "inspect" in run.stdout
+    assert "convert" not in run.stdout
+
+
+def test_the_script_is_installed():
+    scripts = Path(sys.executable).parent
+    run = subprocess.run([scripts / "fastgru", "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == f"fastgru, version {fastgru.__version__}\n"
