@@ -113,6 +113,22 @@ def test_inspect_measures(model, capfd):
     assert float(line[-1]) > 0
 
 
+def test_inspect_fits_into_a_narrow_terminal(model):
+    main, terminal = pty.openpty()
+    try:
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "40"}
+        command("inspect", model, capture_output=False, stdout=terminal, env=environment)
+        os.close(terminal)
+        lines = read(main).decode().splitlines()
+    finally:
+        os.close(main)
+    assert [line.split() for line in lines if line.startswith(("units", "activations", "bytes packed"))] == [
+        ["units", "7"],
+        ["activations", "tanh,", "hard_sigmoid"],
+        ["bytes", "packed", str(fastgru.load(model)._plan.nbytes)],
+    ]
+
+
 def test_inspect_names_activations_with_their_parameters(tmp_path, capfd):
     layer = built(gru(activation={"class_name": "LeakyReLU", "config": {"alpha": 0.25}}))
     layer.save(tmp_path / "model.npz")

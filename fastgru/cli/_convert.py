@@ -30,9 +30,9 @@ def safetensors(layer: _model.Layer, path: Path) -> None:
     from fastgru.formats import _model as formats
 
     formats.need("safetensors", "torch")
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    save_file(layer.to_torch_state_dict(), path)
+    path.write_bytes(save(layer.to_torch_state_dict()))
 
 
 WRITERS: dict[str, Callable[[_model.Layer, Path], None]] = {

@@ -9,12 +9,12 @@ WIDE = 10_000  # columns of what is no terminal: lines are for a program then, a
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Print a table; columns whose every value is a number, or missing, are set flush right.
+    """Print a table, or where the terminal is too narrow for it each row as lines of name and value.
 
     Parameters
     ----------
     columns : sequence of str
-        What stands above them.
+        What stands above them; those whose every value is a number, or missing, are set flush right.
     rows : sequence of sequences
         Of text; of integers, which get thousands separators; of floats, three digits of them; None: nothing.
     title : str
@@ -23,15 +23,23 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], (int, float, type(None))) for row in rows)
-        drawn.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        drawn.add_column(name, justify="right" if numbers else "left")
     for row in rows:
-        drawn.add_row(*(Text(_text(value)) for value in row))
-    Console(width=None if sys.stdout.isatty() else WIDE, highlight=False).print(drawn)
+        drawn.add_row(*map(_text, row))
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
+    if console.measure(drawn, options=console.options.update(width=WIDE)).maximum <= console.width:
+        console.print(drawn)
+        return
+    console.print(title)
+    for row in rows:
+        lines = Table.grid(padding=(0, 2))
+        for name, value in zip(columns, row, strict=True):
+            lines.add_row(name, _text(value))
+        console.print("", lines)
 
 
 def _text(value: object) -> str:
