@@ -125,7 +125,7 @@ def test_inspect_fits_into_a_narrow_terminal(model):
     assert [line.split() for line in lines if line.startswith(("units", "activations", "bytes packed"))] == [
         ["units", "7"],
         ["activations", "tanh,", "hard_sigmoid"],
-        ["bytes", "packed", str(fastgru.load(model)._plan.nbytes)],
+        ["bytes", "packed", f"{fastgru.load(model)._plan.nbytes:,}"],
     ]
 
 
