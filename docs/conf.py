@@ -1,0 +1,25 @@
+"""The documentation's settings: `make docs` builds it, warnings are errors."""
+
+import fastgru
+
+project = "fastgru"
+version = release = fastgru.__version__
+
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
+suppress_warnings = ["toc.empty_glob"]  # until there are pages in how-to and explanation
+
+# Names in single backticks become links where there is something to link to, code elsewhere.
+default_role = "py:obj"
+nitpick_ignore_regex = [("py:obj", r"(?!fastgru\.).*")]  # arguments, mostly; names of the package must be found
+
+autodoc_default_options = {"members": True, "inherited-members": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings say more
+numpydoc_show_class_members = False  # autodoc does
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "furo"
+html_title = f"fastgru {version}"
+html_copy_source = False
