@@ -6,11 +6,13 @@ project = "fastgru"
 version = release = fastgru.__version__
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
-suppress_warnings = ["toc.empty_glob"]  # until there are pages in how-to and explanation
+smartquotes = False
+highlight_language = "text"
 
-# Names in single backticks become links where there is something to link to, code elsewhere.
+# Names in single backticks are links where there is something to link to, and code elsewhere: arguments,
+# mostly. Those that begin with the package's name must be found.
 default_role = "py:obj"
-nitpick_ignore_regex = [("py:obj", r"(?!fastgru\.).*")]  # arguments, mostly; names of the package must be found
+nitpick_ignore_regex = [("py:obj", r"(?!fastgru\.).*")]
 
 autodoc_default_options = {"members": True, "inherited-members": True}
 autodoc_member_order = "bysource"
