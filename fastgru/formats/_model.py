@@ -40,6 +40,8 @@ class Makers(dict[str, Maker]):
 class FormatError(ValueError):
     """A model file that cannot be read; the message names the file and what is wrong with it."""
 
+    __module__ = "fastgru"  # the name that tracebacks show is the one to catch
+
 
 def need(module: str, extra: str) -> None:
     """Fail if a module that an extra brings is not installed.
