@@ -199,7 +199,13 @@ class Layer(Exports):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
-        """A layer from the result of `get_config`, ours or Keras' own, which is left as it is."""
+        """A layer from the result of `get_config`, ours or Keras' own, which is left as it is.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As the constructor.
+        """
         return cls(**config)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -23,6 +23,15 @@ class Activation:
     kernel: tuple[str, float] | None = None
 
     def __call__(self, x: ArrayLike) -> Array:
+        """The activation of an array of real numbers, in its float type, for integers in one that holds them.
+
+        Float16 is computed in float32, integers in float64.
+
+        Raises
+        ------
+        TypeError
+            If they are no real numbers.
+        """
         x = np.asarray(x)
         if x.dtype.kind not in "biuf":
             raise TypeError(f"activations take arrays of real numbers, got {x.dtype}")
@@ -110,7 +119,13 @@ def _rounded(name: str, value: Any, least: float | None = None) -> float:
 
 
 class ReLU(LayerActivation):
-    """max_value from max_value on, x from threshold on, below it negative_slope * (x - threshold)."""
+    """max_value from max_value on, x from threshold on, below it negative_slope * (x - threshold).
+
+    Raises
+    ------
+    ValueError
+        If an argument is no number, or negative. So do the other activations here, where that matters.
+    """
 
     def __init__(
         self, max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0
@@ -304,7 +319,15 @@ _registry: Registry[Any] = Registry(
 
 
 def get(identifier: Any) -> Any:
-    """The activation for a name, a config dict, None (linear), or a callable, which is kept as it is."""
+    """The activation for a name, a config dict, None (linear), or a callable, which is kept as it is.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, which lists those that are known, or a config is malformed.
+    TypeError
+        If it is of another type, or a config has a wrong argument.
+    """
     return linear if identifier is None else _registry.get(identifier)
 
 

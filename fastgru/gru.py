@@ -652,7 +652,13 @@ class GRU(WeightedLayer):
                 self._keep(_validate.recorded_state(states, self.name, shape, self._dtype))
 
     def get_initial_state(self, inputs: Any) -> list[Array]:
-        """The state that a call with these inputs starts from by default, in their type."""
+        """The state that a call with these inputs starts from by default, (batch, units), in their type.
+
+        Raises
+        ------
+        ValueError
+            If the inputs have no shape (batch, timesteps, features), or not the batch of a `default_state`.
+        """
         array = _validate.initial_state_inputs(inputs)
         state = np.zeros((array.shape[1 if self.time_major else 0], self._units), array.dtype)
         if self._default_state is not None:
@@ -676,7 +682,15 @@ class GRU(WeightedLayer):
         return None if self._plan is None else [InputSpec(shape=(None, self._units))]
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shape of what a call returns for inputs of this shape: a tuple, or a list of two."""
+        """Shape of what a call returns for inputs of this shape: a tuple, or a list of two.
+
+        Raises
+        ------
+        ValueError
+            If `input_shape` is no shape of two axes or more.
+        TypeError
+            If one of its sizes is no integer.
+        """
         shape = _validate.shape("input_shape", input_shape)
         if len(shape) < 2:
             raise ValueError(f"input_shape must be (batch, timesteps, features), got {shape}")

@@ -561,7 +561,15 @@ class Stack(CompositeLayer):
         return spec
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shape of what a call returns for inputs of this shape: a tuple, or a list of them."""
+        """Shape of what a call returns for inputs of this shape: a tuple, or a list of them.
+
+        Raises
+        ------
+        ValueError
+            If `input_shape` is no shape of two axes or more.
+        TypeError
+            If one of its sizes is no integer.
+        """
         shape = _validate.shape("input_shape", input_shape)
         states: list[Any] = []
         outputs: list[Any] = [shape]

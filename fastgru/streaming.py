@@ -186,6 +186,15 @@ class Stream(Steps):
         """A copy of the state, (batch, units), in the type that is computed in; of a Stack a list of them.
 
         Set, it is copied; other float types are cast.
+
+        Raises
+        ------
+        ValueError
+            If it is set to arrays of another number or shape.
+        TypeError
+            If it is set to what is no array of floats.
+        RuntimeError
+            If another thread's call is running.
         """
         with self._alone():
             return self._ladder.handed_out([state.copy() for state in self._states()])
@@ -210,6 +219,8 @@ class Stream(Steps):
             If a row is none of the batch.
         TypeError
             If they are no integers.
+        RuntimeError
+            If another thread's call is running.
         """
         chosen = slice(None) if rows is None else _validate.rows(rows, self._batch)
         first = self._ladder.default_states(self._batch)
@@ -218,7 +229,13 @@ class Stream(Steps):
                 state[chosen] = start[chosen]
 
     def copy(self) -> Self:
-        """Another stream in the same state, with the same weights."""
+        """Another stream in the same state, with the same weights.
+
+        Raises
+        ------
+        RuntimeError
+            If another thread's call is running.
+        """
         other = type(self).__new__(type(self))
         with self._alone():
             output = np.zeros((self._batch, self._ladder.units), self._ladder.dtype)

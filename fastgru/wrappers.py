@@ -435,7 +435,15 @@ class Bidirectional(CompositeLayer):
         return self.forward_layer.input_spec
 
     def compute_output_shape(self, input_shape: Any) -> Any:
-        """Shape of what a call returns for inputs of this shape: a tuple, or a list of them."""
+        """Shape of what a call returns for inputs of this shape: a tuple, or a list of them.
+
+        Raises
+        ------
+        ValueError
+            If `input_shape` is no shape of two axes or more.
+        TypeError
+            If one of its sizes is no integer.
+        """
         shapes = [layer.compute_output_shape(input_shape) for layer in self._members]
         states = [state for _, state in shapes] if self.return_state else []
         outputs = [output for output, _ in shapes] if self.return_state else shapes
