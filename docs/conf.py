@@ -14,7 +14,6 @@ highlight_language = "text"
 default_role = "py:obj"
 nitpick_ignore_regex = [("py:obj", r"(?!fastgru\.).*")]
 
-autodoc_default_options = {"members": True, "inherited-members": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say more
 numpydoc_show_class_members = False  # autodoc does

@@ -1,12 +1,19 @@
-"""The documentation: its programs run, its messages are raised, its links lead somewhere, nothing is left out."""
+"""The documentation: its programs run, its messages are raised, its links lead somewhere."""
 
+import inspect
 import os
 import re
 import subprocess
 import sys
+import zlib
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
 
 import pytest
+
+import fastgru
+from fastgru import _config
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -28,11 +35,8 @@ def program(page):
     return lines
 
 
-PAGES = [
-    page
-    for page in (DOCS / "index.md", DOCS / "tutorial.md", *DOCS.glob("how-to/*.md"), *DOCS.glob("explanation/*.md"))
-    if blocks(page, "python")
-]
+PATTERNS = ("index.md", "tutorial.md", "how-to/*.md", "explanation/*.md")
+PAGES = [page for pattern in PATTERNS for page in sorted(DOCS.glob(pattern)) if blocks(page, "python")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
@@ -52,3 +56,115 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page, tmp_path):
     assert run.returncode == 0, run.stderr
     outputs = [text for _, text in blocks(page, "output")]
     assert not outputs or run.stdout == "".join(outputs)
+
+
+# ---- error messages ------------------------------------------------------------------------------
+
+MESSAGE = re.compile(r"^(`+)(?P<message>\w+: .+?)\1\n: From `(?P<code>.+?)`", re.M)
+
+
+def test_every_error_message_comes_from_the_code_behind_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "onnx", sys.modules.get("onnx"))  # which the page sets
+    page = DOCS / "reference/errors.md"
+    text = page.read_text()
+    messages = [match for match in MESSAGE.finditer(text) if match["code"] != "import fastgru"]
+    assert len(messages) == text.count("\n: From ") - 1
+    parts = [(start, block, None) for start, block in blocks(page, "python")]
+    parts += [(match.start(), match["code"], match["message"]) for match in messages]
+    namespace = {}
+    for _, code, message in sorted(parts):
+        raised = None
+        try:
+            exec(code, namespace)
+        except Exception as error:
+            raised = f"{type(error).__name__}: {error}"
+        assert raised == message, code
+
+
+def test_an_unknown_engine_is_the_error_of_the_page():
+    environment = os.environ | {"FASTGRU_ENGINE": "abacus"}
+    command = [sys.executable, "-c", "import fastgru"]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    usable = re.compile("one of .* with \\w+")  # which the machine decides
+    text = (DOCS / "reference/errors.md").read_text()
+    assert usable.sub("", run.stderr.splitlines()[-1]) in usable.sub("", text)
+
+
+def test_every_environment_variable_is_in_the_reference():
+    text = (DOCS / "reference/environment.md").read_text()
+    assert set(re.findall("^`([A-Z_]+)`$", text, re.M)) == {*_config.VARIABLES, "TF_USE_LEGACY_KERAS"}
+
+
+# ---- the pages as they are built -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The folder of the HTML."""
+    folder = tmp_path_factory.mktemp("docs")
+    options = ["--quiet", "--nitpicky", "--fail-on-warning", "--keep-going", "-d", str(folder / "doctrees")]
+    command = [sys.executable, "-m", "sphinx", *options, str(DOCS), str(folder / "html")]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return folder / "html"
+
+
+class Page(HTMLParser):
+    """What a page refers to, and what of it others may refer to."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.links, self.anchors = set(), set()
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        for name, value in attrs:
+            if name == "id" or (tag == "a" and name == "name"):
+                self.anchors.add(value)
+            elif name in ("href", "src") and value:
+                self.links.add(value)
+
+
+def test_no_link_anchor_or_image_is_broken(built):
+    pages = {path: Page(path) for path in built.rglob("*.html")}
+    assert len(pages) > 20
+    broken = set()
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            if parts.scheme in ("http", "https", "mailto", "data"):
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            anchor = unquote(urldefrag(link).fragment)
+            if not target.is_file() or (anchor and target in pages and anchor not in pages[target].anchors):
+                broken.add(f"{path.relative_to(built)}: {link}")
+    assert not broken
+
+
+def attributes(cls):
+    """Public names of a class of ours but for what its constructor takes, which is documented there."""
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("fastgru")]
+    names = {name for base in ours for name in vars(base) if not name.startswith("_")}
+    return names - set(inspect.signature(cls.__init__).parameters)
+
+
+def test_every_public_name_is_in_the_reference(built):
+    *_, names = (built / "objects.inv").read_bytes().split(b"\n", 4)
+    documented = {line.partition(" ")[0] for line in zlib.decompress(names).decode().splitlines()}
+    wanted = {f"fastgru.{name}" for name in fastgru.__all__}
+    for cls in (getattr(fastgru, name) for name in fastgru.__all__):
+        if isinstance(cls, type):
+            wanted |= {f"fastgru.{cls.__name__}.{name}" for name in attributes(cls)}
+    assert wanted - documented == set()
+
+
+@pytest.mark.parametrize("kind", ["activations", "initializers", "regularizers", "constraints"])
+def test_every_name_that_a_layer_takes_is_in_the_reference(kind):
+    text = (DOCS / f"reference/{kind}.md").read_text()
+    with pytest.raises(ValueError, match="Known names") as error:
+        getattr(fastgru, kind).get("")
+    known = str(error.value).partition("Known names: ")[2].split(", ")
+    assert len(known) > 3
+    for name in known:
+        assert f"`{name}`" in text or f"autoclass:: {name}\n" in text, name
