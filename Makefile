@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h)
 
-.PHONY: demo test sanitize lint docs bench compare race clean
+.PHONY: demo test sanitize lint docs browse bench compare race clean
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise
@@ -39,6 +39,10 @@ lint: $(VENV)/lint $(VENV)/built
 docs: $(VENV)/docs $(VENV)/built
 	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -d build/doctrees docs build/docs
 
+# Needs chromium on the PATH.
+browse: $(VENV)/browse docs
+	$(BIN)/python docs/browser.py
+
 bench: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m benchmarks
 
@@ -59,7 +63,7 @@ $(VENV)/created:
 	touch $@
 
 # one stamp per dependency group of pyproject.toml
-$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/docs $(VENV)/bench: $(VENV)/created pyproject.toml
+$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/docs $(VENV)/browse $(VENV)/bench: $(VENV)/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --group $(@F)
 	touch $@
 

@@ -24,3 +24,5 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = f"fastgru {version}"
 html_copy_source = False
+html_use_index = html_domain_indices = False
+html_show_copyright = False
