@@ -63,7 +63,8 @@ $(VENV)/created:
 	touch $@
 
 # one stamp per dependency group of pyproject.toml
-$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/docs $(VENV)/browse $(VENV)/bench: $(VENV)/created pyproject.toml
+$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/docs $(VENV)/browse $(VENV)/bench: \
+    $(VENV)/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --group $(@F)
 	touch $@
 

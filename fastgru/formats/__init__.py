@@ -110,8 +110,9 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
     Parameters
     ----------
     path : str or path-like
-        Keras: `.h5` of a model or of weights, `.keras`, `.weights.h5`. ONNX. PyTorch: a state dict in
-        `.safetensors`, `.npz` or, if torch is installed, `.pt`. fastgru's own `.npz`. Told by content.
+        Keras: ``.h5`` of a model or of weights, ``.keras``, ``.weights.h5``. ONNX. PyTorch: a state dict
+        in ``.safetensors``, ``.npz`` or, if torch is installed, ``.pt``. fastgru's own ``.npz``. Told by
+        content.
     layer : str, optional
         Its name, where there are several.
     **arguments
