@@ -1,9 +1,14 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
-# cython: cdivision=True, autotestdict=False, embedsignature=False
+# cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
 """The compiled half of fastgru: weights ready to run (Plan) and the loop over time.
 
 Trusts its callers: whatever a user can get wrong has been found by the Python half.
+
+Without a GIL, too: a Plan is not written into but for its spare memory, which is exchanged in one piece, as is
+the sign that a stream is running; what a pool knows of its slots is read and written in critical sections.
 """
+
+import threading
 
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy, memset
@@ -30,6 +35,7 @@ from fastgru._engines cimport ALIGNMENT, Engine, run, scratch_size
 cnp.import_array()
 
 cdef Blas blas
+cdef object binding = threading.Lock()                  # held where blas is filled
 
 cdef dict ACTIVATION_IDS = {
     fastgru_activation_names[i].decode(): i for i in range(FASTGRU_ACTIVATION_COUNT)
@@ -89,11 +95,30 @@ def activate(str name, cnp.ndarray x, double alpha=0.0, isa=None):
     return result.reshape(np.shape(x))
 
 
+cdef extern from *:
+    """
+    /* *place := value, returns what was there; no thread sees anything between. A GIL is held where there is one. */
+    #if !defined(Py_GIL_DISABLED)
+    static inline void *fastgru_exchange(void **place, void *value)
+    {
+        void *was = *place;
+        *place = value;
+        return was;
+    }
+    #elif defined(_MSC_VER)
+    #include <intrin.h>
+    #define fastgru_exchange(place, value) _InterlockedExchangePointer(place, value)
+    #else
+    #define fastgru_exchange(place, value) __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL)
+    #endif
+    """
+    void *exchange "fastgru_exchange" (void **place, void *value) noexcept
+
+
 cdef struct Memory:
-    # Scratch of a call; data is `owned`, aligned.
-    void *owned
-    char *data
-    size_t size
+    # Scratch of a call, and before it what the next call with it is to know.
+    size_t size                                         # in bytes, of the scratch
+    unsigned turn                                       # which way packed weights are walked next
 
 
 cdef inline char *aligned(void *memory) noexcept nogil:
@@ -101,28 +126,33 @@ cdef inline char *aligned(void *memory) noexcept nogil:
     return <char *> memory + (ALIGNMENT - <size_t> memory % ALIGNMENT) % ALIGNMENT
 
 
-cdef Memory take(Memory *spare, size_t size) except *:
-    """The spare memory if it is there and large enough, else new memory; the GIL is held."""
-    cdef Memory memory = spare[0]
-    if memory.size >= size and memory.owned != NULL:
-        spare.owned = NULL
-        return memory
-    memory.owned = PyMem_RawMalloc(size + ALIGNMENT)
-    if memory.owned == NULL:
+cdef inline char *scratch_of(Memory *memory) noexcept nogil:
+    return aligned(memory + 1)
+
+
+cdef Memory *allocate(size_t size) except NULL:
+    cdef Memory *memory = <Memory *> PyMem_RawMalloc(sizeof(Memory) + size + ALIGNMENT)
+    if memory == NULL:
         raise MemoryError()
-    memory.data, memory.size = aligned(memory.owned), size
+    memory.size, memory.turn = size, 0
     return memory
 
 
-cdef void give_back(Memory *spare, Memory memory) noexcept:
-    """Keep the larger of this and the spare memory; the GIL is held."""
-    if spare.owned == NULL:
-        spare[0] = memory
-    elif spare.size < memory.size:
-        PyMem_RawFree(spare.owned)
-        spare[0] = memory
-    else:
-        PyMem_RawFree(memory.owned)
+cdef Memory *take(Memory **spare, size_t size) except NULL:
+    """The spare memory if it is there and large enough, else new memory."""
+    cdef Memory *memory = <Memory *> exchange(<void **> spare, NULL)
+    if memory != NULL and memory.size >= size:
+        return memory
+    PyMem_RawFree(memory)
+    return allocate(size)
+
+
+cdef void give_back(Memory **spare, Memory *memory) noexcept:
+    """Keep the larger of this and the spare memory."""
+    cdef Memory *other = <Memory *> exchange(<void **> spare, memory)
+    if other != NULL and other.size > memory.size:
+        other = <Memory *> exchange(<void **> spare, other)
+    PyMem_RawFree(other)
 
 
 cpdef bint rows_are_whole(cnp.ndarray array) noexcept:
@@ -246,8 +276,7 @@ cdef class Plan:
     cdef int typenum                                    # of all arrays
     cdef Engine ready
     cdef tuple arrays                                   # that it points into
-    cdef unsigned turn                                  # which way packed weights are walked next
-    cdef Memory spare                                   # of the call before, for the next one
+    cdef Memory *spare                                  # of a call before, for the next one
 
     def __init__(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias, bint reset_after,
@@ -267,13 +296,14 @@ cdef class Plan:
                 &kernels.f32 if kernel.itemsize == 4 else &kernels.f64)
             self.pack(kernel, recurrent_kernel, bias)
         else:
-            bind(&blas)
+            with binding:
+                bind(&blas)
             self.ready.blas = &blas
             self.ready.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
             self.refer_to(kernel, recurrent_kernel, bias)
 
     def __dealloc__(self):
-        PyMem_RawFree(self.spare.owned)
+        PyMem_RawFree(self.spare)
 
     @property
     def nbytes(self):
@@ -438,11 +468,11 @@ cdef class Plan:
 
     cdef int compute(self, fastgru_call *call) except -1:
         """Run a call, of which nothing can fail any more but to get scratch. A state of NULL: not wanted."""
-        cdef Memory memory = take(&self.spare, scratch_size(&self.ready, call))
-        call.turn = self.turn
+        cdef Memory *memory = take(&self.spare, scratch_size(&self.ready, call))
+        call.turn = memory.turn
         with nogil:
-            run(&self.ready, call, memory.data)
-        self.turn = call.turn
+            run(&self.ready, call, scratch_of(memory))
+        memory.turn = call.turn
         give_back(&self.spare, memory)
         return 0
 
@@ -538,14 +568,15 @@ cdef class Steps:
     cdef tuple states                                   # of ndarrays (2, batch, units), read and written in turn
     cdef int side                                       # which of both holds the state
     cdef int typenum
-    cdef bint running
+    cdef void *running                                  # NULL: nothing is
     cdef cnp.npy_intp input_shape[2]
     cdef cnp.npy_intp output_shape[2]
     cdef cnp.ndarray memory_of_output
     cdef Target target                                  # which is that
     cdef readonly cnp.ndarray _output                   # a view of it: users may change its shape
-    cdef Memory memory                                  # the levels and their scratch
+    cdef Memory *memory                                 # the levels and their scratch
     cdef Level *levels
+    cdef char *scratch
 
     def __init__(self, tuple plans, tuple states, cnp.ndarray output):
         cdef cnp.ndarray last = states[len(states) - 1]
@@ -559,14 +590,14 @@ cdef class Steps:
         self.output_shape[0], self.output_shape[1] = last.shape[0], last.shape[1]
         if plans:
             self.input_shape[0], self.input_shape[1] = last.shape[0], (<Plan> plans[0]).features
-            self.memory = take(&self.memory, levels_size + scratch_of_step(plans, last.shape[0]))
-            self.levels = <Level *> self.memory.data
+            self.memory = allocate(levels_size + scratch_of_step(plans, last.shape[0]))
+            self.levels = <Level *> scratch_of(self.memory)
+            self.scratch = <char *> self.levels + levels_size
             prepare(self.levels, plans, last.shape[0])
-            self.memory.data += levels_size
         self.plans = plans
 
     def __dealloc__(self):
-        PyMem_RawFree(self.memory.owned)
+        PyMem_RawFree(self.memory)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle its state and its layer")
@@ -591,24 +622,26 @@ cdef class Steps:
         self.levels.call.x = cnp.PyArray_DATA(x)
         self.levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(x)
         with nogil:
-            climb(self.levels, count, self.memory.data)
+            climb(self.levels, count, self.scratch)
         self.side = 1 - self.side
         copy_rows(&target, <const char *> self.levels[count - 1].call.state)
-        self.running = False
+        self.leave()
         return self._output if out is None else out
 
     cdef inline int enter(self) except -1:
-        if self.running:
+        if exchange(&self.running, <void *> self) != NULL:
             raise RuntimeError("a stream does one thing at a time, got a call while another one is running")
-        self.running = True
         return 0
+
+    cdef inline void leave(self) noexcept:
+        exchange(&self.running, NULL)
 
     def _enter(self):
         """Keep other threads out, until `_leave`: they would read a state that is being written."""
         self.enter()
 
     def _leave(self):
-        self.running = False
+        self.leave()
 
     def _states(self):
         """The states themselves, each (batch, units)."""
@@ -620,6 +653,7 @@ cdef class Slots:
     """The states of many rows, slots, in layers on top of each other, and a step of some of them.
 
     A slot has a number that no other has before or after it: its place plus a multiple of the capacity.
+    `cdef` methods want the GIL, or a critical section of the pool.
 
     Parameters
     ----------
@@ -638,8 +672,7 @@ cdef class Slots:
     cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
     cdef cnp.ndarray busy                               # is a step running?
     cdef int typenum
-    cdef unsigned turn                                  # which way packed weights are walked next
-    cdef Memory spare                                   # of the step before, for the next one
+    cdef Memory *spare                                  # of a step before, for the next one
 
     def __init__(self, tuple plans, tuple states):
         cdef Py_ssize_t capacity = states[0].shape[0]
@@ -653,7 +686,7 @@ cdef class Slots:
         self.plans, self.free_count, self.capacity = plans, capacity, capacity
 
     def __dealloc__(self):
-        PyMem_RawFree(self.spare.owned)
+        PyMem_RawFree(self.spare)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle the state of each slot, and the layer")
@@ -718,12 +751,13 @@ cdef class Slots:
         """
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n, k, bad, depth
-        cdef size_t levels_size, places_size, scratch, states_size = 0
+        cdef size_t levels_size, places_size, climb_size, states_size = 0
         cdef cnp.ndarray output, state
         cdef Target target
-        cdef Memory memory
+        cdef Memory *memory
         cdef Level *levels
         cdef Py_ssize_t *places
+        cdef char *scratch
         cdef char *rows
         if not (
             self.plans and (is_plain(slots, 1, cnp.NPY_LONG) or is_plain(slots, 1, cnp.NPY_LONGLONG))
@@ -747,40 +781,45 @@ cdef class Slots:
         # all that may fail, or run Python code, comes before `claim`
         levels_size = (depth * sizeof(Level) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
         places_size = (n * sizeof(Py_ssize_t) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        scratch = (scratch_of_step(self.plans, n) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        climb_size = (scratch_of_step(self.plans, n) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
         for k in range(depth):
             states_size += 2 * n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
-        memory = take(&self.spare, levels_size + places_size + scratch + states_size)
-        levels, places = <Level *> memory.data, <Py_ssize_t *> (memory.data + levels_size)
+        memory = take(&self.spare, levels_size + places_size + climb_size + states_size)
+        levels = <Level *> scratch_of(memory)
+        places = <Py_ssize_t *> (<char *> levels + levels_size)
+        scratch = <char *> places + places_size
         prepare(levels, self.plans, n)
-        bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(slots), n, places)
-        if bad >= 0:
-            give_back(&self.spare, memory)
-            self._complain(slots, bad)
-            return NotImplemented
-        rows = memory.data + levels_size + places_size + scratch
+        rows = scratch + climb_size
         for k in range(depth):
-            state = <cnp.ndarray> self.states[k]
-            levels[k].call.initial_state = rows
-            rows += n * cnp.PyArray_STRIDES(state)[0]
-            levels[k].call.state = rows
-            rows += n * cnp.PyArray_STRIDES(state)[0]
-            gather(<char *> levels[k].call.initial_state, state, places, n)
-            levels[k].call.turn = self.turn
-        self.turn += 1
+            states_size = n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
+            levels[k].call.initial_state, levels[k].call.state = rows, rows + states_size
+            levels[k].call.turn = memory.turn
+            rows += 2 * states_size
+        memory.turn += 1
         levels.call.x = cnp.PyArray_DATA(x)
         levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(x)
-        with nogil:
-            climb(levels, depth, memory.data + levels_size + places_size)
-        for k in range(depth):
-            scatter(self.states[k], <const char *> levels[k].call.state, True, places, n)
-        copy_rows(&target, <const char *> levels[depth - 1].call.state)
-        self.release(places, n)
+        with cython.critical_section(self):
+            bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(slots), n, places)
+            if bad < 0:
+                for k in range(depth):
+                    gather(<char *> levels[k].call.initial_state, self.states[k], places, n)
+        if bad < 0:
+            with nogil:
+                climb(levels, depth, scratch)
+            with cython.critical_section(self):
+                for k in range(depth):
+                    scatter(self.states[k], <const char *> levels[k].call.state, True, places, n)
+                self.release(places, n)
+            copy_rows(&target, <const char *> levels[depth - 1].call.state)
         give_back(&self.spare, memory)
+        if bad >= 0:
+            self._complain(slots, bad)
+            return NotImplemented
         return output
 
     # ---- the parts of a step, and what else becomes of slots; by number, states are (n, units) ---
 
+    @cython.critical_section
     def _open(self, tuple states):
         """The number of a new slot whose states, each (units,), are these; -1: none is free."""
         cdef cnp.int64_t *numbers = <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
@@ -795,6 +834,7 @@ cdef class Slots:
             scatter(self.states[k], <const char *> cnp.PyArray_DATA(<cnp.ndarray> states[k]), False, &place, 1)
         return numbers[place]
 
+    @cython.critical_section
     def _close(self, long long slot):
         """Was the slot open? Its place is free at once, or when its step ends."""
         cdef Py_ssize_t place = self.place(slot)
@@ -806,6 +846,7 @@ cdef class Slots:
             self.set_free(place)
         return True
 
+    @cython.critical_section
     def _was_open(self, long long slot):
         """Has there been a slot of that number?"""
         cdef cnp.int64_t number
@@ -817,12 +858,13 @@ cdef class Slots:
     def _state(self, long long slot):
         """Copies of the states of a slot, each (units,), as its last step left them; None if it is not open."""
         rows = [np.empty(state.shape[1], state.dtype) for state in self.states]
-        cdef Py_ssize_t k, place = self.place(slot)
-        if place < 0:
-            return None
-        for k in range(len(rows)):
-            gather(<char *> cnp.PyArray_DATA(<cnp.ndarray> rows[k]), self.states[k], &place, 1)
-        return rows
+        cdef Py_ssize_t k, place
+        with cython.critical_section(self):
+            place = self.place(slot)
+            if place >= 0:
+                for k in range(len(rows)):
+                    gather(<char *> cnp.PyArray_DATA(<cnp.ndarray> rows[k]), self.states[k], &place, 1)
+        return rows if place >= 0 else None
 
     def _claim(self, cnp.ndarray slots):
         """Keep others away from slots, (n,) of int64, until `_release`; returns their places. None: all open."""
@@ -831,17 +873,19 @@ cdef class Slots:
         cdef cnp.int64_t *numbers
         cdef cnp.int64_t *wanted = <cnp.int64_t *> cnp.PyArray_DATA(chosen)
         cdef Py_ssize_t bad, place, n = chosen.shape[0]
-        if slots is None:  # here, where no one opens or closes slots before they are claimed
-            n, numbers = 0, <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
-            for place in range(self.capacity):
-                if numbers[place] >= 0:
-                    wanted[n] = numbers[place]
-                    n += 1
-        bad = self.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
+        with cython.critical_section(self):
+            if slots is None:  # here, where no one opens or closes slots before they are claimed
+                n, numbers = 0, <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
+                for place in range(self.capacity):
+                    if numbers[place] >= 0:
+                        wanted[n] = numbers[place]
+                        n += 1
+            bad = self.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
         if bad >= 0:
             self._complain(chosen, bad)
         return places[:n]
 
+    @cython.critical_section
     def _release(self, cnp.ndarray places):
         self.release(<const Py_ssize_t *> cnp.PyArray_DATA(places), places.shape[0])
 
@@ -849,6 +893,7 @@ cdef class Slots:
         """Copies of the states at these places."""
         return [state[places] for state in self.states]
 
+    @cython.critical_section
     def _set_rows(self, cnp.ndarray places, tuple states):
         """What the states at these places become: each (n, units), or (units,) for all, C-contiguous."""
         cdef cnp.ndarray rows
