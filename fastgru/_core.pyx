@@ -97,7 +97,7 @@ def activate(str name, cnp.ndarray x, double alpha=0.0, isa=None):
 
 cdef extern from *:
     """
-    /* *place := value, returns what was there; no thread sees anything between. A GIL is held where there is one. */
+    /* *place := value, returns what was there, in one piece: a GIL is held where there is one. */
     #if !defined(Py_GIL_DISABLED)
     static inline void *fastgru_exchange(void **place, void *value)
     {
@@ -752,7 +752,7 @@ cdef class Slots:
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n, k, bad, depth
         cdef size_t levels_size, places_size, climb_size, states_size = 0
-        cdef cnp.ndarray output, state
+        cdef cnp.ndarray output
         cdef Target target
         cdef Memory *memory
         cdef Level *levels

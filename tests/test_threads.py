@@ -1,8 +1,11 @@
 """One layer, many threads."""
 
 import copy
+import os
 import pickle
+import subprocess
 import sys
+import sysconfig
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -36,6 +39,66 @@ def test_threads_get_the_bits_that_one_thread_gets(choice, arguments):
         results = run_together([lambda x=x: layer(x, mask=mask) for x in inputs])
         for got, want in zip(results, wanted, strict=True):
             np.testing.assert_array_equal(got, want)
+
+
+def test_threads_do_not_share_the_memory_of_calls_of_any_size(choice):
+    layer = fastgru.GRU(20, return_sequences=True, reset_after=True)
+    rng = np.random.default_rng(0)
+    sizes = [(1, 1), (9, 30), (2, 3), (40, 2), (1, 400), (64, 9)]
+    inputs = [rng.normal(size=(*size, 5)).astype(np.float32) for size in sizes]
+    wanted = [layer(x) for x in inputs]
+
+    def calls(seed):
+        for i in np.random.default_rng(seed).integers(len(inputs), size=150):
+            np.testing.assert_array_equal(layer(inputs[i]), wanted[i])
+
+    run_together([lambda seed=seed: calls(seed) for seed in range(6)])
+
+
+def test_importing_leaves_the_gil_off():
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        pytest.skip("this interpreter has a GIL")
+    code = """
+import sys, numpy as np, fastgru
+fastgru.GRU(2)(np.zeros((1, 1, 3), np.float32))
+print(sys._is_gil_enabled())
+"""
+    for engine in ("", "blas"):
+        environment = os.environ | {"FASTGRU_ENGINE": engine, "PYTHON_GIL": ""}
+        run = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert run.returncode == 0, run.stderr
+        assert run.stdout == "False\n"
+
+
+def test_threads_that_need_blas_first_get_it_whole():
+    code = """
+import threading, numpy as np, fastgru
+x, results = np.ones((40, 1, 3), np.float32), []
+together = threading.Barrier(8)
+
+def call(i):
+    layer = fastgru.GRU(4, dtype=["float32", "float64"][i % 2], kernel_initializer="ones")
+    together.wait()
+    results.append(layer(x.astype(layer.dtype)).shape)
+
+threads = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(results == [(40, 4)] * 8)
+"""
+    environment = os.environ | {"FASTGRU_ENGINE": "blas"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert run.stdout == "True\n", run.stderr
 
 
 def test_the_first_call_builds_once(choice):
