@@ -5,6 +5,8 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
@@ -85,20 +87,37 @@ except ImportError as error:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """A wheel built from the sdist alone, in a folder that holds nothing else."""
+def distributions(tmp_path_factory):
+    """The sdist, and a wheel built from it alone, in a folder that holds nothing else."""
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
     run = subprocess.run(build, capture_output=True, text=True, check=False)  # sdist, then wheel from it
     assert run.returncode == 0, run.stdout + run.stderr
-    (path,) = folder.glob("*.whl")
-    return path
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return sdist, wheel
+
+
+@pytest.fixture
+def wheel(distributions):
+    return distributions[1]
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone knows which files are the project's")
+def test_the_sdist_holds_the_files_of_the_project_and_nothing_that_is_made(distributions):
+    with tarfile.open(distributions[0]) as archive:
+        names = [member.name.partition("/")[2] for member in archive if member.isfile()]
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    made = {name for name in names if name in ("PKG-INFO", "setup.cfg") or ".egg-info/" in name}
+    assert set(names) - made <= tracked
+    assert {name for name in tracked - set(names) if not name.startswith((".git", ".readthedocs"))} == set()
 
 
 def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = email.message_from_bytes(archive.read(next(n for n in names if n.endswith("METADATA"))))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     files = {name.removeprefix("fastgru/") for name in names if name.startswith("fastgru/")}
     headers = {f"include/fastgru/{path.name}" for path in (ROOT / "include/fastgru").glob("*.h")}
     modules = {str(path.relative_to(ROOT / "fastgru")) for path in sources("fastgru/**/*.py")}
@@ -106,10 +125,15 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     assert headers | modules | {"py.typed", "_core.pyi"} <= files
     (extension,) = files - headers - modules - {"py.typed", "_core.pyi"}
     assert extension.startswith("_core.")
+    information = f"fastgru-{fastgru.__version__}.dist-info/"
+    assert {name for name in names if not name.startswith(("fastgru/", information))} == set()
+    assert information + "licenses/LICENSE" in names
     required = [line for line in metadata.get_all("Requires-Dist") if "extra ==" not in line]
     assert {re.split(r"[<>=]", line)[0] for line in required} == {"numpy", "scipy"}
-    assert set(metadata.get_all("Provides-Extra")) == {"cli", "keras", "onnx", "torch", "all", "service"}
+    assert set(metadata.get_all("Provides-Extra")) == set(project["optional-dependencies"])
     assert metadata["Version"] == fastgru.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert metadata["Requires-Python"] == project["requires-python"]
     assert wheel.stat().st_size < 1_500_000
 
 
