@@ -5,7 +5,7 @@ import fastgru
 project = "fastgru"
 version = release = fastgru.__version__
 
-extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_click"]
 smartquotes = False
 highlight_language = "text"
 

@@ -34,7 +34,10 @@ PATH = click.Path(path_type=Path, allow_dash=True)
     "--lengths", type=PATH, metavar="L.npy", help="How many timesteps, the first ones, each row has."
 )
 @click.option(
-    "--states", type=PATH, metavar="S.npz", help="Initial states, as numpy.savez(S, *states) writes them."
+    "--states",
+    type=PATH,
+    metavar="S.npz",
+    help="Initial states, one for each GRU, as numpy.savez writes them.",
 )
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help=f"Rows at a time; {ROWS} by default.")
 @click.option(
