@@ -20,6 +20,7 @@ import numpy as np
 from fastgru._blas cimport Blas, bind
 from fastgru._engine cimport (
     FASTGRU_ACTIVATION_COUNT,
+    FASTGRU_CHAINS,
     fastgru_activation_names,
     fastgru_call,
     fastgru_functions,
@@ -93,6 +94,32 @@ def activate(str name, cnp.ndarray x, double alpha=0.0, isa=None):
     with nogil:
         functions.activate(activation, alpha, n, cnp.PyArray_DATA(source), cnp.PyArray_DATA(result))
     return result.reshape(np.shape(x))
+
+
+def lanes(isa=None):
+    """Floats in a vector."""
+    return kernels_of(isa).f32.vlen
+
+
+def multiply_adds(Py_ssize_t turns, isa=None):
+    """Fused multiply-adds on float32 and nothing else; how many operations these were, two each."""
+    cdef const fastgru_kernels *kernels = kernels_of(isa)
+    with nogil:
+        kernels.roofline.multiply_adds(turns)
+    return 2 * FASTGRU_CHAINS * kernels.f32.vlen * turns
+
+
+def reads(cnp.ndarray memory, Py_ssize_t turns, isa=None):
+    """Read a contiguous float32 array over and over and do nothing else; how many bytes these were.
+
+    Whole blocks of `lanes()` times some vectors are read: what is left at the end is not.
+    """
+    cdef const fastgru_kernels *kernels = kernels_of(isa)
+    cdef Py_ssize_t block = FASTGRU_CHAINS * kernels.f32.vlen
+    cdef Py_ssize_t blocks = cnp.PyArray_SIZE(memory) // block
+    with nogil:
+        kernels.roofline.reads(<const float *> cnp.PyArray_DATA(memory), blocks, turns)
+    return 4 * block * blocks * turns
 
 
 cdef extern from *:

@@ -3,9 +3,11 @@
 cdef extern from "fastgru/engine.h" nogil:
     enum:
         FASTGRU_ACTIVATION_COUNT
+        FASTGRU_CHAINS
     const char *const fastgru_activation_names[]
 
     struct fastgru_packed_kernels:
+        Py_ssize_t vlen
         void *sequence  # NULL: no such kernels
 
     struct fastgru_layer:
@@ -65,6 +67,10 @@ cdef extern from "fastgru/engine.h" nogil:
         void (*gates_update)(const fastgru_gates *) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const void *, void *) noexcept nogil
 
+    struct fastgru_roofline:
+        float (*multiply_adds)(Py_ssize_t) noexcept nogil
+        float (*reads)(const float *, Py_ssize_t, Py_ssize_t) noexcept nogil
+
     struct fastgru_kernels:
         const char *isa
         int fused
@@ -73,6 +79,7 @@ cdef extern from "fastgru/engine.h" nogil:
         fastgru_packed_kernels f16
         fastgru_functions f32_functions
         fastgru_functions f64_functions
+        fastgru_roofline roofline
 
     const fastgru_kernels *fastgru_kernels_at(int index) noexcept
     size_t fastgru_packed_size(const fastgru_layer *) noexcept

@@ -199,12 +199,6 @@ class Still:
     def __init__(self, *_):
         self.measure = roofs()
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
 
 @pytest.fixture
 def short(monkeypatch, tmp_path):
@@ -480,7 +474,7 @@ def test_a_heat_goes_on_without_a_roofline(heat):
     def measure(sizes):
         calls.append(sizes)
         if len(calls) == 2:
-            raise RaceError("there is too little memory")
+            raise MemoryError
         return roofs()(sizes)
 
     over = heat(FastGRU, measure=measure)
@@ -676,20 +670,12 @@ def test_the_roof_of_float64_is_half_as_high():
 @pytest.mark.parametrize(("threads", "cold"), [(1, False), (2, False), (1, True)])
 def test_the_machine_is_measured(monkeypatch, threads, cold):
     monkeypatch.setattr(roofline, "cache_bytes", lambda: 1 << 20)
-    with Meter(threads, cold) as meter:
-        measured = meter.measure([30000, 8000000])
+    measured = Meter(threads, cold).measure([30000, 8000000])
     assert measured.peak > 0
     assert measured.lanes in (4, 8, 16)
     assert measured.clock * 4 * measured.lanes * threads == pytest.approx(measured.peak, rel=1e-3)
     assert measured.bandwidth.keys() == {30000, 8000000}
     assert min(measured.bandwidth.values()) > 0
-
-
-@pytest.mark.parametrize(("compiler", "reason"), [("no-such-cc", "no C compiler"), ("false", "false failed")])
-def test_without_a_compiler_the_roof_is_unknown(monkeypatch, compiler, reason):
-    monkeypatch.setenv("CC", compiler)
-    with pytest.raises(RaceError, match=reason):
-        Meter()
 
 
 # ---- environments ----------------------------------------------------------------------------------
@@ -805,12 +791,3 @@ def test_streams_are_paced_on_request(short, capsys, tmp_path):
     assert re.search(r"1x1x2x3 +fastgru +4 ", capsys.readouterr().out)  # two frames a round
     found = json.loads((tmp_path / "results.json").read_text())
     assert [len(heat["entrants"][0]["paced"]) for heat in found["heats"]] == [2, 0]
-
-
-def test_without_a_compiler_the_race_says_so(short, monkeypatch, capsys):
-    def fail(threads, cold):
-        raise RaceError("there is no C compiler")
-
-    monkeypatch.setattr(command, "Meter", fail)
-    assert short([FastGRU], str(SMALL), "--rounds=1") == 0
-    assert "failed roofline: there is no C compiler" in capsys.readouterr().out

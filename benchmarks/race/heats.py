@@ -209,7 +209,7 @@ class Race:
             if turn >= 3 and time.monotonic() - start > self.most:
                 self.tick((self.rounds - turn) * len(heat.everyone()))
                 break
-            with suppress(RaceError):  # then there is no roofline for this heat
+            with suppress(MemoryError):  # then there is no roofline for this heat
                 limits = self.measure(sizes)
                 heat.limits += [limits] if limits else []
             for entrant in rotated(heat.everyone(), turn):

@@ -10,6 +10,7 @@
 #include "simd.h"
 #include "activations.h"
 #include "gates.h"
+#include "roofline.h"
 #define FASTGRU_WEIGHTS f32
 #define FASTGRU_FLOAT16 0
 #include "panel.h"
@@ -66,7 +67,8 @@ static const struct fastgru_kernels FASTGRU_NAME(fastgru_kernels, row, FASTGRU_I
     {4, 2, 1, NULL, NULL},
 #endif
     FASTGRU_FUNCTIONS(f32),
-    FASTGRU_FUNCTIONS(f64)
+    FASTGRU_FUNCTIONS(f64),
+    {FASTGRU_NAME(multiply_adds, f32, FASTGRU_ISA), FASTGRU_NAME(reads, f32, FASTGRU_ISA)}
 };
 
 #undef PANEL

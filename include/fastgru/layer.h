@@ -152,6 +152,17 @@ struct fastgru_functions {
     fastgru_activate activate;
 };
 
+/* ---- what a core can do at best ------------------------------------------------------ */
+
+#define FASTGRU_CHAINS 12            /* vectors in registers: more than a multiply-add's latency can hold up */
+
+struct fastgru_roofline {
+    float (*multiply_adds)(ptrdiff_t turns);  /* of 2 * FASTGRU_CHAINS * vlen operations             */
+    float (*reads)(
+        const float *memory,         /* (blocks, FASTGRU_CHAINS, vlen)                     */
+        ptrdiff_t blocks, ptrdiff_t turns);
+};
+
 /* ---- the table of kernels ------------------------------------------------------------ */
 
 /* One instruction set. */
@@ -163,6 +174,7 @@ struct fastgru_kernels {
     struct fastgru_packed_kernels f16;       /* float16 weights, float32 all else; sequence NULL: none  */
     struct fastgru_functions f32_functions;
     struct fastgru_functions f64_functions;
+    struct fastgru_roofline roofline;        /* on float32 */
 };
 
 /* ---- memory -------------------------------------------------------------------------- */
