@@ -27,20 +27,43 @@ HDF5 = b"\x89HDF\r\n\x1a\n"  # at the start, or after a block of a program's own
 ONNX_FIRST = b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2"  # tags of the fields of a ModelProto
 
 
-def _reader(path: Path, file: IO[bytes]) -> AbstractContextManager[dict[str, Maker]]:
-    """The layers of a file by name, to be made while the context lasts; by the format of its content."""
+def _format(path: Path, file: IO[bytes]) -> str:
+    """What the content is: hdf5, keras, fastgru, npz, safetensors, pickle or onnx."""
     start = file.read(16)
     if start[:8] == HDF5 or _hdf5_later(file):
-        return keras.hdf5(path)
+        return "hdf5"
     if start[:4] == b"PK\x03\x04":
-        return _archive(path, file)
+        names = _zip.Archive(file).names
+        if any(name.endswith("/data.pkl") for name in names):
+            return "pickle"
+        if "config.json" in names:
+            return "keras"
+        return "fastgru" if native.HEADER in names else "npz"
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        return torch.safetensors(path)
+        return "safetensors"
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return torch.pickled(path)
+        return "pickle"
     if start[:1] and start[:1] in ONNX_FIRST:
-        return onnx.file(path)
+        return "onnx"
     raise FormatError("no model file of Keras, PyTorch, ONNX or fastgru")
+
+
+def _reader(path: Path, file: IO[bytes]) -> AbstractContextManager[dict[str, Maker]]:
+    """The layers of a file by name, to be made while the context lasts; by the format of its content."""
+    match _format(path, file):
+        case "hdf5":
+            return keras.hdf5(path)
+        case "pickle":
+            return torch.pickled(path)
+        case "safetensors":
+            return torch.safetensors(path)
+        case "onnx":
+            return onnx.file(path)
+        case "keras":
+            return keras.archive(_zip.Archive(file))
+        case archived:
+            reader = native if archived == "fastgru" else torch
+            return contextlib.nullcontext(reader.archive(_zip.Archive(file)))
 
 
 def _hdf5_later(file: IO[bytes]) -> bool:
@@ -50,16 +73,6 @@ def _hdf5_later(file: IO[bytes]) -> bool:
         if file.read(8) == HDF5:
             return True
     return False
-
-
-def _archive(path: Path, file: IO[bytes]) -> AbstractContextManager[dict[str, Maker]]:
-    """The layers of a zip archive: .keras, .npz of fastgru or of a state dict, or PyTorch's own."""
-    members = _zip.Archive(file)
-    if any(name.endswith("/data.pkl") for name in members.names):
-        return torch.pickled(path)
-    if "config.json" in members.names:
-        return keras.archive(members)
-    return contextlib.nullcontext((native if native.HEADER in members.names else torch).archive(members))
 
 
 @contextlib.contextmanager
@@ -90,6 +103,12 @@ def _opened(path: Path) -> IO[bytes]:
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise FormatError(f"{path}: no plain file")
     return path.open("rb")
+
+
+def format_of(path: Path) -> str:
+    """The format of a file that holds a layer: as `_format` has it."""
+    with _opened(path) as file:
+        return _format(path, file)
 
 
 def _check(arguments: Arguments) -> None:

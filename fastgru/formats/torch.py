@@ -205,9 +205,7 @@ def pickled(path: Path) -> Iterator[dict[str, Maker]]:
             "torch.load(weights_only=True) does not read it: it is damaged, or holds more than tensors; save "
             f"the state dict alone: {SAFER}"
         ) from error
-    for key in CHECKPOINTS:
-        if isinstance(state, dict) and isinstance(state.get(key), dict):
-            state = state[key]
+    state = state_dict(state)
     if not isinstance(state, dict):
         raise FormatError(f"it holds no state dict, but a {type(state).__name__}")
     tensors = _tensors(state)
@@ -215,6 +213,14 @@ def pickled(path: Path) -> Iterator[dict[str, Maker]]:
     if size > _model.size_limit(path.stat().st_size):  # views of one storage, or with strides of 0
         raise FormatError(f"its tensors have {size} bytes, more than the file can hold")
     yield _of_tensors(tensors, {})
+
+
+def state_dict(loaded: Any) -> Any:
+    """The state dict of what a training script has saved, if it is in there."""
+    for key in CHECKPOINTS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    return loaded
 
 
 def _look_through(file: IO[bytes]) -> None:
