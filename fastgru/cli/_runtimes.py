@@ -1,0 +1,378 @@
+"""The runtimes that models were made for: each reads its own file and computes the layer of a name.
+
+What a runtime is given and returns is batch-major: inputs (batch, timesteps, features), a mask
+(batch, timesteps) or None, states (batch, units) of every direction or None; outputs of all steps in the
+order of fastgru's, then the last states.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import zipfile
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import formats
+from fastgru.formats import keras as keras_format
+from fastgru.formats import onnx as onnx_format
+from fastgru.formats import torch as torch_format
+
+Array = NDArray[Any]
+Run = Callable[[Array, Array | None, Sequence[Array] | None], list[Array]]
+
+OWN = {  # by the format of a file
+    "hdf5": "keras",
+    "keras": "keras",
+    "onnx": "onnxruntime",
+    "npz": "torch",
+    "pickle": "torch",
+    "safetensors": "torch",
+}
+NAMES = ("onnxruntime", "torch", "keras")
+RETURNING_ALL = {"return_sequences": True, "return_state": True, "stateful": False, "unroll": False}
+
+
+class Runtime(NamedTuple):
+    """A layer in another runtime.
+
+    Attributes
+    ----------
+    masks : bool
+        Does it take any mask, or only one that begins with a row's true steps, at least one? What it returns
+        beyond them has no meaning then.
+    run : callable
+    """
+
+    masks: bool
+    run: Run
+
+
+def need(module: str, what: str) -> Any:
+    """The module.
+
+    Raises
+    ------
+    ImportError
+        Says what to install.
+    """
+    if importlib.util.find_spec(module) is None:
+        package = {"tf_keras": "tf_keras tensorflow", "keras": "keras tensorflow"}.get(module, module)
+        raise ImportError(f"{module} is needed {what}: pip install {package}", name=module)
+    return importlib.import_module(module)
+
+
+def lengths(mask: Array | None, x: Array) -> Array:
+    """How many steps of each row take part, (batch,)."""
+    return np.full(x.shape[0], x.shape[1]) if mask is None else mask.sum(1)
+
+
+# ---- onnxruntime -------------------------------------------------------------------------------
+
+
+def onnx_model(path: Path) -> Any:
+    """What a file holds, with the data beside it."""
+    need("onnxruntime", "to run ONNX models")
+    return need("onnx", "to read ONNX models").load(path)
+
+
+def onnxruntime(model: Any, name: str | None = None) -> Runtime:
+    """The GRU node of a name, by default the only one, with the constants that the model has for it."""
+    nodes = list(onnx_format._nodes(model.graph, ChainMap()))
+    node = next(node for node in nodes if name in (None, node.name))
+    session, initial_h = _single(model, node)
+    reverse = node.attributes()["direction"] == b"reverse"
+
+    def run(x: Array, mask: Array | None, states: Sequence[Array] | None) -> list[Array]:
+        shape = initial_h.shape[0], x.shape[0], initial_h.shape[2]
+        given = {
+            "X": np.ascontiguousarray(x.swapaxes(0, 1)),
+            "sequence_lens": lengths(mask, x).astype(np.int32),
+            "initial_h": np.ascontiguousarray(
+                np.broadcast_to(initial_h, shape) if states is None else np.stack(states)
+            ),
+        }
+        y, y_h = session.run(["Y", "Y_h"], given)
+        outputs = y.transpose(2, 0, 1, 3).reshape(*x.shape[:2], -1)
+        return [outputs[:, ::-1] if reverse else outputs, *y_h]  # Keras has a reversed run in its own order
+
+    return Runtime(False, run)
+
+
+def _single(model: Any, node: Any) -> tuple[Any, Array]:
+    """A session of the one node, whose other inputs are the caller's; its own initial_h, or zeros."""
+    import onnx
+    import onnxruntime
+
+    proto, names = onnx.NodeProto.FromString(node.proto.SerializeToString()), node.inputs()
+    constants = {key: _tensor(node.scope.get(names[key])) for key in "WRB" if names[key]}
+    for i, attribute in enumerate(proto.attribute):
+        if attribute.name == "layout":  # the order of axes, which is ours to choose
+            del proto.attribute[i]
+            break
+    given = {**constants, "X": None, "sequence_lens": None, "initial_h": None}
+    proto.ClearField("input")
+    proto.input.extend(key if key in given else "" for key in onnx_format.INPUTS)
+    proto.ClearField("output")
+    proto.output.extend(["Y", "Y_h"])
+    tensors = []
+    for key, tensor in constants.items():
+        tensors.append(onnx.TensorProto.FromString(tensor.SerializeToString()))
+        tensors[-1].name = key
+    element = constants["W"].data_type
+    directions, _, units = constants["R"].dims
+    values = {
+        key: onnx.helper.make_tensor_value_info(key, kind, None)
+        for key, kind in (
+            ("X", element),
+            ("sequence_lens", onnx.TensorProto.INT32),
+            ("initial_h", element),
+            ("Y", element),
+            ("Y_h", element),
+        )
+    }
+    graph = onnx.helper.make_graph(
+        [proto],
+        "layer",
+        [values[key] for key in ("X", "sequence_lens", "initial_h")],
+        [values["Y"], values["Y_h"]],
+        tensors,
+    )
+    made = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised, too
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(made.SerializeToString(), options, ["CPUExecutionProvider"])
+    return session, _initial_h(node, names, directions, units, onnx.helper.tensor_dtype_to_np_dtype(element))
+
+
+def _tensor(value: Any) -> Any:
+    """A constant of the model as a tensor: a node of a Constant may have a list of floats."""
+    import onnx
+
+    if hasattr(value, "data_type"):
+        return value
+    return onnx.numpy_helper.from_array(np.array(value, np.float32))
+
+
+def _initial_h(node: Any, names: Mapping[str, str], directions: int, units: int, dtype: Any) -> Array:
+    """The states that the network itself starts from, (directions, 1 or batch, units)."""
+    import onnx
+
+    value = node.scope.get(names["initial_h"])
+    if value is None:
+        return np.zeros((directions, 1, units), dtype)
+    expanded = isinstance(value, onnx_format.Expanded)
+    states = onnx.numpy_helper.to_array(_tensor(value.tensor if expanded else value))
+    layout = node.attributes()["layout"]
+    one_row = (1, directions, units) if layout else (directions, 1, units)
+    states = np.broadcast_to(states, np.broadcast_shapes(states.shape, one_row))
+    return states.swapaxes(0, 1) if layout else states
+
+
+# ---- PyTorch -----------------------------------------------------------------------------------
+
+
+def torch_state(path: Path, kind: str) -> Mapping[str, Any]:
+    """The tensors of a file, as PyTorch itself or safetensors reads them."""
+    torch = need("torch", "to run PyTorch's models")
+    if kind == "safetensors":
+        loaded: Mapping[str, Any] = need("safetensors.torch", "to read .safetensors").load_file(path)
+        return loaded
+    if kind == "npz":
+        with np.load(path) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays}
+    state: Mapping[str, Any] = torch_format.state_dict(
+        torch.load(path, map_location="cpu", weights_only=True)
+    )
+    return state
+
+
+def torch_module(state: Mapping[str, Any], name: str | None = None, batch_first: bool = True) -> Any:
+    """The torch.nn.GRU of a name, by default the only one, with its tensors of a state dict."""
+    torch = need("torch", "to run PyTorch's models")
+    found = {}
+    for key, value in state.items():
+        match = torch_format.KEY.fullmatch(key)
+        if match and name in (
+            None,
+            match["module"] or "gru",
+            f"{match['module'] or 'gru'}.l{match['level']}",
+        ):
+            tensor = torch.as_tensor(value)
+            low = tensor.dtype in (torch.float16, torch.bfloat16)  # which are computed in float32
+            level = int(match["level"] or 0)  # a cell has none
+            found[match["kind"], level, match["suffix"] or ""] = tensor.float() if low else tensor
+    levels = sorted({level for _, level, _ in found})
+    first = found["weight_ih", levels[0], ""]
+    module = torch.nn.GRU(
+        first.shape[1],
+        first.shape[0] // 3,
+        len(levels),
+        bias=("bias_ih", levels[0], "") in found,
+        batch_first=batch_first,
+        bidirectional=("weight_ih", levels[0], "_reverse") in found,
+        dtype=first.dtype,
+    )
+    module.load_state_dict({f"{k}_l{levels.index(n)}{suffix}": w for (k, n, suffix), w in found.items()})
+    return module.eval()
+
+
+def torch(module: Any) -> Runtime:
+    """A torch.nn.GRU, batch-major."""
+    torch = need("torch", "to run PyTorch's models")
+    dtype = module.weight_ih_l0.dtype
+
+    def run(x: Array, mask: Array | None, states: Sequence[Array] | None) -> list[Array]:
+        rnn = torch.nn.utils.rnn
+        h = None if states is None else torch.from_numpy(np.stack(states)).to(dtype)
+        with torch.inference_mode():
+            packed = rnn.pack_padded_sequence(
+                torch.from_numpy(x).to(dtype),
+                torch.from_numpy(lengths(mask, x)),
+                batch_first=True,
+                enforce_sorted=False,
+            )
+            packed, h_n = module(packed, h)
+            y, _ = rnn.pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+        return [y.numpy(), *h_n.numpy()]
+
+    return Runtime(False, run)
+
+
+# ---- Keras -------------------------------------------------------------------------------------
+
+
+def keras_model(path: Path, kind: str) -> Any:
+    """The model of a file, read by the Keras that wrote it: Keras 3, or `tf_keras` for what was before."""
+    if kind == "keras":
+        with zipfile.ZipFile(path) as archive:
+            version = json.loads(archive.read("metadata.json"))["keras_version"]
+    else:
+        with need("h5py", "to read .h5").File(path) as file:
+            if "model_config" not in file.attrs:
+                raise ValueError(
+                    f"{path}: it holds weights only, of which Keras makes no model: name --against"
+                )
+            version = file.attrs.get("keras_version", "1")
+    return _keras(3 if keras_format._major(version) >= 3 else 2).models.load_model(path, compile=False)
+
+
+def _keras(version: int) -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
+    return need("keras" if version == 3 else "tf_keras", f"to run models of Keras {version}")
+
+
+def keras(model: Any, name: str) -> Runtime:
+    """The recurrent layer of a name in a model, which returns all that it can."""
+    layer = _find(model, name)
+    config = _returning_all(layer.get_config())
+    package = importlib.import_module(type(layer).__module__.partition(".")[0])
+    with package.utils.custom_object_scope({type(layer).__name__: type(layer)}):
+        made = type(layer).from_config(config)
+    weights = layer.get_weights()
+    made.build((None, None, weights[0].shape[0]))
+    made.set_weights(weights)
+    return _keras_runtime(made)
+
+
+def _find(model: Any, name: str) -> Any:
+    """A layer by its name and those of the models around it; of a TimeDistributed what is in it."""
+    for layer in model.layers:
+        if layer.name == name:
+            while type(layer).__name__ != "Bidirectional" and hasattr(layer, "layer"):
+                layer = layer.layer
+            return layer
+        if name.startswith(f"{layer.name}/") and hasattr(layer, "layers"):
+            found = _find(layer, name.removeprefix(f"{layer.name}/"))
+            if found is not None:
+                return found
+    return None
+
+
+def _returning_all(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a layer, or of both directions, that returns all outputs and states."""
+    made = {
+        key: RETURNING_ALL.get(key, value)
+        for key, value in config.items()
+        if key not in ("batch_input_shape", "batch_shape")
+    }
+    for key in ("layer", "backward_layer"):
+        if isinstance(config.get(key), dict):
+            inner = {part: value for part, value in config[key].items() if part != "build_config"}
+            made[key] = inner | {"config": _returning_all(inner["config"])}
+    return made
+
+
+def _keras_runtime(layer: Any) -> Runtime:
+    tensor = np.asarray
+    if type(layer).__module__.startswith("keras."):
+        tensor = importlib.import_module("keras").ops.convert_to_tensor
+    else:
+        tensor = importlib.import_module("tensorflow").constant
+
+    def run(x: Array, mask: Array | None, states: Sequence[Array] | None) -> list[Array]:
+        steps = getattr(layer, "time_major", False) or getattr(
+            getattr(layer, "forward_layer", None), "time_major", False
+        )
+
+        def turned(array: Array) -> Array:
+            return array.swapaxes(0, 1) if steps and array.ndim > 1 else array
+
+        results = layer(
+            tensor(np.ascontiguousarray(turned(x))),
+            mask=None if mask is None else tensor(np.ascontiguousarray(turned(mask))),
+            initial_state=None if states is None else [tensor(state) for state in states],
+        )
+        arrays = [np.asarray(result) for result in results]
+        return [turned(array) if array.ndim == 3 else array for array in arrays]
+
+    return Runtime(True, run)
+
+
+# ---- which of them -----------------------------------------------------------------------------
+
+
+def of_file(path: Path, against: str, kind: str) -> Callable[[str], Runtime]:
+    """The layers of a file by name, as its own runtime reads them."""
+    if against == "onnxruntime":
+        model = onnx_model(path)
+        return lambda name: onnxruntime(model, name)
+    if against == "torch":
+        state = torch_state(path, kind)
+        return lambda name: torch(torch_module(state, name))
+    model = keras_model(path, kind)
+    return lambda name: keras(model, name)
+
+
+def of_layer(layer: Any, against: str) -> Runtime:
+    """A layer as it is exported to a runtime.
+
+    Raises
+    ------
+    ValueError
+        If the runtime has not such a layer.
+    """
+    if against == "onnxruntime":
+        need("onnxruntime", "to run ONNX models")
+        return onnxruntime(layer.to_onnx())
+    if against == "torch":
+        return torch(torch_module(layer.to_torch_state_dict()))
+    package = _keras(2 if importlib.util.find_spec("tf_keras") else 3)
+    config = layer.to_keras_config(2 if package.__name__ == "tf_keras" else 3)
+    made = getattr(package.layers, type(layer).__name__).from_config(config)
+    made.build((None, None, layer._parts[0].weights[0].shape[0]))
+    made.set_weights(layer.get_weights())
+    return _keras_runtime(made)
+
+
+def own(path: Path) -> tuple[str | None, str]:
+    """The runtime that a file belongs to, and its format."""
+    kind = formats.format_of(path)
+    return OWN.get(kind), kind

@@ -1,0 +1,295 @@
+"""`fastgru compare`: it finds what is wrong, and nothing wrong with what is right."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+import fastgru
+from fastgru.cli import _compare, _runtimes
+from fastgru.cli._commands import fastgru as command
+
+SEED = 20261123
+UNITS, FEATURES = 7, 5
+ONNXRUNTIME = {"return_sequences": True, "return_state": True}
+
+
+def weights(directions=1, biases=2, scale=1.0, seed=SEED):
+    """Of a GRU, or of both directions one after the other."""
+    rng = np.random.default_rng(seed)
+    shapes = [(FEATURES, 3 * UNITS), (UNITS, 3 * UNITS), (2, 3 * UNITS) if biases == 2 else (3 * UNITS,)]
+    return [
+        scale * rng.normal(0, 0.4, shape).astype(np.float32) for _ in range(directions) for shape in shapes
+    ]
+
+
+def layer(both=False, dtype="float32", values=None, **arguments):
+    """A built layer that returns all."""
+    options = {"reset_after": True, "recurrent_activation": "sigmoid", **ONNXRUNTIME, **arguments}
+    made = fastgru.GRU(UNITS, dtype=dtype, **options)
+    made = fastgru.Bidirectional(made) if both else made
+    made.build((None, None, FEATURES))
+    made.set_weights(weights(1 + both, 1 + options["reset_after"]) if values is None else values)
+    return made
+
+
+def invoke(*arguments):
+    """Exit status and output."""
+    result = CliRunner().invoke(command, ["compare", *map(str, arguments)], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.return_value, result.output
+
+
+def assert_equal(path, *arguments):
+    status, output = invoke(path, *arguments)
+    assert status == 0, output
+    assert "equal but for rounding" in output
+    return output
+
+
+# ---- onnxruntime -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("both", "options"),
+    [
+        (False, {}),
+        (True, {}),
+        (False, {"go_backwards": True}),
+        (False, {"reset_after": False}),
+        (False, {"recurrent_activation": "hard_sigmoid", "activation": "relu"}),
+        (False, {"default_state": np.linspace(-1, 1, UNITS, dtype=np.float32)}),
+        (False, {"default_state": np.linspace(-1, 1, 3 * UNITS, dtype=np.float32).reshape(3, UNITS)}),
+    ],
+)
+def test_an_onnx_model_is_compared(tmp_path, both, options):
+    path = tmp_path / "model.onnx"
+    onnx.save(layer(both, **options).to_onnx(), path)
+    assert "onnxruntime" in assert_equal(path)
+
+
+def test_a_batch_major_node_is_compared(tmp_path):
+    # onnxruntime computes none, but that is the order of axes alone
+    model = layer(default_state=np.linspace(-1, 1, UNITS, dtype=np.float32)).to_onnx()
+    node, graph = model.graph.node[0], model.graph
+    node.attribute.append(onnx.helper.make_attribute("layout", 1))
+    [state] = [tensor for tensor in graph.initializer if tensor.name == "initial_h"]
+    state.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(state).swapaxes(0, 1), "initial_h")
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    assert fastgru.load(path).time_major is False
+    assert_equal(path)
+
+
+# ---- PyTorch ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt", "npz"])
+def test_a_state_dict_is_compared(tmp_path, ending):
+    torch.manual_seed(SEED)
+    module = torch.nn.ModuleDict(
+        {
+            "deep": torch.nn.GRU(FEATURES, UNITS, num_layers=2, bidirectional=True),
+            "plain": torch.nn.GRU(FEATURES, UNITS, bias=False),
+            "cell": torch.nn.GRUCell(FEATURES, UNITS),
+        }
+    )
+    state, path = module.state_dict(), tmp_path / f"model.{ending}"
+    if ending == "safetensors":
+        save_file(state, path)
+    elif ending == "pt":
+        torch.save({"state_dict": state}, path)
+    else:
+        np.savez(path, **{key: tensor.numpy() for key, tensor in state.items()})
+    output = assert_equal(path)
+    assert all(name in output for name in ("deep", "plain", "cell"))
+    assert "plain" not in assert_equal(path, "--layer", "cell")
+
+
+# ---- Keras -----------------------------------------------------------------------------------------
+
+
+def keras_model(keras):
+    """A GRU in a model in a model, and both directions."""
+    layers = keras.layers
+    inner = keras.Sequential(
+        [layers.Input((None, FEATURES)), layers.GRU(UNITS, return_sequences=True)], "inner"
+    )
+    x = keras.Input((None, FEATURES))
+    y = layers.Bidirectional(layers.GRU(UNITS, recurrent_activation="hard_sigmoid"), name="both")(inner(x))
+    model = keras.Model(x, layers.Dense(2)(y))
+    rng = np.random.default_rng(SEED)
+    model.set_weights([rng.normal(0, 0.4, array.shape) for array in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("ending", ["keras", "h5"])
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_a_model_of_tf_keras_is_compared(tmp_path, keras, ending):
+    path = tmp_path / f"model.{ending}"
+    keras_model(keras).save(path)
+    output = assert_equal(path)
+    assert "inner/gru" in output
+    assert "both" in output
+
+
+@pytest.mark.filterwarnings("ignore:.*np.object:FutureWarning")
+def test_a_model_of_keras_3_is_compared(tmp_path, tensorflow):
+    import keras
+
+    path = tmp_path / "model.keras"
+    keras_model(keras).save(path)
+    assert "inner/gru" in assert_equal(path)
+
+
+# ---- another runtime than the file's ---------------------------------------------------------------
+
+
+def test_another_runtime_is_said_not_to_test_the_reading(tmp_path, tensorflow):
+    path = tmp_path / "layer.npz"
+    layer().save(path)
+    for against in ("onnxruntime", "torch", "keras"):
+        assert "does not test how the file was read" in assert_equal(path, "--against", against)
+
+
+def test_layers_of_a_stack_are_compared_one_by_one_where_there_are_no_stacks(tmp_path):
+    upper = fastgru.GRU(3, reset_after=True, recurrent_activation="sigmoid", return_state=True)
+    stack = fastgru.Stack([layer(), upper])
+    stack.build((None, None, FEATURES))
+    stack.save(tmp_path / "stack.npz")
+    output = assert_equal(tmp_path / "stack.npz", "--against", "onnxruntime")
+    assert ": 0" in output
+    assert ": 1" in output
+
+
+def test_what_a_runtime_does_not_have_is_not_compared(tmp_path):
+    path = tmp_path / "layer.npz"
+    layer(reset_after=False).save(path)
+    status, output = invoke(path, "--against", "torch")
+    assert status == 2
+    assert "not compared: PyTorch's GRU applies the reset gate after" in output
+
+
+def test_own_files_need_the_name_of_a_runtime(tmp_path):
+    layer().save(tmp_path / "layer.npz")
+    with pytest.raises(Exception, match="name one by --against"):
+        invoke(tmp_path / "layer.npz")
+
+
+# ---- differences -----------------------------------------------------------------------------------
+
+
+def comparison(values):
+    """Of a layer whose weights were read as these with the right one in PyTorch."""
+    runtime = _runtimes.of_layer(layer(), "torch")
+    rng = np.random.default_rng(SEED)
+    return _compare.compared(layer(values=values), layer(dtype="float64", values=values), runtime, rng)
+
+
+def test_a_weight_off_by_a_rounding_is_no_difference():
+    changed = weights()
+    changed[1][2, 3] = np.nextafter(changed[1][2, 3], np.float32(9))
+    assert comparison(changed).equal
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_a_weight_off_by_a_thousandth_is_a_difference(i):
+    changed = weights()
+    changed[i][0, 3] += np.float32(1e-3)
+    found = comparison(changed)
+    assert not found.equal
+    assert found.theirs > 10 * found.ours
+
+
+def test_weights_read_in_another_order_are_a_difference(tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    torch.manual_seed(SEED)
+    save_file(torch.nn.GRU(FEATURES, UNITS).state_dict(), path)
+    assert_equal(path)
+    monkeypatch.setattr("fastgru.formats.torch._swapped", lambda array: array)  # r | z for z | r
+    status, output = invoke(path)
+    assert status == 1
+    assert "DIFFERENT" in output
+
+
+@pytest.mark.parametrize("change", ["state", "shape", "nan"])
+def test_wrong_results_are_a_difference(change):
+    runtime = _runtimes.of_layer(layer(), "torch")
+
+    def run(x, mask, states):
+        y, h = runtime.run(x, mask, states)
+        return {"state": [y, h * 1.001], "shape": [y[..., :1], h], "nan": [y * np.nan, h]}[change]
+
+    rng = np.random.default_rng(SEED)
+    arguments = layer(), layer(dtype="float64"), runtime._replace(run=run), rng
+    assert not _compare.compared(*arguments).equal
+
+
+def test_infinities_and_nan_equal_themselves():
+    array = np.array([np.inf, -np.inf, np.nan, 1.0])
+    assert _compare._distance([array], [array.copy()]) == 0
+    assert _compare._distance([array], [-array]) == np.inf
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("scale", [0.1, 1, 4])
+def test_layers_that_amplify_errors_are_equal(scale, seed):
+    values = weights(scale=scale, seed=seed)
+    runtime = _runtimes.of_layer(layer(values=values), "onnxruntime")
+    rng = np.random.default_rng(seed)
+    found = _compare.compared(layer(values=values), layer(dtype="float64", values=values), runtime, rng)
+    assert found.equal, (found, scale, seed)
+
+
+# ---- the command -----------------------------------------------------------------------------------
+
+
+def test_a_seed_decides_everything(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(layer().to_onnx(), path)
+    assert invoke(path, "--seed", 1) == invoke(path, "--seed", 1)
+    assert invoke(path, "--seed", 1) != invoke(path, "--seed", 2)
+
+
+def test_a_name_that_is_none_is_an_error_that_lists_them(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(layer(name="encoder").to_onnx(), path)
+    with pytest.raises(ValueError, match=r"--layer must be one of 'encoder', .* got 'decoder'"):
+        invoke(path, "--layer", "decoder")
+
+
+def test_a_missing_runtime_is_one_line_that_says_what_to_install(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(layer().to_onnx(), path)
+    program = (
+        "import sys, importlib.util as u; found = u.find_spec;"
+        "u.find_spec = lambda name, *more: None if name == 'onnxruntime' else found(name, *more);"
+        "import fastgru.cli; sys.argv[1:] = ['compare', sys.argv[1]]; fastgru.cli.main()"
+    )
+    run = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr == "fastgru: onnxruntime is needed to run ONNX models: pip install onnxruntime\n"
+
+
+def test_it_runs_as_a_program(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(layer().to_onnx(), path)
+    run = subprocess.run(
+        [sys.executable, "-m", "fastgru", "compare", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"NO_COLOR": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""  # nobody watches a bar
+    assert "equal but for rounding" in run.stdout
