@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from fastgru import __version__
+from fastgru.cli._bench import bench
 from fastgru.cli._compare import compare
 from fastgru.cli._completion import completion
 from fastgru.cli._config import config
@@ -35,7 +36,7 @@ def fastgru() -> None:
     """
 
 
-for command in (inspect, run_model, convert, compare, config, completion):
+for command in (inspect, run_model, convert, bench, compare, config, completion):
     fastgru.add_command(command)
 
 

@@ -1,0 +1,347 @@
+"""`fastgru bench`: a file's layers on this machine, next to other runtimes and to what the machine allows."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+import numpy as np
+
+from fastgru import _roofline
+from fastgru.cli import _measure, _model, _terminal
+from fastgru.cli._files import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Makers = Mapping[str, Callable[[_model.Layer, int, int], _measure.Call]]
+
+ROUNDS = 10  # blocks of each contender, in turns
+OURS = "fastgru"
+
+
+class _Batches(click.ParamType[tuple[int, ...]]):
+    """1,8,64"""
+
+    name = "sizes"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        sizes = str(value).split(",")
+        if not all(size.isdecimal() and int(size) for size in sizes):
+            self.fail(f"must be positive integers with commas between them, such as 1,8,64, got {value!r}")
+        return tuple(map(int, sizes))
+
+
+@click.command()
+@_model.argument
+@_model.option
+@click.option(
+    "--batch", "batches", type=_Batches(), default="1,8,64", show_default=True, help="Rows of calls."
+)
+@click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="For each figure.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png, .svg or .pdf."
+)
+def bench(
+    model: Path, layer: str | None, batches: tuple[int, ...], seconds: float, plot: Path | None
+) -> None:
+    """How fast the layers of MODEL are on this machine, on one thread.
+
+    onnxruntime and PyTorch run what fastgru exports to them, if they are installed and have such a layer;
+    blocks of all runtimes take turns. "of the roofline" is the least time that the machine's arithmetic and
+    memory allow, measured in between, by the time taken.
+
+    \b
+    Examples:
+      fastgru bench model.keras
+      fastgru bench model.onnx --layer GRU_14 --batch 1,32 --plot speed.png
+    """
+    layers = _model.named(model, layer, **_model.RETURNING_ALL)
+    if plot is not None and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("matplotlib is needed to draw: pip install matplotlib")
+    figures = sum(_measure.streams(each) + len(batches) for each in layers.values())
+    found = {}
+    with _terminal.progress("measuring", figures * ROUNDS, "rounds") as tick:
+        for name, each in layers.items():
+            found[name] = measured(each, batches, seconds, tick)
+    for name, report in found.items():
+        columns, rows = table(report)
+        _terminal.table(columns, rows, f"{model}: {name}")
+        for contender, reason in report.left_out.items():
+            click.echo(f"without {contender}: {reason}")
+    if plot is not None:
+        draw(found, plot, model.name)
+
+
+# ---- the contenders --------------------------------------------------------------------------------
+#
+# Each makes of a layer a call over batch x timesteps, or of timesteps=0 a step of a stream.
+
+
+def _ours(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Call:
+    return _measure.sequence(layer, batch, timesteps) if timesteps else _measure.step(layer)
+
+
+def _onnxruntime(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised, too
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    model = layer.to_onnx(initial_state=True).SerializeToString()
+    session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+    x, h = _inputs(layer, batch, timesteps or 1)
+    y = np.empty((timesteps or 1, *h.shape), h.dtype)
+
+    def bound(before: Array, after: Array) -> Any:
+        binding = session.io_binding()
+        for name, array, bind in (
+            ("X", x, binding.bind_input),
+            ("initial_h", before, binding.bind_input),
+            ("Y", y, binding.bind_output),
+            ("Y_h", after, binding.bind_output),
+        ):
+            bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        return binding
+
+    other = np.empty_like(h)
+    turns = itertools.cycle([bound(h, other), bound(other, h)] if not timesteps else [bound(h, other)])
+    kept = x, h, other, y  # bound by their addresses
+
+    def call() -> object:
+        session.run_with_iobinding(next(turns))
+        return kept
+
+    return call
+
+
+def _torch(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Call:
+    import torch
+
+    from fastgru.cli._runtimes import torch_module
+
+    torch.set_num_threads(1)
+    module = torch_module(layer.to_torch_state_dict(), batch_first=False)
+    x, h = map(torch.from_numpy, _inputs(layer, batch, timesteps or 1))
+
+    def call() -> object:
+        nonlocal h
+        with torch.inference_mode():
+            y, after = module(x, h)
+        if not timesteps:
+            h = after
+        return y
+
+    return call
+
+
+def _inputs(layer: _model.Layer, batch: int, timesteps: int) -> tuple[Array, Array]:
+    """Inputs (timesteps, batch, features) and states (GRUs, batch, units), time-major as others have them."""
+    x = np.random.default_rng(0).standard_normal((timesteps, batch, _model.features(layer)))
+    parts = layer._parts
+    return x.astype(parts[0].dtype), np.zeros((len(parts), batch, parts[0].units), parts[0].dtype)
+
+
+CONTENDERS: Makers = {OURS: _ours, "onnxruntime": _onnxruntime, "torch": _torch}
+
+
+# ---- measuring -------------------------------------------------------------------------------------
+
+
+class Figure(NamedTuple):
+    """A layer called in one way.
+
+    Attributes
+    ----------
+    batch, timesteps : int
+        timesteps 0: a step of a stream.
+    microseconds : dict of ndarray
+        Of each call, by contender.
+    least : ndarray
+        Microseconds that the machine allows, for each round.
+    """
+
+    batch: int
+    timesteps: int
+    microseconds: dict[str, Array]
+    least: Array
+
+    def percentile(self, contender: str, share: float) -> float:
+        """Microseconds that this share of the calls in a hundred took at most."""
+        return float(np.percentile(self.microseconds[contender], share))
+
+    def steps_per_second(self, contender: str) -> float:
+        """Rows times steps."""
+        return 1e6 * self.batch * max(1, self.timesteps) / self.percentile(contender, 50)
+
+    def of_roofline(self, contender: str) -> float:
+        """Share of what the machine allows."""
+        return float(np.median(self.least)) / self.percentile(contender, 50)
+
+
+class Report(NamedTuple):
+    """A layer in all ways."""
+
+    figures: list[Figure]
+    left_out: dict[str, str]  # contenders and reasons
+
+
+def measured(
+    layer: _model.Layer,
+    batches: Sequence[int],
+    seconds: float,
+    tick: Callable[[int], None] = lambda done: None,
+    contenders: Makers = CONTENDERS,
+) -> Report:
+    """A step of a stream, if the layer has such, and calls over `_measure.STEPS` of so many rows.
+
+    Parameters
+    ----------
+    layer : GRU, Bidirectional or Stack
+        Returning sequences and states, not stateful.
+    batches : sequence of int
+    seconds : float
+        For all blocks of a contender in one figure.
+    tick : callable
+        Called with 1 after each round.
+    contenders : mapping of str to callable
+    """
+    ways = [(1, 0)] * _measure.streams(layer) + [(batch, _measure.STEPS) for batch in batches]
+    figures, left_out = [], {}
+    for batch, timesteps in ways:
+        calls = {}
+        for name, make in contenders.items():
+            if name != OURS and importlib.util.find_spec(name) is None:
+                left_out[name] = f"it is not installed: pip install {name}"
+                continue
+            try:
+                calls[name] = make(layer, batch, timesteps)
+                calls[name]()
+            except Exception as error:  # whatever a library raises
+                if name == OURS:
+                    raise
+                left_out[name] = " ".join(str(error).split())[:300]
+                calls.pop(name, None)
+        figures.append(_raced(layer, batch, timesteps, calls, seconds, tick))
+    return Report(figures, left_out)
+
+
+def _raced(
+    layer: _model.Layer,
+    batch: int,
+    timesteps: int,
+    calls: Mapping[str, _measure.Call],
+    seconds: float,
+    tick: Callable[[int], None],
+) -> Figure:
+    """Blocks in turns, another contender first in each round."""
+    nanoseconds: dict[str, list[int]] = {name: [] for name in calls}
+    least = []
+    for turn in range(ROUNDS):
+        least.append(least_microseconds(layer, batch, timesteps))
+        order = list(calls)
+        for name in order[turn % len(order) :] + order[: turn % len(order)]:
+            nanoseconds[name] += _measure.block(calls[name], seconds / ROUNDS)
+        tick(1)
+    times = {name: 1e-3 * np.array(each) for name, each in nanoseconds.items()}
+    return Figure(batch, timesteps, times, np.array(least))
+
+
+def least_microseconds(layer: _model.Layer, batch: int, timesteps: int) -> float:
+    """What the machine allows now: the sum over the layer's GRUs.
+
+    Those of a stream's step read their weights in turn, those of a call each its own at every step.
+    """
+    works = [
+        _roofline.Work(
+            batch,
+            max(1, timesteps),
+            part.weights[0].shape[0],
+            part.units,
+            part._compute_dtype.itemsize,
+            np.dtype(part.weights_dtype).itemsize,
+        )
+        for part in layer._parts
+    ]
+    together = sum(work.bytes for work in works)
+    sizes = [work.bytes if timesteps else together for work in works]
+    limits = _roofline.measure(sizes)
+    return sum(limits.least(work, size) for work, size in zip(works, sizes, strict=True))
+
+
+# ---- showing ---------------------------------------------------------------------------------------
+
+
+def table(report: Report) -> tuple[tuple[str, ...], list[list[object]]]:
+    """Columns and rows: a row for each contender in each way."""
+    columns = ("rows x steps", "", "p50 us", "p99 us", "steps/s", "of the roofline", "times fastgru's")
+    rows = [list[object](row) for figure in report.figures for row in _rows(figure)]
+    return columns, rows
+
+
+def _rows(figure: Figure) -> Iterator[tuple[object, ...]]:
+    shape = f"{figure.batch} x {figure.timesteps}" if figure.timesteps else "1, a stream's step"
+    for i, name in enumerate(figure.microseconds):
+        yield (
+            "" if i else shape,
+            name,
+            figure.percentile(name, 50),
+            figure.percentile(name, 99),
+            figure.steps_per_second(name),
+            f"{100 * figure.of_roofline(name):.0f} %",
+            figure.percentile(name, 50) / figure.percentile(OURS, 50),
+        )
+
+
+def draw(reports: Mapping[str, Report], path: Path, title: str) -> None:
+    """A row of pictures for each layer: the time of a step or call, and the steps in a second by batch."""
+    from matplotlib.figure import Figure as Picture
+
+    picture = Picture(figsize=(11, 0.6 + 3.2 * len(reports)), layout="constrained")
+    picture.suptitle(f"{title}, one thread")
+    axes = picture.subplots(len(reports), 2, squeeze=False)
+    for (left, right), (name, report) in zip(axes, reports.items(), strict=True):
+        _draw_latency(left, report.figures[0], name)
+        _draw_throughput(right, [figure for figure in report.figures if figure.timesteps], name)
+    picture.savefig(path, dpi=150)
+
+
+def _draw_latency(ax: Axes, figure: Figure, name: str) -> None:
+    for i, contender in enumerate(figure.microseconds):
+        p50, p99 = figure.percentile(contender, 50), figure.percentile(contender, 99)
+        ax.plot([p50, p99], [i, i], color=f"C{i}")
+        ax.plot(p50, i, "o", color=f"C{i}", markersize=9)
+        ax.plot(p99, i, "|", color=f"C{i}", markersize=14)
+        ax.annotate(f"{p50:.3g}", (p50, i), (0, 9), textcoords="offset points", ha="center")
+        ax.annotate(f"{p99:.3g}", (p99, i), (0, 9), textcoords="offset points", ha="center", color="0.4")
+    ax.axvline(float(np.median(figure.least)), color="0.4", linestyle="--", label="roofline")
+    ax.set_xscale("log")
+    ax.margins(x=0.1)
+    ax.set_yticks(range(len(figure.microseconds)), list(figure.microseconds))
+    ax.set_ylim(len(figure.microseconds) - 0.4, -0.6)
+    what = f"a call of {figure.batch} x {figure.timesteps}" if figure.timesteps else "a stream's step"
+    ax.set_title(f"{name}: {what}, p50 and p99")
+    ax.set_xlabel("microseconds")
+    ax.legend(loc="lower right")
+
+
+def _draw_throughput(ax: Axes, figures: Sequence[Figure], name: str) -> None:
+    batches = [figure.batch for figure in figures]
+    for i, contender in enumerate(figures[0].microseconds):
+        ax.plot(
+            batches, [f.steps_per_second(contender) for f in figures], "o-", color=f"C{i}", label=contender
+        )
+    roof = [1e6 * f.batch * f.timesteps / float(np.median(f.least)) for f in figures]
+    ax.plot(batches, roof, "--", color="0.4", label="roofline")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
+    ax.set_xticks(batches, [str(batch) for batch in batches])
+    ax.set_title(f"{name}: calls of {figures[0].timesteps} steps")
+    ax.set_xlabel("rows")
+    ax.set_ylabel("steps per second")
+    ax.grid(visible=True, which="both", alpha=0.2)
+    ax.legend()
