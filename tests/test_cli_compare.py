@@ -122,7 +122,7 @@ def keras_model(keras):
     """A GRU in a model in a model, and both directions."""
     layers = keras.layers
     inner = keras.Sequential(
-        [layers.Input((None, FEATURES)), layers.GRU(UNITS, return_sequences=True)], "inner"
+        [layers.Input((None, FEATURES)), layers.GRU(UNITS, return_sequences=True)], name="inner"
     )
     x = keras.Input((None, FEATURES))
     y = layers.Bidirectional(layers.GRU(UNITS, recurrent_activation="hard_sigmoid"), name="both")(inner(x))
@@ -142,7 +142,7 @@ def test_a_model_of_tf_keras_is_compared(tmp_path, keras, ending):
     assert "both" in output
 
 
-@pytest.mark.filterwarnings("ignore:.*np.object:FutureWarning")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_model_of_keras_3_is_compared(tmp_path, tensorflow):
     import keras
 

@@ -316,8 +316,9 @@ def _draw_latency(ax: Axes, figure: Figure, name: str) -> None:
         ax.plot([p50, p99], [i, i], color=f"C{i}")
         ax.plot(p50, i, "o", color=f"C{i}", markersize=9)
         ax.plot(p99, i, "|", color=f"C{i}", markersize=14)
-        ax.annotate(f"{p50:.3g}", (p50, i), (0, 9), textcoords="offset points", ha="center")
-        ax.annotate(f"{p99:.3g}", (p99, i), (0, 9), textcoords="offset points", ha="center", color="0.4")
+        for time, color in ((p50, "0"), (p99, "0.4")):
+            text = _terminal._text(time)
+            ax.annotate(text, (time, i), (0, 9), textcoords="offset points", ha="center", color=color)
     ax.axvline(float(np.median(figure.least)), color="0.4", linestyle="--", label="roofline")
     ax.set_xscale("log")
     ax.margins(x=0.1)

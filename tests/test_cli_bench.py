@@ -1,0 +1,214 @@
+"""`fastgru bench` and what it measures with: what is counted, not how long it took."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+import fastgru
+from fastgru import _core, _roofline
+from fastgru.cli import _bench, _measure
+from fastgru.cli._commands import fastgru as command
+
+UNITS, FEATURES = 6, 5
+ALL = {"return_sequences": True, "return_state": True}
+
+
+def layer(both=False, **arguments):
+    made = fastgru.GRU(UNITS, **{"reset_after": True, "recurrent_activation": "sigmoid", **ALL, **arguments})
+    made = fastgru.Bidirectional(made) if both else made
+    made.build((None, None, FEATURES))
+    return made
+
+
+def stack():
+    made = fastgru.Stack([layer(), fastgru.GRU(3, reset_after=True, recurrent_activation="sigmoid", **ALL)])
+    made.build((None, None, FEATURES))
+    return made
+
+
+def invoke(*arguments):
+    result = CliRunner().invoke(command, ["bench", *map(str, arguments)], standalone_mode=False)
+    if result.exception:
+        raise result.exception
+    return result.output
+
+
+# ---- the machine -----------------------------------------------------------------------------------
+
+
+def test_loops_count_what_they_do(isa):
+    lanes = _core.lanes(isa)
+    assert _core.multiply_adds(10, isa) == 10 * _core.multiply_adds(1, isa)
+    assert _core.multiply_adds(1, isa) % (2 * lanes) == 0
+    block = _core.reads(np.ones(1000, np.float32), 1, isa)
+    assert 0 < block <= 4000
+    assert block % (4 * lanes) == 0
+    assert _core.reads(np.ones(1000, np.float32), 7, isa) == 7 * block
+
+
+def test_a_machine_has_limits():
+    limits = _roofline.measure([1000, 10**6])
+    assert limits.peak > 0
+    assert limits.lanes == _core.lanes()
+    assert limits.bandwidth.keys() == {1000, 10**6}
+    assert min(limits.bandwidth.values()) > 0
+
+
+def test_a_stream_reads_the_weights_of_all_layers_in_turn(monkeypatch):
+    asked = []
+
+    def measure(sizes):
+        asked.append(sorted(set(sizes)))
+        return _roofline.Limits(100.0, 8, 3.0, dict.fromkeys(sizes, 50.0))
+
+    monkeypatch.setattr(_roofline, "measure", measure)
+    lower, upper = 4 * 3 * UNITS * (FEATURES + UNITS), 4 * 3 * 3 * (UNITS + 3)
+    step = _bench.least_microseconds(stack(), 1, 0)
+    call = _bench.least_microseconds(stack(), 2, 10)
+    assert asked == [[lower + upper], sorted([4 * 3 * UNITS**2, 4 * 3 * 3**2])]
+    assert 0 < step < call
+
+
+def test_half_the_bytes_are_read_of_float16(monkeypatch):
+    asked = []
+
+    def measure(sizes):
+        asked.extend(sizes)
+        return _roofline.Limits(100.0, 8, 3.0, dict.fromkeys(sizes, 50.0))
+
+    monkeypatch.setattr(_roofline, "measure", measure)
+    _bench.least_microseconds(layer(), 1, 0)
+    _bench.least_microseconds(layer(dtype="float64"), 1, 0)
+    assert asked[1] == 2 * asked[0]
+    if _core.float16_isas():
+        _bench.least_microseconds(layer(weights_dtype="float16"), 1, 0)
+        assert 2 * asked[2] == asked[0]
+
+
+# ---- calls -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        layer(),
+        layer(both=True),
+        layer(go_backwards=True),
+        layer(time_major=True, dtype="float64"),
+        layer(activation=np.tanh),
+        stack(),
+    ],
+)
+def test_every_layer_has_a_time_per_step(made):
+    assert 0 < _measure.microseconds_per_step(made) < np.inf
+
+
+def test_a_block_has_one_call_at_least():
+    calls = []
+    assert len(_measure.block(lambda: calls.append(1), 0)) == len(calls) == 1
+
+
+@pytest.mark.parametrize("made", [layer(), layer(time_major=True), layer(both=True)])
+@pytest.mark.parametrize("contender", ["onnxruntime", "torch"])
+def test_contenders_compute_what_is_measured(made, contender):
+    x, _ = _bench._inputs(made, 3, 4)
+    expected, *_ = made(x if made.time_major else x.swapaxes(0, 1))
+    found = _bench.CONTENDERS[contender](made, 3, 4)()
+    y = found[-1] if contender == "onnxruntime" else found.numpy()  # (timesteps, directions, batch, units)
+    y = y.transpose(0, 2, 1, 3).reshape(4, 3, -1) if y.ndim == 4 else y
+    np.testing.assert_allclose(y if made.time_major else y.swapaxes(0, 1), expected, rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("contender", ["onnxruntime", "torch"])
+def test_contenders_go_on_from_state_to_state(contender):
+    made = layer()
+    x, _ = _bench._inputs(made, 1, 1)
+    stream, call = made.stream(), _bench.CONTENDERS[contender](made, 1, 0)
+    for _ in range(5):
+        found = call()
+        y = found[-1] if contender == "onnxruntime" else found.numpy()
+        np.testing.assert_allclose(y.ravel(), stream(x[0]).ravel(), rtol=0, atol=3e-6)
+
+
+# ---- reports ---------------------------------------------------------------------------------------
+
+
+def test_a_report_has_a_step_and_calls_of_all_contenders():
+    ticks = []
+    report = _bench.measured(layer(), [1, 3], 0, ticks.append)
+    assert [(figure.batch, figure.timesteps) for figure in report.figures] == [(1, 0), (1, 32), (3, 32)]
+    assert all([*figure.microseconds] == ["fastgru", "onnxruntime", "torch"] for figure in report.figures)
+    assert report.left_out == {}
+    assert sum(ticks) == 3 * _bench.ROUNDS
+
+
+def test_percentiles_rates_and_shares():
+    figure = _bench.Figure(4, 10, {"fastgru": np.arange(1.0, 102.0)}, np.array([25.5, 25.5, 99.0]))
+    assert figure.percentile("fastgru", 50) == 51
+    assert figure.percentile("fastgru", 99) == 100
+    assert figure.steps_per_second("fastgru") == pytest.approx(1e6 * 40 / 51)
+    assert figure.of_roofline("fastgru") == pytest.approx(0.5)
+
+
+def test_layers_that_a_runtime_has_not_are_left_out_with_the_reason():
+    report = _bench.measured(layer(reset_after=False, activation="gelu"), [1], 0)
+    assert [*report.figures[0].microseconds] == ["fastgru"]
+    assert "no activation" in report.left_out["onnxruntime"]
+    assert "reset gate after" in report.left_out["torch"]
+
+
+def test_a_runtime_that_is_not_installed_is_left_out(monkeypatch):
+    monkeypatch.setattr(_bench.importlib.util, "find_spec", lambda name: None)
+    report = _bench.measured(layer(), [1], 0)
+    assert report.left_out["torch"] == "it is not installed: pip install torch"
+
+
+def test_an_error_of_its_own_is_no_reason_to_leave_out_fastgru():
+    def fail(*_):
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        _bench.measured(layer(), [1], 0, contenders={"fastgru": fail})
+
+
+# ---- the command -----------------------------------------------------------------------------------
+
+
+def test_tables_and_pictures_are_made(tmp_path):
+    made, path = stack(), tmp_path / "stack.npz"
+    made.save(path)
+    output = invoke(path, "--batch", "1,3", "--seconds", 0, "--plot", tmp_path / "speed.png")
+    assert "a stream's step" in output
+    assert "3 x 32" in output
+    assert "without onnxruntime: a GRU node of ONNX is one layer" in output
+    with Image.open(tmp_path / "speed.png") as picture:
+        assert picture.size[0] > 1000
+
+
+def test_a_layer_without_a_stream_is_drawn(tmp_path):
+    path = tmp_path / "both.npz"
+    layer(both=True).save(path)
+    output = invoke(path, "--batch", "2", "--seconds", 0, "--plot", tmp_path / "speed.svg")
+    assert "a stream's step" not in output
+    assert "<svg" in (tmp_path / "speed.svg").read_text()
+
+
+@pytest.mark.parametrize("sizes", ["", "0", "1,", "-1", "1.5", "many"])
+def test_batches_must_be_positive_integers(tmp_path, sizes):
+    layer().save(tmp_path / "layer.npz")
+    with pytest.raises(Exception, match="must be positive integers"):
+        invoke(tmp_path / "layer.npz", f"--batch={sizes}")
+
+
+def test_it_runs_as_a_program(tmp_path):
+    path = tmp_path / "layer.npz"
+    layer().save(path)
+    arguments = [sys.executable, "-m", "fastgru", "bench", path, "--batch", "1", "--seconds", "0"]
+    run = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""  # nobody watches a bar
+    assert "fastgru" in run.stdout
