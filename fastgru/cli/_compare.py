@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TRIALS = 8
 MOST_ROWS, MOST_STEPS = 8, 24
 DRAWS = 4  # of weights rounded at random
-# Of what rounding may do, over what it did when the weights were rounded at random: of 300 random layers of 1 to
-# 20 units the largest error was 9 times that (fastgru and onnxruntime, AMD EPYC, AVX2, 2026-11-23).
+# Of what rounding may do, over what it did when the weights were rounded at random: of 300 random layers of
+# 1 to 20 units the largest error was 9 times that (fastgru and onnxruntime, AMD EPYC, AVX2, 2026-11-23).
 MARGIN = 16
 EQUAL, DIFFERENT, FAILED = 0, 1, 2  # exit statuses
 
