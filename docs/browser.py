@@ -1,6 +1,7 @@
 """Looks at the built documentation in Chromium, on a phone and on a desk: `make browse`.
 
-A page fails that is wider than its window, or has a broken link, anchor or image, or an error in the console.
+A page fails that is wider than its window or has a table that is, that has a broken link, anchor or image, or
+an error in the console.
 """
 
 import argparse
@@ -23,16 +24,16 @@ OPTIONS = [
 ]
 
 # Does the page scroll sideways, or the theme's box for all of its content, and what sticks out of the window?
-# Tables and code may: they scroll in boxes of their own.
+# Code may: it scrolls in boxes of its own. So do tables, but there a column would be missed.
 OVERFLOW = """() => {
     const width = document.documentElement.clientWidth
     const boxed = e => !e.matches('article') &&
         (getComputedStyle(e).overflowX != 'visible' || boxed(e.parentElement))
     const sticking = [...document.querySelectorAll('article *')]
         .filter(e => e.getBoundingClientRect().right > width && !boxed(e.parentElement))
-    const scrolling = [document.documentElement, document.querySelector('.content')]
+    const scrolling = [document.documentElement, ...document.querySelectorAll('.content, .table-wrapper')]
         .filter(e => e.scrollWidth > e.clientWidth)
-    return [...scrolling.map(e => e.tagName), ...sticking.map(e => e.textContent.trim().slice(0, 40))]
+    return [...scrolling, ...sticking].map(e => `${e.tagName} ${e.textContent.trim().slice(0, 40)}`)
 }"""
 IMAGES = "() => [...document.images].filter(e => !e.naturalWidth).map(e => e.src)"
 LINKS = "() => [...document.links].map(e => e.href)"

@@ -16,6 +16,7 @@ nitpick_ignore_regex = [("py:obj", r"(?!fastgru\.).*")]
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings say more
+autodoc_preserve_defaults = True  # np.float32 as it is written
 numpydoc_show_class_members = False  # autodoc does
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -23,6 +24,8 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"fastgru {version}"
+html_static_path = ["_static"]
+html_css_files = ["fastgru.css"]
 html_copy_source = False
 html_use_index = html_domain_indices = False
 html_show_copyright = False

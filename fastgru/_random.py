@@ -29,6 +29,17 @@ def set_random_seed(seed: int) -> None:
         If `seed` is not an integer; a bool is none.
     ValueError
         If `seed` is negative.
+
+    Examples
+    --------
+    >>> import fastgru
+    >>> layers = []
+    >>> for _ in range(2):
+    ...     fastgru.set_random_seed(7)
+    ...     layers.append(fastgru.GRU(4))
+    ...     layers[-1].build((None, None, 3))
+    >>> bool((layers[0].get_weights()[0] == layers[1].get_weights()[0]).all())
+    True
     """
     global _global
     number = _integer(seed)

@@ -86,14 +86,19 @@ class GRU(WeightedLayer):
     -----
     With x the input, h the state, f the recurrent activation and g the activation::
 
-        z  = f(x.Kz + bz + h.Rz)                       update gate
-        r  = f(x.Kr + br + h.Rr)                       reset gate
-        hh = g(x.Kh + bh + (r * h).Rh)                 candidate
-        hh = g(x.Kh + bh + r * (h.Rh + ch))            with reset_after
-        h' = z * h + (1 - z) * hh                      state and output
+        z  = f(x.Wz + bz + h.Uz)              update gate
+        r  = f(x.Wr + br + h.Ur)              reset gate
+        hh = g(x.Wh + bh + (r * h).Uh)        candidate
+        h' = z * h + (1 - z) * hh             state and output
 
-    Weights: kernel (features, 3 * units), recurrent_kernel (units, 3 * units) and bias (3 * units,),
-    or (2, 3 * units) with `reset_after`, input and recurrent bias; columns z | r | h.
+    and with `reset_after`, where there is a recurrent bias c, too::
+
+        z  = f(x.Wz + bz + h.Uz + cz)
+        r  = f(x.Wr + br + h.Ur + cr)
+        hh = g(x.Wh + bh + r * (h.Uh + ch))
+
+    Weights: kernel W (features, 3 * units), recurrent_kernel U (units, 3 * units) and bias b (3 * units,),
+    or (2, 3 * units) with `reset_after`, b and c; columns z | r | h.
 
     Calls release the GIL, except where activations or dropout run in Python, and any number of threads
     may share a layer; a stateful one runs them one after the other.

@@ -58,6 +58,14 @@ def test_the_blocks_of_a_page_run_and_print_what_it_says(page, tmp_path):
     assert not outputs or run.stdout == "".join(outputs)
 
 
+def test_the_tutorials_service_has_30_lines():
+    page = DOCS / "tutorial.md"
+    text = page.read_text()
+    (service,) = (block for _, block in blocks(page, "python") if "def answer" in block)
+    (start,) = (block for place, block in blocks(page, "text") if place > text.index(service))
+    assert len([line for line in (service + start).splitlines() if line.strip()]) <= 30
+
+
 # ---- error messages ------------------------------------------------------------------------------
 
 MESSAGE = re.compile(r"^(`+)(?P<message>\w+: .+?)\1\n: From `(?P<code>.+?)`", re.M)

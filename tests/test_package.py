@@ -184,6 +184,7 @@ def test_no_flag_changes_what_floating_point_means():
 def test_modules_import_downwards_only():
     floors = [
         {"_include", "_random", "_registry", "_core", "_validate", "_export"},
+        {"_roofline"},
         {"_config", "initializers", "regularizers", "constraints", "_layer", "_loop"},
         {"activations"},
         {"gru"},
@@ -196,7 +197,8 @@ def test_modules_import_downwards_only():
         {"formats.__init__"},
         {"__init__"},
         {"cli._files", "cli._terminal", "cli._model", "cli._measure"},
-        {"cli._inspect", "cli._run", "cli._config", "cli._completion"},
+        {"cli._inspect", "cli._run", "cli._config", "cli._completion", "cli._runtimes"},
+        {"cli._bench", "cli._compare"},
         {"cli._convert"},
         {"cli._commands"},
         {"cli.__init__"},

@@ -621,13 +621,20 @@ def test_details_have_a_row_for_each_contender():
 def test_pictures_are_drawn_of_what_there_is(tmp_path):
     assert list(pictures.draw(record(made_up(FastGRU, Task(SMALL), 1)), tmp_path)) == []
     heats = []
-    for shape in (Shape(1, 1, 8, 8), Shape(1, 1, 16, 16), Shape(4, 1, 8, 8), Shape(1, 100, 8, 8)):
+    sizes = (1, 1, 8), (1, 1, 16), (4, 1, 8), (1, 100, 8), (1, 100, 16)
+    for shape in (Shape(batch, timesteps, units, units) for batch, timesteps, units in sizes):
         task = Task(shape, stream=shape.timesteps == 1)
         limits = [roofs()([step_bytes(task, 4)])] * 2
         entrants = [made_up(FastGRU, task, 1, 2), made_up(Peer, task, 3, 4)]
         heats.append(Heat(task, "", entrants, limits=limits))
     files = list(pictures.draw(Record(2, 0, heats={"stream": heats}), tmp_path))
-    assert [file.name for file in files] == ["times.png", "ratios.png", "latency.png"]
+    assert [file.name for file in files] == [
+        "times.png",
+        "times-step.png",
+        "times-sequence.png",
+        "ratios.png",
+        "latency.png",
+    ]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
 

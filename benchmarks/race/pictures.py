@@ -1,4 +1,4 @@
-"""A race drawn: time per step, ratios to the best peer, latency distributions.
+"""A race drawn: time per step, together and apart, ratios to the best peer, latency distributions.
 
 Colours are those of Okabe and Ito, which the colour-blind tell apart; lines are named at their ends.
 """
@@ -44,7 +44,13 @@ DPI = 150
 def draw(record: Record, folder: Path) -> Iterator[Path]:
     """Save those pictures for which there are figures; the files."""
     heats = list(record.all_heats())
-    pictures = {"times": times(heats), "ratios": best_ratios(heats), "latency": latencies(heats)}
+    panels = times_panels(heats)
+    pictures = {
+        "times": times(panels),
+        **{f"times-{kind}": times({kind: panel}) for kind, panel in panels.items()},
+        "ratios": best_ratios(heats),
+        "latency": latencies(heats),
+    }
     for name, figure in pictures.items():
         if figure is not None:
             file = folder / f"{name}.png"
@@ -52,11 +58,13 @@ def draw(record: Record, folder: Path) -> Iterator[Path]:
             yield file
 
 
-def _figure(columns: int, width: float, height: float) -> tuple[Figure, Sequence[Axes]]:
+def _figure(panels: int, width: float, height: float, below: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """A figure and its panels, side by side or one below the other."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    shape = (panels, 1) if below else (1, panels)
+    return figure, figure.subplots(*shape, squeeze=False).flat
 
 
 def _style(name: str) -> tuple[str, str]:
@@ -82,26 +90,32 @@ def _number(axis: Axis, low: float, high: float) -> None:
 # ---- time per step ---------------------------------------------------------------------------------
 
 
-def times(heats: Sequence[Heat]) -> Figure | None:
-    """One row, time per step against units: a stream and a sequence, and what the machine allows."""
-    kinds = {
-        "One step a call, the state carried": lambda task: task.stream,
-        "A sequence of 100 steps in one call": lambda task: task.shape.timesteps == 100,
-    }
+TIMES: Mapping[str, tuple[str, Callable[[Task], bool]]] = {
+    "step": ("One step a call, the state carried", lambda task: task.stream),
+    "sequence": ("A sequence of 100 steps in one call", lambda task: task.shape.timesteps == 100),
+}
+
+
+def times_panels(heats: Sequence[Heat]) -> dict[str, list[Heat]]:
+    """The heats of one row of each kind in `TIMES` that has two or more, by units."""
     panels = {
-        title: sorted(
-            (h for h in heats if _ordinary(h) and h.task.shape.batch == 1 and kind(h.task)),
+        kind: sorted(
+            (h for h in heats if _ordinary(h) and h.task.shape.batch == 1 and belongs(h.task)),
             key=lambda heat: heat.task.shape.units,
         )
-        for title, kind in kinds.items()
+        for kind, (_, belongs) in TIMES.items()
     }
-    panels = {title: panel for title, panel in panels.items() if len(panel) > 1}
+    return {kind: panel for kind, panel in panels.items() if len(panel) > 1}
+
+
+def times(panels: Mapping[str, list[Heat]]) -> Figure | None:
+    """Time per step against units, and what the machine allows: a panel for each kind."""
     if not panels:
         return None
     figure, axes = _figure(len(panels), 6.2 * len(panels), 5.6)
-    for ax, (title, panel) in zip(axes, panels.items(), strict=True):
+    for ax, (kind, panel) in zip(axes, panels.items(), strict=True):
         _times_panel(ax, panel)
-        ax.set_title(title)
+        ax.set_title(TIMES[kind][0])
     axes[0].set_ylabel("microseconds per step")
     return figure
 
@@ -122,7 +136,7 @@ def _times_panel(ax: Axes, heats: Sequence[Heat]) -> None:
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     _number(ax.yaxis, *ax.get_ylim())
-    ax.set_xticks(units, list(map(str, units)))
+    ax.set_xticks(units, [str(n) if n & (n - 1) == 0 else "" for n in units])  # others would touch
     ax.minorticks_off()
     ax.set_xlabel("units (as many features)")
     ax.grid(alpha=0.25, linewidth=0.6)
@@ -201,11 +215,11 @@ def best_ratios(heats: Sequence[Heat]) -> Figure | None:
             panels[title] = panel
     if not panels:
         return None
-    figure, axes = _figure(len(panels), 6.2 * len(panels), 3.6)
+    figure, axes = _figure(len(panels), 6.8, 0.4 + 3.4 * len(panels), below=True)
     for ax, (title, panel) in zip(axes, panels.items(), strict=True):
         _ratios_panel(ax, panel)
-        ax.set_title(title)
-    axes[0].set_ylabel("rows")
+        ax.set_title(title, fontsize=10)
+        ax.set_ylabel("rows")
     figure.suptitle("How many times as fast as the best peer fastgru is, and which peer that is", fontsize=11)
     return figure
 

@@ -1,4 +1,4 @@
-/* A GRU as a filter: float32 frames on standard input, the states after them on standard output. */
+/* A GRU as a filter: float32 frames on standard input, states after them on standard output. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ int main(void)
 {
     struct fastgru_layer layer;
     memset(&layer, 0, sizeof layer);
-    layer.kernels = &fastgru_kernels_at(0)->f32;    /* the best instruction set that the machine has */
+    layer.kernels = &fastgru_kernels_at(0)->f32;    /* of the best instruction set here */
     layer.features = FEATURES;
     layer.units = UNITS;
     layer.reset_after = 1;

@@ -32,7 +32,8 @@ def fastgru() -> None:
       fastgru inspect model.keras
 
     A MODEL is any file that fastgru.load reads: Keras' .keras and .h5, ONNX, PyTorch's .safetensors, .pt and
-    .npz, fastgru's own .npz. It is told by its content, and nothing in it is run.
+    .npz, fastgru's own .npz. It is told by its content, and nothing in it is run but by 'compare', which has
+    the model's own runtime read it.
     """
 
 

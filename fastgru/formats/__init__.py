@@ -158,6 +158,17 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
         If the format's library is not installed; names the extra that brings it.
     OSError
         If the file cannot be opened.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, name="voice")
+    >>> layer.build((None, None, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     layer.save(f"{folder}/voice.npz")
+    ...     fastgru.load(f"{folder}/voice.npz", stateful=True, batch_size=1)
+    <GRU 'voice': 3 features, 4 units, float32>
     """
     path = Path(os.fspath(path))
     _check(arguments)
@@ -175,6 +186,17 @@ def load_all(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer]
     """All GRU layers of a model file, by name and in the order of the file; otherwise as `load`.
 
     Layers of Keras come one by one, also where `load` makes a Stack of them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import fastgru
+    >>> kernels = {"weight_ih_l0": np.zeros((12, 3)), "weight_hh_l0": np.zeros((12, 4))}  # PyTorch's names
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/model.npz", **{f"voice.{name}": array for name, array in kernels.items()})
+    ...     fastgru.load_all(f"{folder}/model.npz")
+    {'voice': <GRU 'voice': 3 features, 4 units, float64>}
     """
     path = Path(os.fspath(path))
     _check(arguments)

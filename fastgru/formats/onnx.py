@@ -512,6 +512,14 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
 
     Outputs of a single `reverse` direction belong to the inputs' timesteps in ONNX; here they come in the
     order of the run, the last timestep first, as Keras has it with `go_backwards`.
+
+    Examples
+    --------
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, activation="relu")
+    >>> layer.build((None, None, 3))
+    >>> fastgru.from_onnx(layer.to_onnx()).activation
+    fastgru.activations.relu
     """
     onnx = sys.modules.get("onnx")  # whoever has a model has imported it
     reader = Reader(None, NO_LIMIT)

@@ -284,6 +284,15 @@ def from_torch(module: Any) -> Layer | dict[str, Layer]:
         If there is no GRU in it, or a tensor has another shape or type.
     TypeError
         If it is neither module nor mapping.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru
+    >>> state = {"weight_ih_l0": np.zeros((12, 3)), "weight_hh_l0": np.zeros((12, 4))}  # module.state_dict()
+    >>> layer = fastgru.from_torch(state)
+    >>> layer.units, layer.reset_after, layer.return_sequences
+    (4, True, True)
     """
     torch = sys.modules.get("torch")
     if isinstance(module, Mapping):
