@@ -242,9 +242,12 @@ cdef bint overlap(cnp.ndarray array, cnp.ndarray other) noexcept:
 
 cdef void describe(
     fastgru_call *call, cnp.ndarray x, cnp.ndarray initial_state, cnp.ndarray out, cnp.ndarray mask,
-    bint time_major,
+    cnp.ndarray lengths, bint time_major,
 ) noexcept:
-    """Where the arrays of a call lie; None: nowhere. An `out` without timesteps is that of every step."""
+    """Where the arrays of a call lie; None: nowhere. An `out` without timesteps is that of every step.
+
+    Lengths are those given, which `Plan.compute` puts in order.
+    """
     cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(x)
     cdef int batch_axis = time_major, time_axis = not time_major
     call.batch, call.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
@@ -262,16 +265,12 @@ cdef void describe(
         call.out_time_stride = cnp.PyArray_STRIDES(out)[time_axis] // itemsize
     call.mask, call.mask_batch_stride, call.mask_time_stride = NULL, 0, 0
     call.lengths = call.rows = NULL
+    if lengths is not None:
+        call.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(lengths)
     if mask is not None:
         call.mask = <const unsigned char *> cnp.PyArray_DATA(mask)
         call.mask_batch_stride = cnp.PyArray_STRIDES(mask)[batch_axis]
         call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
-
-
-cdef bint set_lengths(fastgru_call *call, cnp.ndarray lengths, cnp.ndarray memory) noexcept:
-    """Set a call's lengths from an intp array (batch,); False if one is out of range."""
-    return fastgru_set_lengths(
-        call, <const Py_ssize_t *> cnp.PyArray_DATA(lengths), <Py_ssize_t *> cnp.PyArray_DATA(memory))
 
 
 @cython.final
@@ -393,25 +392,19 @@ cdef class Plan:
             (batch, units), that of the last. Last axis contiguous.
         mask : bool ndarray, intp ndarray or None
             (batch, timesteps), time-major as x; False: the row does not take part in the step. With packed
-            weights also (batch,): each row takes part in so many steps, the first ones.
+            weights also (batch,), nobody else's: each row takes part in so many steps, the first ones.
         """
         cdef fastgru_call call
         cdef cnp.ndarray lengths = None
-        cdef cnp.ndarray memory                         # of the lengths, while the call runs
-        cdef cnp.npy_intp size
         if mask is not None and cnp.PyArray_NDIM(mask) == 1:
             lengths, mask = mask, None
         if cnp.PyArray_DIMS(x)[time_major] == 0:
             return
         if not rows_are_whole(x):
             x = np.array(x, order="C")  # aligned, too
-        describe(&call, x, initial_state, out, mask, time_major)
+        describe(&call, x, initial_state, out, mask, lengths, time_major)
         call.state = cnp.PyArray_DATA(state)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
-        if lengths is not None:
-            size = 3 * call.batch + call.timesteps + 1
-            memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
-            set_lengths(&call, lengths, memory)
         self.compute(&call)
 
     def call(
@@ -430,8 +423,6 @@ cdef class Plan:
         cdef cnp.npy_intp *steps
         cdef cnp.npy_intp *out_shape = state_shape
         cdef cnp.ndarray output, last, returned = None
-        cdef cnp.ndarray memory                         # of the lengths, while the call runs
-        cdef cnp.npy_intp size
         # is the output not simply the last state?
         cdef bint apart = sequences or mask is not None or lengths is not None
         if not is_plain(x, 3, self.typenum) or not rows_are_whole(x):
@@ -476,15 +467,11 @@ cdef class Plan:
         else:
             last = returned
 
-        describe(&call, x, initial_state, output if apart else None, mask, time_major)
+        describe(&call, x, initial_state, output if apart else None, mask, lengths, time_major)
         call.state = NULL if last is None else cnp.PyArray_DATA(last)
         call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
-        if lengths is not None:
-            size = 3 * call.batch + call.timesteps + 1
-            memory = cnp.PyArray_EMPTY(1, &size, cnp.NPY_INTP, 0)
-            if not set_lengths(&call, lengths, memory):
-                return NotImplemented
-        self.compute(&call)
+        if not self.compute(&call):
+            return NotImplemented
         if record is not None and last is not record:
             memcpy(cnp.PyArray_DATA(<cnp.ndarray> record), call.state, cnp.PyArray_NBYTES(output))
         if not return_state:
@@ -493,15 +480,24 @@ cdef class Plan:
             memcpy(cnp.PyArray_DATA(returned), call.state, cnp.PyArray_NBYTES(returned))
         return [output, returned]
 
-    cdef int compute(self, fastgru_call *call) except -1:
-        """Run a call, of which nothing can fail any more but to get scratch. A state of NULL: not wanted."""
-        cdef Memory *memory = take(&self.spare, scratch_size(&self.ready, call))
-        call.turn = memory.turn
-        with nogil:
-            run(&self.ready, call, scratch_of(memory))
-        memory.turn = call.turn
+    cdef bint compute(self, fastgru_call *call) except -1:
+        """Run a call; False, and nothing done, if a length is out of range. A state of NULL: not wanted."""
+        cdef size_t order = 0                           # bytes of the lengths in theirs
+        cdef Memory *memory
+        cdef bint right = True
+        if call.lengths != NULL:
+            order = (3 * call.batch + call.timesteps + 1) * sizeof(Py_ssize_t)
+            order = (order + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        memory = take(&self.spare, order + scratch_size(&self.ready, call))
+        if call.lengths != NULL:
+            right = fastgru_set_lengths(call, call.lengths, <Py_ssize_t *> scratch_of(memory))
+        if right:
+            call.turn = memory.turn
+            with nogil:
+                run(&self.ready, call, scratch_of(memory) + order)
+            memory.turn = call.turn
         give_back(&self.spare, memory)
-        return 0
+        return right
 
 
 # ---- one timestep at a time ----------------------------------------------------------------
@@ -663,16 +659,29 @@ cdef class Steps:
     cdef inline void leave(self) noexcept:
         exchange(&self.running, NULL)
 
-    def _enter(self):
-        """Keep other threads out, until `_leave`: they would read a state that is being written."""
-        self.enter()
-
-    def _leave(self):
-        self.leave()
-
     def _states(self):
         """The states themselves, each (batch, units)."""
         return [memory[self.side] for memory in self.states]
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Alone:
+    """Keeps other threads out of a stream while a block runs: they would read a state that is being written.
+
+    No interrupt comes between a class of this module, which Python's own could not promise, and the block.
+    """
+
+    cdef Steps stream
+
+    def __init__(self, Steps stream):
+        self.stream = stream
+
+    def __enter__(self):
+        self.stream.enter()
+
+    def __exit__(self, *_):
+        self.stream.leave()
 
 
 @cython.auto_pickle(False)
@@ -893,29 +902,6 @@ cdef class Slots:
                     gather(<char *> cnp.PyArray_DATA(<cnp.ndarray> rows[k]), self.states[k], &place, 1)
         return rows if place >= 0 else None
 
-    def _claim(self, cnp.ndarray slots):
-        """Keep others away from slots, (n,) of int64, until `_release`; returns their places. None: all open."""
-        cdef cnp.ndarray chosen = np.empty(self.capacity, np.int64) if slots is None else slots
-        cdef cnp.ndarray places = np.empty(chosen.shape[0], np.intp)
-        cdef cnp.int64_t *numbers
-        cdef cnp.int64_t *wanted = <cnp.int64_t *> cnp.PyArray_DATA(chosen)
-        cdef Py_ssize_t bad, place, n = chosen.shape[0]
-        with cython.critical_section(self):
-            if slots is None:  # here, where no one opens or closes slots before they are claimed
-                n, numbers = 0, <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
-                for place in range(self.capacity):
-                    if numbers[place] >= 0:
-                        wanted[n] = numbers[place]
-                        n += 1
-            bad = self.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
-        if bad >= 0:
-            self._complain(chosen, bad)
-        return places[:n]
-
-    @cython.critical_section
-    def _release(self, cnp.ndarray places):
-        self.release(<const Py_ssize_t *> cnp.PyArray_DATA(places), places.shape[0])
-
     def _rows(self, places):
         """Copies of the states at these places."""
         return [state[places] for state in self.states]
@@ -930,6 +916,46 @@ cdef class Slots:
             scatter(
                 self.states[k], <const char *> cnp.PyArray_DATA(rows), cnp.PyArray_NDIM(rows) == 2,
                 <const Py_ssize_t *> cnp.PyArray_DATA(places), cnp.PyArray_DIMS(places)[0])
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Claim:
+    """Keeps others away from slots, (n,) of int64, while a block runs, which gets their places. None: all open.
+
+    No interrupt comes between it and the block, as for `Alone`.
+    """
+
+    cdef Slots pool
+    cdef cnp.ndarray slots
+    cdef cnp.ndarray places
+
+    def __init__(self, Slots pool, cnp.ndarray slots):
+        self.pool, self.slots = pool, slots
+
+    def __enter__(self):
+        cdef Slots pool = self.pool
+        cdef cnp.ndarray chosen = np.empty(pool.capacity, np.int64) if self.slots is None else self.slots
+        cdef cnp.ndarray places = np.empty(chosen.shape[0], np.intp)
+        cdef const cnp.int64_t *numbers = <const cnp.int64_t *> cnp.PyArray_DATA(pool.numbers)
+        cdef cnp.int64_t *wanted = <cnp.int64_t *> cnp.PyArray_DATA(chosen)
+        cdef Py_ssize_t bad, place, n = chosen.shape[0]
+        with cython.critical_section(pool):
+            if self.slots is None:  # here, where no one opens or closes slots before they are claimed
+                n = 0
+                for place in range(pool.capacity):
+                    if numbers[place] >= 0:
+                        wanted[n] = numbers[place]
+                        n += 1
+            bad = pool.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
+        if bad >= 0:
+            pool._complain(chosen, bad)
+        self.places = places[:n]
+        return self.places
+
+    def __exit__(self, *_):
+        with cython.critical_section(self.pool):
+            self.pool.release(<const Py_ssize_t *> cnp.PyArray_DATA(self.places), self.places.shape[0])
 
 
 cdef inline void gather(

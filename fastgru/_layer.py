@@ -310,6 +310,16 @@ class WeightedLayer(Layer):
         self._plan = self._prepare(self._weights) if self.built else None
 
 
+@contextlib.contextmanager
+def _holding(locks: Sequence[threading.RLock]) -> Iterator[None]:
+    """Hold all of them, taken in their order; each by a `with` of its own, which no interrupt leaves held."""
+    if not locks:
+        yield
+        return
+    with locks[0], _holding(locks[1:]):
+        yield
+
+
 class CompositeLayer(Layer):
     """A layer made of others, its members, which have the weights and change together or not at all."""
 
@@ -340,10 +350,8 @@ class CompositeLayer(Layer):
         in several others, so that all threads must take the locks in one order.
         """
         inner = self._inner()
-        with contextlib.ExitStack() as held:
-            held.enter_context(self._lock)
-            for layer in sorted(inner, key=lambda layer: (isinstance(layer, WeightedLayer), id(layer))):
-                held.enter_context(layer._lock)
+        ordered = sorted(inner, key=lambda layer: (isinstance(layer, WeightedLayer), id(layer)))
+        with _holding([self._lock, *(layer._lock for layer in ordered)]):
             before = [dict(vars(layer)) for layer in inner]
             try:
                 yield

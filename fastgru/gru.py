@@ -404,29 +404,19 @@ class GRU(WeightedLayer):
             and self.activity_regularizer is None
             and self._default_state is None
         ):  # the short way, in this one frame: all of a small layer's call takes a microsecond
-            state, record, lock = initial_state, None, self._lock if self.stateful else None
-            if lock is not None:
-                lock.acquire()
-            try:
-                if lock is not None:
-                    state = record = self._state
-                if lock is None or (state is not None and initial_state is None):
-                    results = plan.call(
-                        inputs,
-                        state,
-                        mask,
-                        lengths,
-                        out,
-                        record,
-                        self.time_major,
-                        self.go_backwards,
-                        self.zero_output_for_mask,
-                        self.return_sequences,
-                        self.return_state,
-                    )
-            finally:
-                if lock is not None:
-                    lock.release()
+            if not self.stateful:
+                results = plan.call(
+                    inputs, initial_state, mask, lengths, out, None, self.time_major, self.go_backwards,
+                    self.zero_output_for_mask, self.return_sequences, self.return_state,
+                )  # fmt: skip
+            elif initial_state is None:
+                with self._lock:  # not acquire and try: an interrupt may come between them
+                    state = self._state
+                    if state is not None:
+                        results = plan.call(
+                            inputs, state, mask, lengths, out, state, self.time_major, self.go_backwards,
+                            self.zero_output_for_mask, self.return_sequences, self.return_state,
+                        )  # fmt: skip
         if results is NotImplemented:  # something is to be converted, or complained of
             return self._long_call(inputs, mask, training, initial_state, out, lengths)
         return results

@@ -1,14 +1,13 @@
 """One step at a time: the state of a stream, and of many clients' streams in one place."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
-from fastgru._core import Plan, Slots, Steps
+from fastgru._core import Alone, Claim, Plan, Slots, Steps
 from fastgru._layer import Layer
 from fastgru.gru import GRU
 from fastgru.stack import Buffers, Stack
@@ -196,13 +195,13 @@ class Stream(Steps):
         RuntimeError
             If another thread's call is running.
         """
-        with self._alone():
+        with Alone(self):
             return self._ladder.handed_out([state.copy() for state in self._states()])
 
     @state.setter
     def state(self, value: Any) -> None:
         states = self._ladder.given_states(value, self._batch)
-        with self._alone():
+        with Alone(self):
             self._assign(states)
 
     def reset(self, rows: Any = None) -> None:
@@ -224,7 +223,7 @@ class Stream(Steps):
         """
         chosen = slice(None) if rows is None else _validate.rows(rows, self._batch)
         first = self._ladder.default_states(self._batch)
-        with self._alone():
+        with Alone(self):
             for state, start in zip(self._states(), first, strict=True):
                 state[chosen] = start[chosen]
 
@@ -237,7 +236,7 @@ class Stream(Steps):
             If another thread's call is running.
         """
         other = type(self).__new__(type(self))
-        with self._alone():
+        with Alone(self):
             output = np.zeros((self._batch, self._ladder.units), self._ladder.dtype)
             Steps.__init__(other, self._ladder.fast_plans, tuple(self._states()), output)
         other.__dict__.update(self.__dict__)
@@ -259,7 +258,7 @@ class Stream(Steps):
             target = _validate.out(out, shape, ladder.dtype, ())
         elif single:
             target = self._output
-        with self._alone():
+        with Alone(self):
             states = ladder.run(inputs, self._states(), outputs)
             target[...] = outputs.reshape(shape)  # first, as it may fail: a user may have changed its shape
             self._assign(states)
@@ -269,14 +268,6 @@ class Stream(Steps):
     def _assign(self, states: Sequence[Array]) -> None:
         for state, value in zip(self._states(), states, strict=True):
             state[...] = value
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        self._enter()
-        try:
-            yield
-        finally:
-            self._leave()
 
 
 class StreamPool(Slots):
@@ -418,11 +409,8 @@ class StreamPool(Slots):
         TypeError
             If they are no integers.
         """
-        places = self._claim(None if slots is None else _validate.slots(slots, one=True))
-        try:
+        with Claim(self, None if slots is None else _validate.slots(slots, one=True)) as places:
             self._set_rows(places, self._first)
-        finally:
-            self._release(places)
 
     def _long_step(self, slots: Any, x: Any, out: Any) -> Array:
         """Any step: checks and conversions first; then the short way, if the layers have one."""
@@ -435,13 +423,10 @@ class StreamPool(Slots):
             super().step(numbers, np.require(inputs, requirements=["C", "A"]), outputs)
         elif len(numbers):
             time = 0 if ladder.time_major else 1
-            places = self._claim(numbers)
-            try:
+            with Claim(self, numbers) as places:
                 sequence = np.expand_dims(inputs, time)
                 states = ladder.run(sequence, self._rows(places), np.expand_dims(outputs, time))
                 self._set_rows(places, tuple(states))
-            finally:
-                self._release(places)
         if target is not outputs:
             target[...] = outputs
         result: Array = outputs if out is None else out

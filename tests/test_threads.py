@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -178,6 +179,57 @@ def test_a_call_sees_one_set_of_weights(
         stop.set()
         changer.join()
     assert seen <= set(wanted)
+
+
+INTERRUPTED = """
+import signal, threading
+import numpy as np
+import fastgru
+
+x = np.zeros((1, 2, 3), np.float32)
+layer = fastgru.GRU(4, stateful=True, batch_input_shape=(1, None, 3))
+layer.build()
+both = fastgru.Bidirectional(fastgru.GRU(4, stateful=True, batch_input_shape=(1, None, 3)))
+plain = fastgru.GRU(4, input_shape=(None, 3))
+plain.build()
+stream, pool = plain.stream(), fastgru.StreamPool(plain, 2)
+slot = pool.open()
+WAYS = [
+    lambda: layer(x), lambda: both(x), lambda: stream.reset(), lambda: stream.state, lambda: stream(x),
+    lambda: stream(x[:, 0]), lambda: pool.reset(slot), lambda: pool.reset(),
+    lambda: pool.step([slot], x[:, 0]),
+]
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+def everything():
+    for way in WAYS:
+        way()
+    done.append(True)
+
+signal.signal(signal.SIGALRM, interrupt)
+for way in WAYS:
+    for delay in np.linspace(2e-6, 60e-6, 1500):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            for _ in range(10000):  # the timer comes long before the end
+                way()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            pass
+done = []
+other = threading.Thread(target=everything, daemon=True)  # a lock would be the first thread's own
+other.start()
+other.join(20)
+print(done)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts")
+def test_interrupts_leave_nothing_locked():
+    run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
+    assert run.stdout == "[True]\n", run.stderr
 
 
 def test_the_computation_releases_the_gil(choice):
