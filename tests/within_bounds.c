@@ -224,14 +224,17 @@ static void run_packed(
         note(call.out, call.out_time_stride ? rows * timesteps * units : rows * units, itemsize);
 }
 
-/* Scratch of fastgru_scratch_size suffices for the call it was asked for, and for every smaller one. */
-static void check_scratch(const struct fastgru_packed_kernels *kernels, int units, int reset_after)
+/* Scratch suffices for the call that its size was asked for, and for every smaller one. */
+static void check_scratch(
+    const struct fastgru_packed_kernels *kernels, int features, int units, int reset_after)
 {
     static const int timesteps[] = {1, 2, 3, 10, 100, 10000};
     struct fastgru_layer layer;
     memset(&layer, 0, sizeof layer);
-    layer.kernels = kernels, layer.units = units, layer.reset_after = reset_after;
+    layer.kernels = kernels, layer.features = features, layer.units = units, layer.reset_after = reset_after;
+    fastgru_lay_out(&layer, NULL);
     size_t largest[sizeof timesteps / sizeof *timesteps] = {0};
+    size_t largest_ragged[sizeof timesteps / sizeof *timesteps] = {0};
     for (int rows = 0; rows <= 300; ++rows)
         for (size_t i = 0; i < sizeof timesteps / sizeof *timesteps; ++i) {
             const struct fastgru_blocks b = fastgru_blocking(&layer, rows, timesteps[i]);
@@ -241,6 +244,10 @@ static void check_scratch(const struct fastgru_packed_kernels *kernels, int unit
             if (size < largest[i] || (i && size < largest[i - 1]))
                 exit(4);
             largest[i] = size;
+            const size_t ragged = fastgru_ragged_scratch_size(&layer, rows, timesteps[i]);
+            if (ragged < largest_ragged[i] || (i && ragged < largest_ragged[i - 1]))
+                exit(5);
+            largest_ragged[i] = ragged;
         }
 }
 
@@ -258,7 +265,8 @@ static void run_all_packed(const struct fastgru_packed_kernels *kernels)
                 run_packed(kernels, rows, timesteps, features, units, reset_after);
             }
         for (int units = 1; units <= 5000; units = units * 3 / 2 + 1)
-            check_scratch(kernels, units, reset_after);
+            for (int features = 0; features <= 40000; features = features * 8 + units)
+                check_scratch(kernels, features, units, reset_after);
         for (size_t i = 0; i < sizeof large / sizeof *large; ++i)
             run_packed(kernels, large[i].rows, large[i].timesteps, 3, large[i].units, reset_after);
     }

@@ -70,6 +70,9 @@
 #if !FASTGRU_SCALAR && defined(__x86_64__)
 #define FASTGRU_X86 1
 #include <immintrin.h>
+#ifdef __clang__
+#include <cpuid.h>
+#endif
 #elif !FASTGRU_SCALAR && defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -158,8 +161,13 @@
 static inline const struct fastgru_kernels *fastgru_kernels_at(int index)
 {
 #ifdef FASTGRU_X86
-    const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")
-        && __builtin_cpu_supports("f16c");
+#ifdef __clang__                     /* version 14 does not know the name f16c */
+    unsigned eax, ebx, ecx, edx;
+    const int f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+#else
+    const int f16c = __builtin_cpu_supports("f16c");
+#endif
+    const int avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl")
             && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && index-- == 0)
         return &fastgru_kernels_row_avx512;
@@ -212,7 +220,7 @@ static inline size_t fastgru_scratch_size(
 static inline size_t fastgru_ragged_scratch_size(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
-    const struct fastgru_blocks b = fastgru_ragged_blocking(layer, batch, timesteps);
+    const struct fastgru_ragged b = fastgru_ragged_blocking(layer, batch, timesteps);
     return (layer->reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes + b.x_bytes;
 }
 

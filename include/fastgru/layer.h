@@ -92,7 +92,8 @@ struct fastgru_call {
     unsigned turn;                   /* in and out: hand a stream's next call what this one left,
                                         and it starts where weights are still in the cache;
                                         any value gives the same bits                      */
-    void *scratch;                   /* fastgru_scratch_size bytes, aligned to 64          */
+    void *scratch;                   /* fastgru_scratch_size bytes, with lengths fastgru_ragged_scratch_size;
+                                        aligned to 64                                      */
 };
 
 /* Kernels for one instruction set, dtype and type of weights. */
@@ -219,7 +220,6 @@ struct fastgru_blocks {
     ptrdiff_t steps;
     size_t state_bytes;              /* (rows, units)                                      */
     size_t xw_bytes;                 /* (steps, rows, panels, 3, vlen)                     */
-    size_t x_bytes;                  /* (rows, features)   of rows in full tiles    */
 };
 
 enum {
@@ -231,8 +231,7 @@ enum {
     FASTGRU_FEW_ROWS = 8,            /* they wait for ...                                  */
     FASTGRU_MANY_BYTES = 8 << 20,    /* ... so many weights                                */
     FASTGRU_SCRATCH_BYTES = 3 << 20, /* beyond it, fewer rows                              */
-    FASTGRU_RAGGED_ROWS = 32,        /* of different lengths: they go ...                  */
-    FASTGRU_RAGGED_STEPS = 8         /* ... so many steps at a time                        */
+    FASTGRU_RAGGED_STEPS = 8         /* of few rows of different lengths at a time         */
 };
 
 /* Bytes of a row of xw: (panels, 3, vlen). */
@@ -281,7 +280,7 @@ static inline ptrdiff_t fastgru_steps_ahead(
     ptrdiff_t steps;
     if (rows % FASTGRU_FULL_TILE == 0 && (rows > FASTGRU_FEW_ROWS || !fastgru_many_weights(layer)))
         return 0;
-    steps = (ptrdiff_t)fastgru_rows_ahead(layer) / rows;
+    steps = rows ? (ptrdiff_t)fastgru_rows_ahead(layer) / rows : 0;
     steps = steps < timesteps ? steps : timesteps;
     return steps < 2 ? 0 : steps;
 }
@@ -308,38 +307,50 @@ static inline struct fastgru_blocks fastgru_blocking(
     b.steps = fastgru_steps_ahead(layer, b.rows, timesteps);
     b.state_bytes = fastgru_state_bytes(layer, b.rows);
     b.xw_bytes = fastgru_lines((size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes);
-    b.x_bytes = 0;
     return b;
 }
 
-/* How a call with lengths is cut. Rows that make up full tiles have x.kernel in each step, where their x is first
- * laid side by side; of the others it is computed ahead, row by row. It is of all without room for x, or
- * where few rows would wait for many weights. */
-static inline struct fastgru_blocks fastgru_ragged_blocking(
+/* How a call with lengths is cut: blocks of rows, as long as more than `few` of them take part in a step, with
+ * x.kernel in the step, where their x is first laid side by side; then the few, row by row, with x.kernel of
+ * `steps` steps ahead. Fewer rows make up no tile, or wait for many weights (fastgru_steps_ahead has the figures). */
+struct fastgru_ragged {
+    ptrdiff_t rows;                  /* at most 128; grows with the batch                  */
+    ptrdiff_t few;
+    ptrdiff_t steps;
+    size_t state_bytes;              /* (rows, units)                                      */
+    size_t xw_bytes;                 /* (few, steps, panels, 3, vlen); reset before (rows, panels, 3, vlen), too */
+    size_t x_bytes;                  /* (rows, features)                                   */
+};
+
+static inline struct fastgru_ragged fastgru_ragged_blocking(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
     const size_t row_bytes = fastgru_xw_bytes(layer);
-    const ptrdiff_t least = 1, most = FASTGRU_RAGGED_STEPS, rows = FASTGRU_RAGGED_ROWS;
-    struct fastgru_blocks b;
+    const size_t x_bytes = (size_t)layer->features * layer->kernels->itemsize;
+    const ptrdiff_t few = FASTGRU_FEW_ROWS, less = FASTGRU_FULL_TILE - 1, most = FASTGRU_RAGGED_STEPS;
+    size_t ahead, once;
+    struct fastgru_ragged b;
     b.rows = fastgru_block_rows(layer);
-    b.rows = b.rows < rows ? b.rows : rows;
+    while (b.rows > 8 && (size_t)b.rows * x_bytes > FASTGRU_CHUNK_MOST)
+        b.rows -= 8;
     b.rows = batch < b.rows ? batch : b.rows;
-    b.steps = b.rows ? (ptrdiff_t)(FASTGRU_CHUNK_MOST / (row_bytes * (size_t)b.rows)) : 0;
-    b.steps = b.steps < least ? least : b.steps < most ? b.steps : most;
+    b.few = fastgru_many_weights(layer) ? few : less;
+    b.steps = (ptrdiff_t)(FASTGRU_CHUNK_MOST / (row_bytes * (size_t)b.few));
+    b.steps = b.steps < 1 ? 1 : b.steps < most ? b.steps : most;
     b.steps = b.steps < timesteps ? b.steps : timesteps;
+    b.few = b.rows < b.few ? b.rows : b.few;
     b.state_bytes = fastgru_state_bytes(layer, b.rows);
-    b.xw_bytes = fastgru_lines((size_t)b.steps * (size_t)b.rows * row_bytes);
-    b.x_bytes = fastgru_lines((size_t)b.rows * (size_t)layer->features * layer->kernels->itemsize);
-    if (fastgru_many_weights(layer) || b.x_bytes > FASTGRU_CHUNK_MOST)
-        b.x_bytes = 0;
+    ahead = (size_t)b.few * (size_t)b.steps * row_bytes;
+    once = layer->reset_after ? 0 : (size_t)b.rows * row_bytes;
+    b.xw_bytes = fastgru_lines(ahead > once ? ahead : once);
+    b.x_bytes = fastgru_lines((size_t)b.rows * x_bytes);
     return b;
 }
 
 /* One pass over the packed weights: x.kernel of some rows, or one timestep of them. */
 struct fastgru_pass {
     ptrdiff_t rows;
-    ptrdiff_t x_rows;                /* the first rows, whose x is read; of the others xw holds
-                                        x.kernel + bias. A whole number of full tiles, or all rows */
+    ptrdiff_t x_rows;                /* all rows, whose x is read; or none: xw holds x.kernel + bias */
     const void *x;                   /* (x_rows, features)                                 */
     ptrdiff_t x_stride;
     void *xw;                        /* (rows, panels, 3, vlen)  in, out or scratch        */

@@ -187,16 +187,34 @@ static void PANEL(leave)(
         PANEL(put)(layer, call, row, length, call->timesteps - length, kept);
 }
 
+/* xw := x.kernel + bias of `steps` steps from `start` on, of rows that have so many. */
+static void PANEL(project_ragged)(
+    const struct fastgru_layer *layer, const struct fastgru_call *call, struct fastgru_pass *pass,
+    const ptrdiff_t *rows, const ptrdiff_t *lengths, ptrdiff_t count, ptrdiff_t start, ptrdiff_t steps)
+{
+    const ptrdiff_t row_stride = pass->xw_stride, xw_stride = row_stride / steps;
+    struct fastgru_pass row = *pass;
+    row.x_stride = call->x_time_stride;
+    row.xw_stride = xw_stride;
+    for (ptrdiff_t i = 0; i < count && lengths[i] > start; ++i) {
+        row.rows = row.x_rows = lengths[i] - start < steps ? lengths[i] - start : steps;
+        row.x = (const real *)call->x + rows[i] * call->x_batch_stride + start * call->x_time_stride;
+        row.xw = (real *)pass->xw + i * row_stride;
+        PANEL(cover)(PANEL(tiles_project), layer, &row, fastgru_panel_count(layer));
+        row.backwards = !row.backwards;
+    }
+}
+
 /* All timesteps of a block of rows, from that with the `first`-most steps on. */
 static void PANEL(run_ragged)(
-    const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_blocks *blocks,
+    const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_ragged *blocks,
     ptrdiff_t first)
 {
     const ptrdiff_t units = layer->units, features = layer->features, left = call->batch - first;
     const ptrdiff_t count = left < blocks->rows ? left : blocks->rows;
     const ptrdiff_t *lengths = call->lengths + first, *rows = call->rows + first;
-    const ptrdiff_t most = lengths[0], chunk = blocks->steps;
-    const ptrdiff_t full_tiles = blocks->x_bytes ? count / FASTGRU_FULL_TILE * FASTGRU_FULL_TILE : 0;
+    const ptrdiff_t most = lengths[0];
+    const ptrdiff_t many = count > blocks->few ? lengths[blocks->few] : 0;  /* steps of more than few rows */
     const ptrdiff_t xw_stride = (ptrdiff_t)fastgru_panel_count(layer) * 3 * VLEN;
     char *scratch = (char *)call->scratch, *rh = scratch + 2 * blocks->state_bytes;
     real *h = (real *)scratch, *next = (real *)(scratch + blocks->state_bytes);
@@ -212,27 +230,18 @@ static void PANEL(run_ragged)(
     if (!call->go_backwards)
         for (; active < count; ++active)
             PANEL(enter)(layer, call, rows[active], lengths[active], h + active * units);
-    for (ptrdiff_t done = 0; done < most; done += chunk) {
-        const ptrdiff_t steps = most - done < chunk ? most - done : chunk;
+    for (ptrdiff_t done = 0, steps; done < most; done += steps) {
+        /* the next steps: all that many rows take part in, or a chunk of the others */
+        const int few = call->go_backwards ? most - done > many : done >= many;
+        const ptrdiff_t others = call->go_backwards ? most - done - many : most - done;
+        steps = !few ? many : others < blocks->steps ? others : blocks->steps;
         const ptrdiff_t start = call->go_backwards ? most - done - steps : done;
-        pass.x_stride = call->x_time_stride;
-        pass.xw_stride = xw_stride;
-        for (ptrdiff_t i = 0; i < count && lengths[i] > start; ++i) {
-            /* up to the length of the shortest row of its tile, the tile is full */
-            const ptrdiff_t alone = i < full_tiles ? lengths[i | (FASTGRU_FULL_TILE - 1)] : 0;
-            const ptrdiff_t from = alone > start ? alone - start : 0;
-            const ptrdiff_t to = lengths[i] - start < steps ? lengths[i] - start : steps;
-            if (from >= to)
-                continue;
-            pass.rows = pass.x_rows = to - from;
-            pass.x = (const real *)call->x + rows[i] * call->x_batch_stride + (start + from) * call->x_time_stride;
-            pass.xw = xw + (i * chunk + from) * xw_stride;
-            PANEL(cover)(PANEL(tiles_project), layer, &pass, fastgru_panel_count(layer));
-            pass.backwards = !pass.backwards;
-        }
         pass.x = x;
         pass.x_stride = features;
-        pass.xw_stride = chunk * xw_stride;
+        pass.xw_stride = few ? steps * xw_stride : xw_stride;
+        pass.xw = xw;
+        if (few)
+            PANEL(project_ragged)(layer, call, &pass, rows, lengths, count, start, steps);
         for (ptrdiff_t step = 0; step < steps; ++step) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - step : start + step;
             for (; call->go_backwards && active < count && lengths[active] > time; ++active)
@@ -240,12 +249,13 @@ static void PANEL(run_ragged)(
             for (; !call->go_backwards && lengths[active - 1] <= time; --active)
                 PANEL(leave)(layer, call, rows[active - 1], lengths[active - 1], h + (active - 1) * units);
             pass.rows = active;
-            pass.x_rows = active < full_tiles ? active / FASTGRU_FULL_TILE * FASTGRU_FULL_TILE : full_tiles;
+            pass.x_rows = few ? 0 : active;
             for (ptrdiff_t i = 0; i < pass.x_rows; ++i)
                 memcpy(x + i * features,
                        (const real *)call->x + rows[i] * call->x_batch_stride + time * call->x_time_stride,
                        (size_t)features * sizeof(real));
-            pass.xw = xw + (time - start) * xw_stride;
+            if (few)
+                pass.xw = xw + (time - start) * xw_stride;
             if (call->out)
                 pass.out = (real *)call->out
                     + (call->go_backwards ? call->timesteps - 1 - time : time) * call->out_time_stride;
@@ -266,7 +276,7 @@ static void PANEL(run_ragged)(
 static void PANEL(sequence)(const struct fastgru_layer *layer, struct fastgru_call *call)
 {
     if (call->lengths) {
-        const struct fastgru_blocks ragged = fastgru_ragged_blocking(layer, call->batch, call->timesteps);
+        const struct fastgru_ragged ragged = fastgru_ragged_blocking(layer, call->batch, call->timesteps);
         for (ptrdiff_t row = 0; row < call->batch; row += ragged.rows)
             PANEL(run_ragged)(layer, call, &ragged, row);
         return;
