@@ -68,7 +68,10 @@ def _caches() -> str:
     """The data caches of a core with their sizes, from the first level on, as far as the system tells."""
     found = {}
     for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
-        level, kind, size = ((cache / name).read_text().strip() for name in ("level", "type", "size"))
+        try:
+            level, kind, size = ((cache / name).read_text().strip() for name in ("level", "type", "size"))
+        except OSError:  # it does not know one of them
+            continue
         if kind != "Instruction":
             found[f"L{level}"] = f"{size}iB".replace("K", " K").replace("M", " M")
     return ", ".join(f"{level} {found[level]}" for level in sorted(found)) or "unknown"

@@ -138,7 +138,10 @@ def weight_list(value: Any) -> list[Any]:
     """Weights in a list, whatever they are."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise TypeError(f"weights must be a list of arrays, got {type(value).__name__}")
-    return list(value)
+    try:
+        return list(value)
+    except Exception as error:  # of a memoryview of several axes, or whatever another library raises
+        raise TypeError(f"weights must be a list of arrays, got {type(value).__name__}: {error}") from error
 
 
 def layer_name(value: Any) -> str:
@@ -193,7 +196,10 @@ def shape(name: str, value: Any) -> tuple[int | None, ...]:
     """A shape as a tuple; of a list of shapes the first."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a shape such as (batch, timesteps, features), got {value!r}")
-    entries = list(value)
+    try:
+        entries = list(value)
+    except Exception as error:  # of a memoryview of several axes, or whatever another library raises
+        raise ValueError(f"{name} must be a shape, got {type(value).__name__}: {error}") from error
     if entries and isinstance(entries[0], (list, tuple)):
         entries = list(entries[0])
     return tuple(size(name, entry) for entry in entries)
@@ -453,9 +459,9 @@ def slots(value: Any, one: bool = False) -> Array:
 
 
 def lengths(value: Any, batch: int, timesteps: int) -> Array:
-    """Steps of each row, (batch,)."""
+    """Steps of each row, (batch,), in an array of its own."""
     try:
-        array = np.asarray(value)
+        array = np.array(value)  # first, for another thread may write into what was given
     except Exception as error:  # of a ragged list, or whatever another library raises
         raise ValueError(
             f"lengths must have shape ({batch},), got {type(value).__name__}: {error}"
@@ -468,7 +474,7 @@ def lengths(value: Any, batch: int, timesteps: int) -> Array:
         raise ValueError(
             f"lengths must lie between 0 and the {timesteps} timesteps, got {array.min()} to {array.max()}"
         )
-    return array.astype(np.intp)
+    return array.astype(np.intp, copy=False)
 
 
 def mask_of_lengths(array: Array, timesteps: int, time_major: bool) -> Array:
