@@ -1,9 +1,12 @@
 """The command `fastgru`: its tables and files, and the one line of every error."""
 
+import errno
 import io
 import os
 import pty
+import re
 import signal
+import stat
 import subprocess
 import sys
 import tracemalloc
@@ -15,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import fastgru
-from fastgru.cli import _commands, _convert, _files, _run
+from fastgru.cli import _commands, _convert, _files, _run, _terminal
 
 COMMANDS = ["inspect", "run", "convert", "bench", "compare", "config", "completion"]
 
@@ -184,6 +187,46 @@ def test_run_gives_the_bits_of_one_call(kind, piece, tmp_path, capfd, monkeypatc
         np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("kind", LAYERS)
+def test_progress_ends_at_all_timesteps(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(_run, "PIECE_BYTES", 200)
+    layer = built(LAYERS[kind]())
+    shape = (23, 9, 5) if layer.time_major else (9, 23, 5)
+    call, done = called(layer, np.zeros(shape, "f4"), tmp_path), []
+    _run.compute(call, lambda *_: None, done.append, 4)
+    assert sum(done) == 9 * 23
+    assert len(done) >= (23 if call.divisible else 3)
+
+
+def called(layer, x, folder):
+    """The call of a layer as `run` makes it, which returns its states."""
+    layer.save(folder / "model.npz")
+    return _run.checked(fastgru.load(folder / "model.npz", stateful=False, return_state=True), x, None, None)
+
+
+def test_more_rows_than_there_are_make_no_smaller_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(_run, "PIECE_BYTES", 3000)
+    call, ticks = called(built(gru()), np.zeros((2, 50, 5), "f4"), tmp_path), {}
+    for batch in (2, 10**6):
+        ticks[batch] = []
+        _run.compute(call, lambda *_: None, ticks[batch].append, batch)
+    assert ticks[10**6] == ticks[2]
+    assert len(ticks[2]) == 2
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+def test_pieces_of_a_time_major_file_are_wide(time_major, tmp_path, monkeypatch):
+    monkeypatch.setattr(_run, "PIECE_BYTES", _run.STEPS * 90 * (5 + 7) * 4)
+    x = np.zeros((64, 200, 5) if time_major else (200, 64, 5), "f4")
+    firsts = set()
+    _run.compute(
+        called(built(gru(time_major=time_major)), x, tmp_path),
+        lambda *places: firsts.add(places[1 if time_major else 0]),
+        lambda done: None,
+    )
+    assert sorted(firsts) == [*range(0, 200, 90 if time_major else _run.ROWS)]
+
+
 def test_run_takes_a_states_own_default(tmp_path, capfd):
     state = np.random.default_rng(2).normal(size=(4, 7)).astype("f4")
     layer = built(gru(default_state=state))
@@ -219,6 +262,18 @@ def test_run_reads_and_writes_standard_streams(model, tmp_path):
     np.testing.assert_array_equal(np.load(io.BytesIO(run.stdout)), fastgru.load(model)(x))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_run_reads_and_writes_named_pipes(model, tmp_path):
+    x = np.random.default_rng(3).normal(size=(2, 600, 5)).astype("f4")
+    saved(tmp_path / "x.npy", x)
+    for name in ("in", "out"):
+        os.mkfifo(tmp_path / name)
+    script = 'cat x.npy > in & timeout 60 cat out > y.npy & "$0" -m fastgru run model.npz in -o out && wait'
+    subprocess.run(["sh", "-c", script, sys.executable], cwd=tmp_path, check=True, timeout=100)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), fastgru.load(model)(x))
+    assert (tmp_path / "out").is_fifo()
+
+
 def test_an_empty_batch_is_an_empty_file(model, tmp_path, capfd):
     saved(tmp_path / "x.npy", np.zeros((0, 4, 5), "f4"))
     assert quick(capfd, "run", model, tmp_path / "x.npy", "-o", tmp_path / "y.npy") == (0, "", "")
@@ -239,10 +294,18 @@ def test_a_file_larger_than_what_is_allocated(tmp_path):
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
+        if Path("/proc/self/smaps").exists():
+            assert in_memory(tmp_path / "x.npy") < 2 * _run.PIECE_BYTES
     assert sum(done) == shape[0] * shape[1]
     assert len(done) > 5
     assert peak < 4 * _run.PIECE_BYTES < x.nbytes // 2
     assert np.load(tmp_path / "y.npy", mmap_mode="r").shape == (2, 200_000, 2)
+
+
+def in_memory(path):
+    """How many bytes of a mapped file this process has in memory."""
+    maps = Path("/proc/self/smaps").read_text()
+    return 1024 * int(re.search(rf"{re.escape(str(path))}\n(?:.*\n)*?Rss: +(\d+) kB", maps)[1])
 
 
 # ---- convert ----------------------------------------------------------------------------------------
@@ -300,19 +363,35 @@ def test_a_failed_block_leaves_the_file_that_was_there(tmp_path):
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_a_block_that_ends_replaces_the_file_behind_a_link(named, tmp_path, monkeypatch):
+@pytest.mark.parametrize("link_fails", [False, True])
+def test_a_block_that_ends_replaces_the_file_behind_a_link(named, link_fails, tmp_path, monkeypatch):
     if named:  # as where the system has no files without names
         monkeypatch.setattr(_files, "_nameless", lambda folder: None)
+    if link_fails:  # as in some sandboxes
+        monkeypatch.setattr(os, "link", forbidden)
     (tmp_path / "folder").mkdir()
     target, link = tmp_path / "folder" / "y", tmp_path / "link"
     target.write_text("before")
+    target.chmod(0o600)
     link.symlink_to(target)
     with _files.appearing(link) as file:
         file.write(b"after")
         assert target.read_text() == "before"
     assert target.read_text() == "after"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
     assert link.is_symlink()
     assert [entry.name for entry in target.parent.iterdir()] == ["y"]
+
+
+def forbidden(*_, **__):
+    raise PermissionError(errno.EPERM, "forbidden")
+
+
+def test_a_loop_of_links_is_replaced(tmp_path):
+    (tmp_path / "a").symlink_to("a")
+    with _files.appearing(tmp_path / "a") as file:
+        file.write(b"after")
+    assert (tmp_path / "a").read_text() == "after"
 
 
 @pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without names")
@@ -334,6 +413,24 @@ with _files.appearing(Path("out.npy")) as file:
         assert process.stdout.readline() == b"ready\n"
         process.kill()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not _files.DESCRIPTORS.exists(), reason="needs files without names")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_process_leaves_no_copy_of_standard_input(number, model, tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastgru", "run", str(model), "-", "-o", str(tmp_path / "y.npy")],
+        stdin=subprocess.PIPE, env={**os.environ, "TMPDIR": str(folder)},
+    )  # fmt: skip
+    with process:
+        process.stdin.write(bytes(1 << 20))  # more than a pipe holds: the command is reading
+        process.stdin.flush()
+        process.send_signal(number)
+        process.wait()
+    assert process.returncode == (143 if number == signal.SIGTERM else -number)
+    assert list(folder.iterdir()) == []
 
 
 # ---- the terminal -----------------------------------------------------------------------------------
@@ -359,6 +456,92 @@ def test_progress_is_for_terminals(model, tmp_path):
     assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")  # the cursor is back
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("name", ["a{b}.npy", "c[bold]d.npy", "e\nf\x1b[2J.npy", "long" * 30 + ".npy"])
+def test_progress_shows_a_name_as_it_is_in_80_columns(name, monkeypatch):
+    for variable, value in (("TERM", "xterm"), ("COLUMNS", "80"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(variable, value)
+    stream = Terminal()
+    with _terminal.progress(name, 10**9, "steps", stream) as advance:
+        advance(10**9)
+    shown = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", stream.getvalue())
+    last = shown.replace("\r", "\n").rstrip().splitlines()[-1]
+    escaped = name.replace("\n", r"\n").replace("\x1b", r"\x1b")
+    assert last.startswith(escaped if len(escaped) <= 24 else f"{escaped[:23]}…")
+    assert "100 %" in last
+    assert "steps/s" in last
+    assert re.search(r"\d:\d\d:\d\d$", last)
+    assert len(last) <= 80
+
+
+ENDING = r"""
+import os, signal, sys
+from fastgru import cli
+from fastgru.cli import _commands, _terminal
+
+def run(arguments):
+    with _terminal.progress("x", 1, "steps"):
+        os.write(1, b"%d\n" % (signal.getsignal(signal.SIGHUP) == signal.SIG_IGN))  # rich has sys.stdout
+        sys.stdin.read()
+
+_commands.run = run
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_the_terminal_with_a_cursor(number):
+    main, terminal = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=terminal,
+            env={**os.environ, "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(terminal)
+        with process:
+            assert process.stdout.readline() == b"0\n"
+            process.send_signal(number)
+            shown = b""
+            while chunk := read(main):
+                shown += chunk
+    finally:
+        os.close(main)
+    assert process.returncode == 128 + number
+    assert shown.rindex(b"\x1b[?25h") > shown.rindex(b"\x1b[?25l")
+
+
+def test_nohup_goes_on_without_its_terminal():
+    command = ["nohup", sys.executable, "-c", ENDING]
+    found = subprocess.run(command, input=b"", capture_output=True, check=False, timeout=100)
+    assert found.stdout == b"1\n"
+
+
+def test_binary_output_is_not_for_terminals(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with pytest.raises(ValueError, match="OUT must be a file"), _files.appearing(_files.STANDARD):
+        pass
+
+
+@pytest.mark.parametrize("value", [999.4, 999.5, 999.7, 1000.0, -999.7])
+def test_numbers_have_no_exponent_around_a_thousand(value):
+    assert _terminal._text(value) == f"{value:,.0f}"
+
+
+def test_a_name_in_a_file_cannot_write_to_the_terminal(tmp_path, capfd):
+    path = tmp_path / "a\nb.npz"
+    _terminal.table(["name"], [["a\x1b]0;b\x07\nc ü"]], str(path))
+    out = capfd.readouterr().out
+    assert r"a\x1b]0;b\x07\nc ü" in out
+    assert "\x1b" not in out
+    assert r"a\nb.npz" in out
+    quick(capfd, "inspect", tmp_path / "\x1b[2J")
+    assert "\x1b" not in quick(capfd, "inspect", tmp_path / "\x1b[2J")[2]
+
+
 def read(descriptor):
     try:
         return os.read(descriptor, 1 << 16)
@@ -380,14 +563,38 @@ def test_an_interrupt_ends_with_130_and_one_line(model, tmp_path):
     assert not (tmp_path / "y.npy").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error():
+@pytest.mark.parametrize("arguments", [["config"], ["--version"], ["inspect", "model.npz"]])
+def test_a_reader_that_goes_away_is_no_error(arguments, model, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastgru", "config"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        [sys.executable, "-m", "fastgru", *arguments], cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     with process:
         process.stdout.close()
         assert process.stderr.read() == b""
-    assert process.returncode == 1
+    assert process.returncode == 141
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_standard_streams_are_the_null_device(redirection, model, tmp_path):
+    saved(tmp_path / "x.npy", np.zeros((3, 4, 5), "f4"))
+    for arguments, wanted in (
+        ("run model.npz x.npy -o y.npy", 0), ("config", 0), ("run model.npz - -o y.npy", 2), ("fly", 2)
+    ):  # fmt: skip
+        script = f'exec "$0" -m fastgru {arguments} {redirection}'
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": 100}
+        found = subprocess.run(["sh", "-c", script, sys.executable], cwd=tmp_path, check=False, **options)
+        assert found.returncode == wanted, (arguments, found)
+        assert b"Traceback" not in found.stderr
+        assert b"unexpected" not in found.stderr
+    assert np.load(tmp_path / "y.npy").shape == (3, 4, 7)
+
+
+def test_names_that_a_terminal_has_no_characters_for_are_escaped(tmp_path):
+    built(gru(name="encoder")).save(tmp_path / "ü.npz")
+    run = command("inspect", tmp_path / "ü.npz", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert rb"\xfc.npz" in run.stdout
 
 
 # ---- errors -----------------------------------------------------------------------------------------
@@ -405,6 +612,10 @@ def errors(folder):
     (folder / "empty.npy").touch()
     (folder / "cut.npy").write_bytes(x.read_bytes()[:-1])
     (folder / "text").write_text("no model")
+    header = x.read_bytes()
+    for name, shape in (("huge", b"(10**30,)"), ("unclosed", b"((((("), ("null", b"\0")):
+        (folder / f"{name}.npy").write_bytes(header.replace(b"(2, 3, 5)", shape.ljust(9)))
+    (folder / "cut.npz").write_bytes(b"PK\x03\x04")
     np.savez(folder / "states.npz", np.zeros((2, 6), "f4"))
     run, out = ["run", "model.npz"], ["-o", "y.npy"]
     return [
@@ -426,22 +637,33 @@ def errors(folder):
         ([*run, "no-steps.npy", *out], "INPUT must have at least one timestep, got shape (2, 0, 5)"),
         ([*run, "empty.npy", *out], "empty.npy must be an .npy file with an array of numbers: "),
         ([*run, "cut.npy", *out], "cut.npy must be an .npy file with an array of numbers: "),
-        ([*run, "objects.npy", *out], "objects.npy must be an .npy file with an array of numbers: "),
-        ([*run, "text", *out], "text must be an .npy file with an array of numbers: "),
+        ([*run, "objects.npy", *out],
+         "objects.npy must be an .npy file with an array of numbers: it holds Python objects"),
+        *(
+            ([*run, f"{name}.npy", *out], f"{name}.npy must be an .npy file with an array of numbers: ")
+            for name in ("huge", "unclosed", "null")
+        ),
+        ([*run, "text", *out], "text must be an .npy file with an array of numbers: it is in neither format"),
+        ([*run, "x.npy", "-o", "model.npz"], "OUT must be another file than MODEL, got model.npz"),
         ([*run, "states.npz", *out], "states.npz must be an .npy file with one array, got an .npz"),
-        ([*run, "x.npy", "-o", "none/y.npy"], "No such file or directory"),
-        ([*run, "x.npy", "-o", "."], ". must be a plain file where it is one already"),
+        ([*run, "x.npy", "-o", "none/y.npy"], "fastgru: none/y.npy: No such file or directory"),
+        ([*run, "x.npy", "-o", "."], ".: Is a directory"),
         ([*run, "x.npy", *out, "--lengths", "long.npy"],
          "lengths must lie between 0 and the 3 timesteps, got 1 to 4"),
         ([*run, "x.npy", *out, "--states", "states.npz"],
          "--states must hold arrays of the shapes [(2, 7)], got [(2, 6)]"),
         ([*run, "x.npy", *out, "--states", "text"], "text must be an .npz file with arrays of numbers: "),
+        ([*run, "x.npy", *out, "--states", "cut.npz"],
+         "cut.npz must be an .npz file with arrays of numbers: "),
+        ([*run, "x.npy", *out, "--states", "objects.npy"],
+         "objects.npy must be an .npz file with arrays of numbers: it holds Python objects"),
         ([*run, "x.npy", *out, "--dtype", "int8"], "dtype must be"),
+        ([*run, "x.npy", *out, "--zzzzzz"], ". See 'fastgru run --help'."),
         (["convert", "model.npz", "out.txt"],
          "OUT must end in .onnx, .npz, .safetensors, got 'out.txt'. See 'fastgru convert --help'."),
         (["convert", "model.npz", "out.safetensors"], "PyTorch's GRU has the activation tanh"),
         (["convert", "stack.npz", "out.onnx"], "a GRU node of ONNX is one layer, got a Stack"),
-        (["completion", "dos"], "Invalid value for '{bash|zsh|fish}': 'dos' is not one of"),
+        (["completion", "dos"], "Invalid value for 'SHELL': 'dos' is not one of"),
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -123,6 +124,14 @@ def test_contenders_compute_what_is_measured(made, contender):
     np.testing.assert_allclose(y if made.time_major else y.swapaxes(0, 1), expected, rtol=0, atol=3e-6)
 
 
+def test_pytorch_computes_a_float16_layer_in_float32():
+    made = layer(dtype="float16")
+    x, _ = _bench._inputs(made, 3, 4)
+    found = _bench.CONTENDERS["torch"](made, 3, 4)().numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.swapaxes(0, 1), made(x.swapaxes(0, 1))[0], rtol=0, atol=2e-3)
+
+
 @pytest.mark.parametrize("contender", ["onnxruntime", "torch"])
 def test_contenders_go_on_from_state_to_state(contender):
     made = layer()
@@ -197,10 +206,66 @@ def test_a_layer_without_a_stream_is_drawn(tmp_path):
     assert "<svg" in (tmp_path / "speed.svg").read_text()
 
 
+def test_a_table_says_in_every_row_what_it_is_of():
+    figure = _bench.Figure(4, 10, {"fastgru": np.ones(3), "torch": np.full(3, 2.0)}, np.ones(3))
+    columns, rows = _bench.table(_bench.Report([figure], {}))
+    assert all(columns)
+    assert [row[:2] for row in rows] == [["4 x 10", "fastgru"], ["4 x 10", "torch"]]
+    assert [row[-1] for row in rows] == [1, 2]
+
+
+def test_names_are_drawn_as_they_are(tmp_path):
+    figure = _bench.Figure(1, 10, {"fastgru": np.ones(3)}, np.full(3, 0.5))
+    _bench.draw({"a$_$b": _bench.Report([figure], {})}, tmp_path / "speed.svg", "$\\x$")
+    assert [path.name for path in tmp_path.iterdir()] == ["speed.svg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("speed.jpg", "must end in .png, .svg, .pdf"),
+        ("missing/speed.png", "must be in a folder that is there"),
+    ],
+)
+def test_a_picture_is_refused_before_anything_is_measured(tmp_path, monkeypatch, name, reason):
+    monkeypatch.setattr(_bench, "measured", None)
+    layer().save(tmp_path / "layer.npz")
+    with pytest.raises(click.BadParameter, match=reason):
+        invoke(tmp_path / "layer.npz", "--plot", tmp_path / name)
+
+
+def test_a_picture_that_fails_leaves_the_one_that_was_there(tmp_path, monkeypatch):
+    def fail(self, file, **options):
+        file.write(b"half")
+        raise OSError("full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    figure = _bench.Figure(1, 10, {"fastgru": np.ones(3)}, np.ones(3))
+    path = tmp_path / "speed.png"
+    path.write_text("before")
+    with pytest.raises(OSError, match="full"):
+        _bench.draw({"gru": _bench.Report([figure], {})}, path, "model")
+    assert path.read_text() == "before"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["speed.png"]
+
+
+def test_batches_are_measured_once_in_ascending_order(tmp_path, monkeypatch):
+    asked = []
+
+    def measured(layer, batches, *_):
+        asked.append(batches)
+        return _bench.Report([], {})
+
+    monkeypatch.setattr(_bench, "measured", measured)
+    layer().save(tmp_path / "layer.npz")
+    invoke(tmp_path / "layer.npz", "--batch", "8,1,8")
+    assert asked == [(1, 8)]
+
+
 @pytest.mark.parametrize("sizes", ["", "0", "1,", "-1", "1.5", "many"])
 def test_batches_must_be_positive_integers(tmp_path, sizes):
     layer().save(tmp_path / "layer.npz")
-    with pytest.raises(Exception, match="must be positive integers"):
+    with pytest.raises(click.BadParameter, match=r"must be positive integers .*\.$"):
         invoke(tmp_path / "layer.npz", f"--batch={sizes}")
 
 

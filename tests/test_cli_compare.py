@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from safetensors.torch import save_file
 
 import fastgru
-from fastgru.cli import _compare, _runtimes
+from fastgru import _core
+from fastgru.cli import _compare, _convert, _model, _runtimes
 from fastgru.cli._commands import fastgru as command
 
 SEED = 20261123
@@ -151,6 +152,20 @@ def test_a_model_of_keras_3_is_compared(tmp_path, tensorflow):
     assert "inner/gru" in assert_equal(path)
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_keras_may_compute_in_less_than_its_weights_have(tmp_path, keras, policy, version):
+    if version == 3:
+        import keras
+    layers, dtype, path = keras.layers, keras.mixed_precision.Policy(policy), tmp_path / "model.keras"
+    both = layers.Bidirectional(layers.GRU(UNITS, dtype=dtype), name="both")
+    model = keras.Sequential([layers.Input((None, FEATURES)), both])
+    model.set_weights(weights(2))
+    model.save(path)
+    assert_equal(path)
+
+
 # ---- another runtime than the file's ---------------------------------------------------------------
 
 
@@ -162,13 +177,47 @@ def test_another_runtime_is_said_not_to_test_the_reading(tmp_path, tensorflow):
 
 
 def test_layers_of_a_stack_are_compared_one_by_one_where_there_are_no_stacks(tmp_path):
-    upper = fastgru.GRU(3, reset_after=True, recurrent_activation="sigmoid", return_state=True)
-    stack = fastgru.Stack([layer(), upper])
+    upper = fastgru.GRU(3, reset_after=True, recurrent_activation="sigmoid", return_state=True, name="upper")
+    stack = fastgru.Stack([layer(name="lower"), upper], name="stack")
     stack.build((None, None, FEATURES))
     stack.save(tmp_path / "stack.npz")
     output = assert_equal(tmp_path / "stack.npz", "--against", "onnxruntime")
-    assert ": 0" in output
-    assert ": 1" in output
+    assert "stack: lower" in output
+    assert "stack: upper" in output
+
+
+@pytest.mark.parametrize("against", ["onnxruntime", "keras"])
+def test_outputs_of_directions_that_are_apart_are_compared(tmp_path, tensorflow, against):
+    made = fastgru.Bidirectional(layer(), merge_mode=None)
+    made.build((None, None, FEATURES))
+    made.set_weights(weights(2))
+    made.save(tmp_path / "apart.npz")
+    assert_equal(tmp_path / "apart.npz", "--against", against)
+
+
+def test_a_wrong_output_of_a_direction_that_is_apart_is_a_difference():
+    values, apart = weights(2), {}
+    for dtype in ("float32", "float64"):
+        apart[dtype] = fastgru.Bidirectional(layer(dtype=dtype), merge_mode=None)
+        apart[dtype].build((None, None, FEATURES))
+        apart[dtype].set_weights(values)
+    runtime = _runtimes.of_layer(apart["float32"], "onnxruntime")
+
+    def run(x, mask, states):
+        y, *states = runtime.run(x, mask, states)
+        return [y[..., ::-1], *states]
+
+    for made, equal in ((runtime, True), (runtime._replace(run=run), False)):
+        rng = np.random.default_rng(SEED)
+        assert _compare.compared(apart["float32"], apart["float64"], made, rng).equal == equal
+
+
+@pytest.mark.skipif(not _core.float16_isas(), reason="no float16 here")
+def test_half_weights_are_compared(tmp_path):
+    for both in (False, True):
+        half, path = layer(both, weights_dtype="float16"), tmp_path / f"{both}.npz"
+        half.save(path)
+        assert_equal(path, "--against", "onnxruntime")
 
 
 def test_what_a_runtime_does_not_have_is_not_compared(tmp_path):
@@ -183,6 +232,50 @@ def test_own_files_need_the_name_of_a_runtime(tmp_path):
     layer().save(tmp_path / "layer.npz")
     with pytest.raises(Exception, match="name one by --against"):
         invoke(tmp_path / "layer.npz")
+
+
+# ---- what convert compares -------------------------------------------------------------------------
+
+
+def convert(*arguments):
+    CliRunner().invoke(
+        command, ["convert", *map(str, arguments)], standalone_mode=False, catch_exceptions=False
+    )
+
+
+@pytest.mark.skipif(not _core.float16_isas(), reason="no float16 here")
+@pytest.mark.parametrize("ending", _convert.WRITERS)
+def test_layers_of_half_weights_are_converted(tmp_path, ending):
+    half, out = layer(weights_dtype="float16"), tmp_path / f"out{ending}"
+    half.save(tmp_path / "half.npz")
+    convert(tmp_path / "half.npz", out)
+    for found, weight in zip(fastgru.load(out).get_weights(), half.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, weight)
+
+
+def test_a_layer_of_a_stack_is_converted_alone(tmp_path):
+    torch.manual_seed(SEED)
+    save_file(torch.nn.GRU(FEATURES, UNITS, num_layers=2).state_dict(), tmp_path / "model.safetensors")
+    convert(tmp_path / "model.safetensors", tmp_path / "upper.onnx", "--layer", "gru.l1")
+    upper = fastgru.load(tmp_path / "model.safetensors").layers[1]
+    for found, weight in zip(
+        fastgru.load(tmp_path / "upper.onnx").get_weights(), upper.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(found, weight)
+
+
+def test_what_is_not_checked_yet_is_not_in_the_folder_of_out(tmp_path, monkeypatch):
+    found = []
+
+    def write(made, path):
+        made.save(path)
+        found.extend(entry.name for entry in tmp_path.iterdir())
+
+    monkeypatch.setitem(_convert.WRITERS, ".npz", write)
+    layer().save(tmp_path / "layer.npz")
+    convert(tmp_path / "layer.npz", tmp_path / "out.npz")
+    assert found == ["layer.npz"]
+    assert (tmp_path / "out.npz").exists()
 
 
 # ---- differences -----------------------------------------------------------------------------------
@@ -258,6 +351,50 @@ def test_a_seed_decides_everything(tmp_path):
     onnx.save(layer().to_onnx(), path)
     assert invoke(path, "--seed", 1) == invoke(path, "--seed", 1)
     assert invoke(path, "--seed", 1) != invoke(path, "--seed", 2)
+
+
+def test_a_layer_of_a_stack_is_compared_by_the_name_that_inspect_prints(tmp_path):
+    torch.manual_seed(SEED)
+    state = torch.nn.ModuleDict({"deep": torch.nn.GRU(FEATURES, UNITS, num_layers=2)}).state_dict()
+    path = tmp_path / "model.safetensors"
+    save_file(state, path)
+    assert "deep.l1" in assert_equal(path, "--layer", "deep.l1")
+    one = _model.read(path, "deep.l1")
+    assert _model.features(one) == UNITS
+    with pytest.raises(ValueError, match=r"--layer must be one of 'deep', .* got 'deep\.l2'"):
+        invoke(path, "--layer", "deep.l2")
+
+
+def test_one_of_several_layers_is_named_by_an_option(tmp_path):
+    path = tmp_path / "model.safetensors"
+    modules = torch.nn.ModuleDict({name: torch.nn.GRU(FEATURES, UNITS) for name in ("low", "high")})
+    save_file(modules.state_dict(), path)
+    with pytest.raises(ValueError, match=r"^name one of 'high', 'low', the GRUs in .*, by --layer$"):
+        _model.read(path, None)
+
+
+def test_weights_alone_are_no_model_of_a_command(tmp_path, keras):
+    path = tmp_path / "bare.h5"
+    keras_model(keras).save_weights(path)
+    wanted = "bare.h5: a file of weights alone: save the whole model, or load it in Python"
+    for layer_name in (None, "gru"):
+        with pytest.raises(fastgru.FormatError, match=wanted):
+            _model.named(path, layer_name, **_model.RETURNING_ALL)
+        with pytest.raises(fastgru.FormatError, match=wanted):
+            _model.read(path, layer_name)
+
+
+def test_what_is_no_model_is_named(tmp_path):
+    path = tmp_path / "model.onnx"
+    path.write_text("hello")
+    with pytest.raises(fastgru.FormatError, match=r"model\.onnx: no model file"):
+        invoke(path)
+
+
+def test_a_seed_is_not_negative(tmp_path):
+    layer().save(tmp_path / "layer.npz")
+    with pytest.raises(Exception, match="-1 is not in the range"):
+        invoke(tmp_path / "layer.npz", "--against", "torch", "--seed", -1)
 
 
 def test_a_name_that_is_none_is_an_error_that_lists_them(tmp_path):

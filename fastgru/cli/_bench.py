@@ -13,7 +13,7 @@ import numpy as np
 
 from fastgru import _roofline
 from fastgru.cli import _measure, _model, _terminal
-from fastgru.cli._files import Array
+from fastgru.cli._files import Array, appearing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,29 +22,46 @@ Makers = Mapping[str, Callable[[_model.Layer, int, int], _measure.Call]]
 
 ROUNDS = 10  # blocks of each contender, in turns
 OURS = "fastgru"
+ENDINGS = (".png", ".svg", ".pdf")  # of pictures
 
 
-class _Batches(click.ParamType[tuple[int, ...]]):
-    """1,8,64"""
-
-    name = "sizes"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        sizes = str(value).split(",")
-        if not all(size.isdecimal() and int(size) for size in sizes):
-            self.fail(f"must be positive integers with commas between them, such as 1,8,64, got {value!r}")
-        return tuple(map(int, sizes))
+def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """1,8,64 in ascending order, as they are drawn."""
+    sizes = value.split(",")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise click.BadParameter(
+            f"must be positive integers with commas between them, such as 1,8,64, got {value!r}."
+        )
+    return tuple(sorted(set(map(int, sizes))))
 
 
-@click.command()
+def _picture(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """A file that can be drawn: asked before anything is measured."""
+    if value is not None and value.suffix not in ENDINGS:
+        raise click.BadParameter(f"must end in {', '.join(ENDINGS)}, got {str(value)!r}.")
+    if value is not None and not value.resolve().parent.is_dir():
+        raise click.BadParameter(f"must be in a folder that is there, got {str(value)!r}.")
+    return value
+
+
+@click.command(short_help="Measure layers, next to other runtimes.")
 @_model.argument
 @_model.option
 @click.option(
-    "--batch", "batches", type=_Batches(), default="1,8,64", show_default=True, help="Rows of calls."
+    "--batch",
+    "batches",
+    metavar="SIZES",
+    callback=_sizes,
+    default="1,8,64",
+    show_default=True,
+    help="Rows of calls.",
 )
 @click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="For each figure.")
 @click.option(
-    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it, as .png, .svg or .pdf."
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_picture,
+    help="Draw it, as .png, .svg or .pdf.",
 )
 def bench(
     model: Path, layer: str | None, batches: tuple[int, ...], seconds: float, plot: Path | None
@@ -52,8 +69,8 @@ def bench(
     """How fast the layers of MODEL are on this machine, on one thread.
 
     onnxruntime and PyTorch run what fastgru exports to them, if they are installed and have such a layer;
-    blocks of all runtimes take turns. "of the roofline" is the least time that the machine's arithmetic and
-    memory allow, measured in between, by the time taken.
+    blocks of all runtimes take turns. "roofline" is the least time that the machine's arithmetic and memory
+    allow, measured in between, by the time taken; "x fastgru" is the time by fastgru's.
 
     \b
     Examples:
@@ -126,7 +143,8 @@ def _torch(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Call:
 
     torch.set_num_threads(1)
     module = torch_module(layer.to_torch_state_dict(), batch_first=False)
-    x, h = map(torch.from_numpy, _inputs(layer, batch, timesteps or 1))
+    dtype = module.weight_ih_l0.dtype  # a float16 layer's is float32
+    x, h = (torch.from_numpy(array).to(dtype) for array in _inputs(layer, batch, timesteps or 1))
 
     def call() -> object:
         nonlocal h
@@ -278,16 +296,16 @@ def least_microseconds(layer: _model.Layer, batch: int, timesteps: int) -> float
 
 def table(report: Report) -> tuple[tuple[str, ...], list[list[object]]]:
     """Columns and rows: a row for each contender in each way."""
-    columns = ("rows x steps", "", "p50 us", "p99 us", "steps/s", "of the roofline", "times fastgru's")
+    columns = ("rows x steps", "runtime", "p50 us", "p99 us", "steps/s", "roofline", "x fastgru")
     rows = [list[object](row) for figure in report.figures for row in _rows(figure)]
     return columns, rows
 
 
 def _rows(figure: Figure) -> Iterator[tuple[object, ...]]:
     shape = f"{figure.batch} x {figure.timesteps}" if figure.timesteps else "1, a stream's step"
-    for i, name in enumerate(figure.microseconds):
+    for name in figure.microseconds:
         yield (
-            "" if i else shape,
+            shape,
             name,
             figure.percentile(name, 50),
             figure.percentile(name, 99),
@@ -302,12 +320,13 @@ def draw(reports: Mapping[str, Report], path: Path, title: str) -> None:
     from matplotlib.figure import Figure as Picture
 
     picture = Picture(figsize=(11, 0.6 + 3.2 * len(reports)), layout="constrained")
-    picture.suptitle(f"{title}, one thread")
+    picture.suptitle(f"{title}, one thread", parse_math=False)
     axes = picture.subplots(len(reports), 2, squeeze=False)
     for (left, right), (name, report) in zip(axes, reports.items(), strict=True):
         _draw_latency(left, report.figures[0], name)
         _draw_throughput(right, [figure for figure in report.figures if figure.timesteps], name)
-    picture.savefig(path, dpi=150)
+    with appearing(path) as file:
+        picture.savefig(file, format=path.suffix[1:], dpi=150)
 
 
 def _draw_latency(ax: Axes, figure: Figure, name: str) -> None:
@@ -316,16 +335,16 @@ def _draw_latency(ax: Axes, figure: Figure, name: str) -> None:
         ax.plot([p50, p99], [i, i], color=f"C{i}")
         ax.plot(p50, i, "o", color=f"C{i}", markersize=9)
         ax.plot(p99, i, "|", color=f"C{i}", markersize=14)
-        for time, color in ((p50, "0"), (p99, "0.4")):
+        for time, side, color in ((p50, "right", "0"), (p99, "left", "0.4")):  # which may be close
             text = _terminal._text(time)
-            ax.annotate(text, (time, i), (0, 9), textcoords="offset points", ha="center", color=color)
+            ax.annotate(text, (time, i), (0, 9), textcoords="offset points", ha=side, color=color)
     ax.axvline(float(np.median(figure.least)), color="0.4", linestyle="--", label="roofline")
     ax.set_xscale("log")
     ax.margins(x=0.1)
     ax.set_yticks(range(len(figure.microseconds)), list(figure.microseconds))
     ax.set_ylim(len(figure.microseconds) - 0.4, -0.6)
     what = f"a call of {figure.batch} x {figure.timesteps}" if figure.timesteps else "a stream's step"
-    ax.set_title(f"{name}: {what}, p50 and p99")
+    ax.set_title(f"{name}: {what}, p50 and p99", parse_math=False)
     ax.set_xlabel("microseconds")
     ax.legend(loc="lower right")
 
@@ -337,11 +356,11 @@ def _draw_throughput(ax: Axes, figures: Sequence[Figure], name: str) -> None:
             batches, [f.steps_per_second(contender) for f in figures], "o-", color=f"C{i}", label=contender
         )
     roof = [1e6 * f.batch * f.timesteps / float(np.median(f.least)) for f in figures]
-    ax.plot(batches, roof, "--", color="0.4", label="roofline")
+    ax.plot(batches, roof, "--", marker="_", markersize=14, color="0.4", label="roofline")
     ax.set_xscale("log", base=2)
     ax.set_yscale("log")
     ax.set_xticks(batches, [str(batch) for batch in batches])
-    ax.set_title(f"{name}: calls of {figures[0].timesteps} steps")
+    ax.set_title(f"{name}: calls of {figures[0].timesteps} steps", parse_math=False)
     ax.set_xlabel("rows")
     ax.set_ylabel("steps per second")
     ax.grid(visible=True, which="both", alpha=0.2)

@@ -17,8 +17,10 @@ from fastgru.cli._config import config
 from fastgru.cli._convert import convert
 from fastgru.cli._inspect import inspect
 from fastgru.cli._run import run as run_model
+from fastgru.cli._terminal import printable
 
-WRONG, INTERRUPTED, CLOSED = 2, 130, 1  # exit statuses; the last one: nobody reads the output any more
+# Exit statuses. The last ones are what a shell says of SIGINT and SIGPIPE: nobody reads the output any more.
+WRONG, INTERRUPTED, CLOSED = 2, 130, 141
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -52,8 +54,8 @@ def run(arguments: Sequence[str]) -> int:
     Returns
     -------
     int
-        The exit status: 0, 1 if `compare` found a difference or a reader of the output went away, 2 if
-        something is wrong with what was given, 130 on Ctrl-C.
+        The exit status: 0, 1 if `compare` found a difference, 2 if something is wrong with what was given,
+        130 on Ctrl-C, 141 if a reader of the output went away.
     """
     given = list(arguments)
     options = given[: given.index("--")] if "--" in given else given
@@ -72,7 +74,9 @@ def run(arguments: Sequence[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return WRONG
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != 1:  # click and rich make a 1 of a closed pipe
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
         return CLOSED
     except Exception as error:
@@ -86,7 +90,9 @@ def run(arguments: Sequence[str]) -> int:
 def _explained(error: Exception) -> str:
     """An error in one line that says what to do."""
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        return f"{error.format_message()} See '{error.ctx.command_path} --help'."
+        message = error.format_message()
+        stop = "" if message.endswith((".", "?")) else "."
+        return f"{message}{stop} See '{error.ctx.command_path} --help'."
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, OSError) and error.strerror:
@@ -99,7 +105,7 @@ def _explained(error: Exception) -> str:
 
 
 def _say(message: str) -> None:
-    print("fastgru:", " ".join(message.split()), file=sys.stderr)
+    print("fastgru:", printable(" ".join(message.split())), file=sys.stderr)
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -25,7 +25,7 @@ MARGIN = 16
 EQUAL, DIFFERENT, FAILED = 0, 1, 2  # exit statuses
 
 
-@click.command()
+@click.command(short_help="Compare layers with what their own runtime computes.")
 @_model.argument
 @_model.option
 @click.option(
@@ -33,7 +33,13 @@ EQUAL, DIFFERENT, FAILED = 0, 1, 2  # exit statuses
     type=click.Choice(["onnxruntime", "torch", "keras"]),
     help="The other runtime; by default the file's own.",
 )
-@click.option("--seed", default=0, show_default=True, help="Of the random inputs, masks and states.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the random inputs, masks and states.",
+)
 def compare(model: Path, layer: str | None, against: str | None, seed: int) -> int:
     """What the layers of MODEL compute here and in its own runtime, next to each other.
 
@@ -43,8 +49,8 @@ def compare(model: Path, layer: str | None, against: str | None, seed: int) -> i
 
     Each layer is run on random inputs, masks and initial states. "error" is the largest distance from the
     same equations in float64; "of rounding" is the larger one as a share of what rounding may do in the
-    layer's dtype. A float64 layer is its own measure. The exit status is 0 if no share is beyond 1, 1 if one
-    is, 2 if a layer could not be compared.
+    least precise of the dtypes of layer, weights and runtime. A float64 layer is its own measure. The exit
+    status is 0 if no share is beyond 1, 1 if one is, 2 if a layer could not be compared.
 
     \b
     Examples:
@@ -58,7 +64,7 @@ def compare(model: Path, layer: str | None, against: str | None, seed: int) -> i
     if against is None:
         raise click.UsageError("fastgru's own files have no other runtime: name one by --against.")
     layers = _model.named(model, layer, **_model.RETURNING_ALL)
-    exact = _model.named(model, layer, **_model.RETURNING_ALL, dtype="float64")
+    exact = _model.named(model, layer, **_model.RETURNING_ALL, dtype="float64", weights_dtype=None)
     runtimes = _runtimes.of_file(model, against, kind) if against == own else None
     pairs = list(_pairs(layers, exact, whole=against == "torch"))
     rows: list[list[object]] = []
@@ -93,8 +99,8 @@ def _pairs(
     """Names, layers and these in float64; of a Stack that is not wanted whole, its layers."""
     for name, layer in layers.items():
         if isinstance(layer, fastgru.Stack) and not whole:
-            for i, pair in enumerate(zip(layer.layers, exact[name].layers, strict=True)):
-                yield f"{name}: {i}", *pair
+            for part, truth in zip(layer.layers, exact[name].layers, strict=True):
+                yield f"{name}: {part.name}", part, truth
         else:
             yield name, layer, exact[name]
 
@@ -152,31 +158,32 @@ def compared(
     Notes
     -----
     What is equal but for rounding is told by the equations: in float64, run with the weights as they are,
-    and `DRAWS` times with each off by a random part of u * sqrt(n). u is the unit roundoff of the layer's
-    dtype, n the number of terms in a sum, whose rounding errors grow as its square root. That has the very
-    states and steps of the trial, whether they damp errors or amplify them. An error may be `MARGIN` times
-    what that does, or `MARGIN` roundings of the largest number if that is more. The runtime's own error is
-    held to the same, for it is that which shows weights that were read wrongly.
+    and `DRAWS` times with each off by a random part of u * sqrt(n). u is the largest unit roundoff of the
+    layer's dtype, its weights' and the runtime's, n the number of terms in a sum, whose rounding errors grow
+    as its square root. That has the very states and steps of the trial, whether they damp errors or amplify
+    them. An error may be `MARGIN` times what that does, or `MARGIN` roundings of the largest number if that
+    is more. The runtime's own error is held to the same, for it is that which shows weights that were read
+    wrongly.
     """
     trials = [_trial(layer, runtime.masks, rng) for _ in range(TRIALS)]
     truth = [results(exact, trial) for trial in trials]
-    unit = float(np.finfo(layer.dtype).eps) / 2
+    dtypes = {dtype for part in layer._parts for dtype in (part.dtype, part.weights_dtype)}
+    unit = max(runtime.roundoff, *(float(np.finfo(dtype).eps) / 2 for dtype in dtypes))
     shaken = [_shaken(exact, unit, rng, trials) for _ in range(DRAWS)]
     outputs = states = ours = theirs = rounding = 0.0
     for trial, right, *others in zip(trials, truth, *shaken, strict=True):
         found = results(layer, trial)
-        foreign = runtime.run(*trial)
+        foreign = _joined(layer, runtime.run(*trial))
         if not runtime.masks:  # what is behind the end of a row is nobody's business
             for arrays in (found, foreign, right, *others):
                 arrays[0] = _ended(arrays[0], trial.mask, _reversed(layer))
         scale = max(float(np.abs(array[np.isfinite(array)]).max(initial=0)) for array in right)
-        allowed = MARGIN * max(unit * scale, *(_distance(other, right) for other in others)) or unit
+        allowed = (MARGIN * max(unit * scale, *(_distance(other, right) for other in others))) or unit
         errors = _distance(found, right), _distance(foreign, right)
         ours, theirs = max(ours, errors[0]), max(theirs, errors[1])
         rounding = max(rounding, max(errors) / allowed if max(errors) else 0.0)
-        count = len(right) - len(layer._parts)
-        outputs = max(outputs, _distance(found[:count], foreign[:count]))
-        states = max(states, _distance(found[count:], foreign[count:]))
+        outputs = max(outputs, _distance(found[:1], foreign[:1]))
+        states = max(states, _distance(found[1:], foreign[1:]))
     return Comparison(outputs, states, ours, theirs, rounding)
 
 
@@ -198,13 +205,21 @@ def _trial(layer: _model.Layer, any_mask: bool, rng: np.random.Generator) -> Tri
 
 
 def results(layer: _model.Layer, trial: Trial) -> list[Array]:
-    """Outputs and last states of a layer, batch-major as the trial."""
+    """Output and last states of a layer, batch-major as the trial."""
     x, mask, states = trial
     if layer.time_major:
         x, mask = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
     with np.errstate(all="ignore"):
         found = layer(x, states, mask)
-    return [array.swapaxes(0, 1) if layer.time_major and array.ndim == 3 else array for array in found]
+    return _joined(
+        layer, [array.swapaxes(0, 1) if layer.time_major and array.ndim == 3 else array for array in found]
+    )
+
+
+def _joined(layer: _model.Layer, arrays: Sequence[Array]) -> list[Array]:
+    """One output and the last states: those of both directions, if they are apart, side by side."""
+    count = len(arrays) - len(layer._parts)
+    return [np.concatenate(arrays[:count], axis=-1), *arrays[count:]]
 
 
 def _shaken(

@@ -7,7 +7,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command(short_help="Print a script for a shell's completion.")
-@click.argument("shell", type=click.Choice(SHELLS))
+@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print a script that completes commands, options and file names in SHELL.

@@ -1,16 +1,15 @@
 """`fastgru convert`: a layer from one format to another, checked."""
 
-import secrets
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
 import fastgru
 from fastgru.cli import _model
-from fastgru.cli._files import Array
+from fastgru.cli._files import Array, appearing
 from fastgru.cli._run import checked, outputs
 
 TIMESTEPS = 20
@@ -27,9 +26,9 @@ def npz(layer: _model.Layer, path: Path) -> None:
 
 
 def safetensors(layer: _model.Layer, path: Path) -> None:
-    from fastgru.formats import _model as formats
+    from fastgru.formats._model import need
 
-    formats.need("safetensors", "torch")
+    need("safetensors", "torch")
     from safetensors.numpy import save
 
     path.write_bytes(save(layer.to_torch_state_dict()))
@@ -59,20 +58,16 @@ def convert(model: Path, out: Path, layer: str | None) -> None:
     """
     if out.suffix not in WRITERS:
         raise click.UsageError(f"OUT must end in {', '.join(WRITERS)}, got {str(out)!r}.")
-    target = out.resolve()  # a link stays one
-    if target.exists() and not target.is_file():
-        raise OSError(f"{out} must be a plain file where it is one already")
-    unfinished = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
-    try:
-        WRITERS[out.suffix](_model.read(model, layer), unfinished)
-        everything: dict[str, Any] = {"stateful": False, "return_sequences": True, "return_state": True}
-        read_back = fastgru.load(unfinished, **everything)
+    everything = _model.RETURNING_ALL | {"weights_dtype": None}  # other formats have full weights alone
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / f"layer{out.suffix}"
+        WRITERS[out.suffix](_model.read(model, layer), written)
+        read_back = fastgru.load(written, **everything)
         difference, bound = differ(_model.read(model, layer, **everything), read_back)
         if not difference <= bound:
             raise ValueError(f"{out} was not written: read back, its outputs differ by {difference:.3g}")
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        with appearing(out) as file:
+            file.write(written.read_bytes())
     click.echo(f"{out}: {read_back.count_params():,} parameters; outputs differ by at most {difference:.3g}")
 
 

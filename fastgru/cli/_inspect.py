@@ -35,7 +35,7 @@ def inspect(model: Path, measure: bool) -> None:
       fastgru inspect --measure model.onnx
     """
     rows = []
-    for name, layer in fastgru.load_all(model, stateful=False).items():
+    for name, layer in _model.named(model, None, stateful=False).items():
         parts = layer.layers if isinstance(layer, fastgru.Stack) else [layer]
         for part in parts:
             shown = name if part is layer else f"{name}: {part.name}"

@@ -9,7 +9,7 @@ import fastgru
 
 Layer = Any  # GRU, Bidirectional or Stack; its _parts are the GRUs in it
 
-RETURNING_ALL = {"return_sequences": True, "return_state": True, "stateful": False}  # arguments of a layer
+RETURNING_ALL: dict[str, Any] = {"return_sequences": True, "return_state": True, "stateful": False}
 
 argument = click.argument("model", type=click.Path(path_type=Path))
 option = click.option(
@@ -18,20 +18,30 @@ option = click.option(
 
 
 def read(model: Path, layer: str | None, **arguments: Any) -> Layer:
-    """The layer, or the Stack, that `fastgru.load` gives.
+    """The layer, or the Stack, that `fastgru.load` gives, or one of a Stack's layers by its own name.
 
     Raises
     ------
     ValueError
         As `fastgru.load`; it says --layer for layer.
     """
+    _check_whole(model)
     try:
         return fastgru.load(model, layer, **arguments)
     except fastgru.FormatError:
         raise
     except ValueError as error:
         message = str(error)
-        raise ValueError(f"--{message}" if message.startswith("layer must") else message) from error
+        if not message.startswith("layer must"):
+            raise
+        if layer is None:
+            names = message.removeprefix("layer must be one of ").removesuffix(", got None")
+            raise ValueError(f"name one of {names}, by --layer") from error
+        for stack in fastgru.load_all(model, **arguments).values():
+            for member in stack.layers if isinstance(stack, fastgru.Stack) else ():
+                if member.name == layer:
+                    return member
+        raise ValueError(f"--{message}") from error
 
 
 def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
@@ -42,13 +52,26 @@ def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
     ValueError
         As `fastgru.load_all`, or if there is none of that name.
     """
-    layers = fastgru.load_all(model, **arguments)
-    if layer is None:
-        return layers
-    if layer not in layers:
-        names = ", ".join(map(repr, layers))
-        raise ValueError(f"--layer must be one of {names}, the GRUs in {model}, got {layer!r}")
-    return {layer: layers[layer]}
+    if layer is not None:
+        return {layer: read(model, layer, **arguments)}
+    _check_whole(model)
+    return fastgru.load_all(model, **arguments)
+
+
+def _check_whole(model: Path) -> None:
+    """Refuse weights alone: the commands' own arguments would pass for those that the layer was made with."""
+    from fastgru import formats  # not for --help
+
+    if formats.format_of(model) != "hdf5":
+        return
+    try:
+        fastgru.load_all(model)
+    except fastgru.FormatError as error:
+        if "the file has weights only" in str(error):
+            raise fastgru.FormatError(
+                f"{model}: a file of weights alone: save the whole model, or load it in Python with the "
+                "layer's arguments"
+            ) from error
 
 
 def features(layer: Layer) -> int:

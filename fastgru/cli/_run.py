@@ -14,28 +14,29 @@ from fastgru.cli._files import Array
 
 PIECE_BYTES = 8 << 20  # of input and output at a time: a fraction of a second of computing
 ROWS = 32  # at a time by default: they share the reading of the weights
+STEPS = 32  # at a time of a time-major file, at least: more rows instead, which are next to each other there
 
-PATH = click.Path(path_type=Path, allow_dash=True)
+FILE = click.Path(path_type=Path)
 
 
 @click.command(short_help="Run a layer over a file of sequences.")
 @_model.argument
-@click.argument("sequences", metavar="INPUT", type=PATH)
+@click.argument("sequences", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
 @click.option(
     "-o",
     "--output",
-    type=PATH,
+    type=click.Path(path_type=Path, allow_dash=True, readable=False),
     required=True,
     metavar="OUT.npy",
     help="Where to write; '-': standard output.",
 )
 @_model.option
 @click.option(
-    "--lengths", type=PATH, metavar="L.npy", help="How many timesteps, the first ones, each row has."
+    "--lengths", type=FILE, metavar="L.npy", help="How many timesteps, the first ones, each row has."
 )
 @click.option(
     "--states",
-    type=PATH,
+    type=FILE,
     metavar="S.npz",
     help="Initial states, one for each GRU, as numpy.savez writes them.",
 )
@@ -70,6 +71,8 @@ def run(
     """
     given = {name: value for name, value in (("dtype", dtype), ("weights_dtype", weights_dtype)) if value}
     ready = _model.read(model, layer, stateful=False, return_state=True, **given)
+    if output.exists() and output.samefile(model):
+        raise ValueError(f"OUT must be another file than MODEL, got {output}")
     with _files.mapped(sequences) as x:
         call = checked(
             ready,
@@ -186,9 +189,15 @@ def compute(
         Rows at a time.
     """
     steps_bytes = (call.x.shape[2] + call.output_shape[-1]) * call.x.itemsize
-    rows = batch or (
-        ROWS if call.divisible else max(1, min(ROWS, PIECE_BYTES // (call.timesteps * steps_bytes)))
-    )
+    if batch is not None:
+        rows = batch
+    elif not call.divisible:
+        rows = min(ROWS, PIECE_BYTES // (call.timesteps * steps_bytes))
+    elif call.layer.time_major:
+        rows = max(ROWS, PIECE_BYTES // (STEPS * steps_bytes))
+    else:
+        rows = ROWS
+    rows = max(1, min(rows, call.batch))
     steps = max(1, PIECE_BYTES // (rows * steps_bytes)) if call.divisible else call.timesteps
     for first in range(0, call.batch, rows):
         of_rows = slice(first, first + rows)
@@ -198,20 +207,21 @@ def compute(
             None if call.lengths is None else call.lengths[of_rows],
             None if call.states is None else [state[of_rows] for state in call.states],
         )
-        for time, output in outputs(part, steps):
+        for time, output in outputs(part, steps, advance):
             if output.ndim == 2:
                 put(0, first, output[None])
             elif call.layer.time_major:
                 put(time, first, output)
             else:
                 put(first, time, output)
-            advance(part.batch * min(steps, call.timesteps - time))
 
 
-def outputs(call: Call, steps: int) -> Iterator[tuple[int, Array]]:
+def outputs(
+    call: Call, steps: int, advance: Callable[[int], None] = lambda done: None
+) -> Iterator[tuple[int, Array]]:
     """The outputs of so many timesteps after the other, in the order of the run, and where they begin.
 
-    If the layer returns only the last one: that, once.
+    If the layer returns only the last one: that, once. `advance` is as of `compute`.
     """
     layer, states, timesteps = call.layer, call.states, call.timesteps
     sequences, time_major = bool(layer.return_sequences), bool(layer.time_major)
@@ -221,7 +231,9 @@ def outputs(call: Call, steps: int) -> Iterator[tuple[int, Array]]:
         end = timesteps - done if backwards else min(timesteps, done + steps)
         lengths = None if call.lengths is None else np.clip(call.lengths - start, 0, end - start)
         x = call.x[start:end] if time_major else call.x[:, start:end]
-        results = layer(x, states, lengths=lengths)
+        with _files.resident(x):
+            results = layer(x, states, lengths=lengths)
+        advance(call.batch * (end - start))
         parts, states = results[: call.outputs], results[call.outputs :]
         output = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
         if call.lengths is not None and not backwards and done:

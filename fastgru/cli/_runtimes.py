@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import formats
+from fastgru.cli import _model
 from fastgru.formats import keras as keras_format
 from fastgru.formats import onnx as onnx_format
 from fastgru.formats import torch as torch_format
@@ -34,8 +35,7 @@ OWN = {  # by the format of a file
     "pickle": "torch",
     "safetensors": "torch",
 }
-NAMES = ("onnxruntime", "torch", "keras")
-RETURNING_ALL = {"return_sequences": True, "return_state": True, "stateful": False, "unroll": False}
+ROUNDOFF = {"bfloat16": 2**-8, "float16": 2**-11, "float32": 2**-24, "float64": 2**-53}  # half a last place
 
 
 class Runtime(NamedTuple):
@@ -47,10 +47,13 @@ class Runtime(NamedTuple):
         Does it take any mask, or only one that begins with a row's true steps, at least one? What it returns
         beyond them has no meaning then.
     run : callable
+    roundoff : float
+        The unit roundoff of what it computes in, if that may be less precise than the layer's dtype.
     """
 
     masks: bool
     run: Run
+    roundoff: float = 0.0
 
 
 def need(module: str, what: str) -> Any:
@@ -298,8 +301,9 @@ def _find(model: Any, name: str) -> Any:
 
 def _returning_all(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config of a layer, or of both directions, that returns all outputs and states."""
+    returning_all = _model.RETURNING_ALL | {"unroll": False}
     made = {
-        key: RETURNING_ALL.get(key, value)
+        key: returning_all.get(key, value)
         for key, value in config.items()
         if key not in ("batch_input_shape", "batch_shape")
     }
@@ -316,6 +320,7 @@ def _keras_runtime(layer: Any) -> Runtime:
         tensor = importlib.import_module("keras").ops.convert_to_tensor
     else:
         tensor = importlib.import_module("tensorflow").constant
+    dtype = getattr(layer, "forward_layer", layer).compute_dtype  # a wrapper has one of its own
 
     def run(x: Array, mask: Array | None, states: Sequence[Array] | None) -> list[Array]:
         steps = getattr(layer, "time_major", False) or getattr(
@@ -328,12 +333,12 @@ def _keras_runtime(layer: Any) -> Runtime:
         results = layer(
             tensor(np.ascontiguousarray(turned(x))),
             mask=None if mask is None else tensor(np.ascontiguousarray(turned(mask))),
-            initial_state=None if states is None else [tensor(state) for state in states],
+            initial_state=None if states is None else [tensor(state, dtype=dtype) for state in states],
         )
         arrays = [np.asarray(result) for result in results]
         return [turned(array) if array.ndim == 3 else array for array in arrays]
 
-    return Runtime(True, run)
+    return Runtime(True, run, ROUNDOFF[dtype])
 
 
 # ---- which of them -----------------------------------------------------------------------------
@@ -367,7 +372,7 @@ def of_layer(layer: Any, against: str) -> Runtime:
     package = _keras(2 if importlib.util.find_spec("tf_keras") else 3)
     config = layer.to_keras_config(2 if package.__name__ == "tf_keras" else 3)
     made = getattr(package.layers, type(layer).__name__).from_config(config)
-    made.build((None, None, layer._parts[0].weights[0].shape[0]))
+    made.build((None, None, _model.features(layer)))
     made.set_weights(layer.get_weights())
     return _keras_runtime(made)
 

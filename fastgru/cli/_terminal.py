@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
 WIDE = 10_000  # columns of what is no terminal: lines are for a program then, and whole
+NAME = 24  # columns of what is in progress, at most: the rest of 80 is for the bar
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
@@ -24,7 +25,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     from rich.console import Console
     from rich.table import Table
 
-    drawn = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
+    drawn = Table(box=box.SIMPLE_HEAD, title=printable(title) or None, title_justify="left", pad_edge=False)
     for i, name in enumerate(columns):
         numbers = all(isinstance(row[i], (int, float, type(None))) for row in rows)
         drawn.add_column(name, justify="right" if numbers else "left")
@@ -34,7 +35,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     if console.measure(drawn, options=console.options.update(width=WIDE)).maximum <= console.width:
         console.print(drawn)
         return
-    console.print(title)
+    console.print(printable(title))
     for row in rows:
         lines = Table.grid(padding=(0, 2))
         for name, value in zip(columns, row, strict=True):
@@ -46,8 +47,13 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"  # from there on .3g has an exponent
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """A text with its control characters escaped: a terminal would obey those of a name in a file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 @contextlib.contextmanager
@@ -78,6 +84,7 @@ def progress(
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.table import Column
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -85,13 +92,14 @@ def progress(
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} {unit}/s" if speed else f"... {unit}/s")
 
+    name = Column(max_width=NAME, overflow="ellipsis", no_wrap=True)
     columns = (
-        TextColumn(what),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(),  # the only one that a narrow terminal makes narrower
         TextColumn("{task.percentage:>3.0f} %"),
-        Rate(),
-        TimeRemainingColumn(),
+        Rate(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
     )
     with Progress(*columns, console=Console(file=stream)) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task(printable(what), total=total)
         yield lambda done: bar.advance(task, done)

@@ -108,7 +108,10 @@ def _opened(path: Path) -> IO[bytes]:
 def format_of(path: Path) -> str:
     """The format of a file that holds a layer: as `_format` has it."""
     with _opened(path) as file:
-        return _format(path, file)
+        try:
+            return _format(path, file)
+        except FormatError as error:
+            raise FormatError(f"{path}: {error}") from error
 
 
 def _check(arguments: Arguments) -> None:
