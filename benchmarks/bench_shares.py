@@ -26,10 +26,10 @@ def share(rounds: int, measured: Callable[[], object], of: Callable[[], object])
 class Lengths:
     """Rows of every length from one step to all of them."""
 
-    params = ([64, 128, 256, 512], [32, 64, 128])
+    params = ([64, 128, 256, 512, 1024], [32, 64, 128])
     param_names = ("units", "rows")
     timesteps = 50
-    rounds = 20
+    rounds = 12
 
     def setup(self, units: int, rows: int) -> None:
         task = Task(Shape(rows, self.timesteps, units, units))

@@ -64,10 +64,10 @@ def _blas() -> str:
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
 
-def _caches() -> str:
+def _caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> str:
     """The data caches of a core with their sizes, from the first level on, as far as the system tells."""
     found = {}
-    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+    for cache in folder.glob("index*"):
         try:
             level, kind, size = ((cache / name).read_text().strip() for name in ("level", "type", "size"))
         except OSError:  # it does not know one of them

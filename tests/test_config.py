@@ -181,3 +181,19 @@ def test_another_mode_of_report_is_an_error(mode):
     with pytest.raises(ValueError, match=r"^mode must be 'stdout' or 'dicts', got ") as error:
         fastgru.show_config(mode)
     assert str(error.value).endswith(f"got {mode!r}")
+
+
+def test_caches_are_those_whose_size_the_system_tells(tmp_path):
+    for index, facts in enumerate(
+        [
+            {"level": "1", "type": "Data", "size": "32K"},
+            {"level": "1", "type": "Instruction", "size": "32K"},
+            {"level": "2", "type": "Unified"},
+            {"level": "3", "type": "Unified", "size": "16M"},
+        ]
+    ):
+        (tmp_path / f"index{index}").mkdir()
+        for name, fact in facts.items():
+            (tmp_path / f"index{index}" / name).write_text(f"{fact}\n")
+    assert _config._caches(tmp_path) == "L1 32 KiB, L3 16 MiB"
+    assert _config._caches(tmp_path / "index2") == "unknown"
