@@ -358,6 +358,7 @@ def test_out_must_not_overlap_inputs_that_are_cast():
         fastgru.GRU(8, return_sequences=True)(buffer, out=buffer.view(np.float32)[..., :8])
 
 
+@pytest.mark.filterwarnings("ignore:Setting the shape:DeprecationWarning")  # of NumPy 2.5
 def test_what_layers_hand_out_does_not_lead_into_them():
     layer = fastgru.GRU(4, stateful=True)
     layer(X)

@@ -44,7 +44,8 @@
 
 #include "layer.h"
 
-#if (defined(__GNUC__) || defined(__clang__)) && !defined(FASTGRU_SCALAR)
+/* clang-cl has the extensions, but not by default the library that the CPU is asked by */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(_MSC_VER) && !defined(FASTGRU_SCALAR)
 #define FASTGRU_SCALAR 0
 #define FASTGRU_INLINE static inline __attribute__((always_inline))
 #define FASTGRU_OUTLINE static __attribute__((noinline))
@@ -70,9 +71,7 @@
 #if !FASTGRU_SCALAR && defined(__x86_64__)
 #define FASTGRU_X86 1
 #include <immintrin.h>
-#ifdef __clang__
 #include <cpuid.h>
-#endif
 #elif !FASTGRU_SCALAR && defined(__aarch64__)
 #include <arm_neon.h>
 #endif
@@ -161,7 +160,7 @@
 static inline const struct fastgru_kernels *fastgru_kernels_at(int index)
 {
 #ifdef FASTGRU_X86
-#ifdef __clang__                     /* version 14 does not know the name f16c */
+#if defined(__clang__) || __GNUC__ < 11  /* Clang 14 does not know the name f16c */
     unsigned eax, ebx, ecx, edx;
     const int f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
 #else
