@@ -1,6 +1,7 @@
 """The package as a whole: what an import costs, what a wheel holds, what sources must not say."""
 
 import email
+import fcntl
 import os
 import re
 import subprocess
@@ -91,7 +92,9 @@ def distributions(tmp_path_factory):
     """The sdist, and a wheel built from it alone, in a folder that holds nothing else."""
     folder = tmp_path_factory.mktemp("dist")
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder), str(ROOT)]
-    run = subprocess.run(build, capture_output=True, text=True, check=False)  # sdist, then wheel from it
+    with (tmp_path_factory.getbasetemp().parent / "dist.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # setuptools lays the sdist out in the checkout: one worker at a time
+        run = subprocess.run(build, capture_output=True, text=True, check=False)  # sdist, then wheel from it
     assert run.returncode == 0, run.stdout + run.stderr
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return sdist, wheel

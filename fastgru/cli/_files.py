@@ -4,7 +4,6 @@ import contextlib
 import errno
 import mmap
 import os
-import secrets
 import shutil
 import sys
 import tempfile
@@ -132,7 +131,7 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
     target = Path(os.path.realpath(path))  # a link stays one
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    unfinished = target.with_name(f".{secrets.token_hex(8)}{target.suffix}")
+    unfinished = target.with_name(f".{os.urandom(8).hex()}{target.suffix}")
     try:
         with (nameless := _nameless(target.parent)) or unfinished.open("x+b") as file:
             yield file
