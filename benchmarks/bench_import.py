@@ -20,7 +20,11 @@ class Import:
         subprocess.run([sys.executable, "-c", FIRST_RESULT], env=os.environ | self.env, check=True)
 
     def timeraw_fastgru(self) -> str:
+        """The package alone: what `fastgru --help` waits for."""
         return "import fastgru"
+
+    def timeraw_layer(self) -> str:
+        return "from fastgru import GRU"
 
     def timeraw_numpy(self) -> str:
         """The part of it that is NumPy's."""

@@ -3,19 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastgru import activations, constraints, initializers, regularizers
-from fastgru._config import show_config
-from fastgru._include import get_include
-from fastgru._random import set_random_seed
-from fastgru._validate import InputSpec
-from fastgru.gru import GRU
-from fastgru.stack import Stack
-from fastgru.streaming import Stream, StreamPool
-from fastgru.wrappers import Bidirectional
-
 if TYPE_CHECKING:
+    from fastgru import activations, constraints, initializers, regularizers
     from fastgru._batcher import MicroBatcher
+    from fastgru._config import show_config
+    from fastgru._include import get_include
+    from fastgru._random import set_random_seed
+    from fastgru._validate import InputSpec
     from fastgru.formats import FormatError, from_keras, from_onnx, from_torch, load, load_all
+    from fastgru.gru import GRU
+    from fastgru.stack import Stack
+    from fastgru.streaming import Stream, StreamPool
+    from fastgru.wrappers import Bidirectional
 
 __version__ = "0.1.0"
 __all__ = [
@@ -41,17 +40,28 @@ __all__ = [
     "show_config",
 ]
 
-
-# Modules that are imported when one of their names is first asked for: each takes longer than all the rest.
-_LATER = {"MicroBatcher": "fastgru._batcher"} | dict.fromkeys(
-    ["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"], "fastgru.formats"
-)
+# Where the names are: a module is imported when one of its names is first asked for, so that what needs none
+# of them, such as `fastgru --help`, does not wait for NumPy, nor a layer for the formats.
+_HOMES = {
+    "GRU": "gru",
+    "Bidirectional": "wrappers",
+    "InputSpec": "_validate",
+    "MicroBatcher": "_batcher",
+    "Stack": "stack",
+    "Stream": "streaming",
+    "StreamPool": "streaming",
+    "get_include": "_include",
+    "set_random_seed": "_random",
+    "show_config": "_config",
+} | dict.fromkeys(["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"], "formats")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATER:
-        return getattr(import_module(_LATER[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    found = globals()[name] = getattr(module, name) if name in _HOMES else module
+    return found
 
 
 def __dir__() -> list[str]:

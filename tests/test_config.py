@@ -98,10 +98,11 @@ def test_an_unusable_engine_is_told_the_usable_ones(name):
 # ---- in an interpreter of its own ------------------------------------------------------------------
 
 PROGRAM = """
-import os, fastgru
+import os
+from fastgru import GRU
 os.environ |= {"FASTGRU_ENGINE": "neither", "FASTGRU_ISA": "nor"}  # too late
-import numpy as np
-layer = fastgru.GRU(3)
+import fastgru, numpy as np
+layer = GRU(3)
 layer(np.zeros((1, 2, 3), np.float32))
 facts = fastgru.show_config("dicts")
 print(layer._plan.engine, layer._plan.isa, facts["engine"], facts["isa"], facts["environment"])
@@ -117,8 +118,9 @@ def test_the_environment_is_read_once_and_layers_obey(choice):
 
 
 @pytest.mark.parametrize("variable", ["FASTGRU_ENGINE", "FASTGRU_ISA"])
-def test_the_import_fails_for_an_unusable_name(variable):
-    done = run("import fastgru", **{variable: "abcd"})
+@pytest.mark.parametrize("code", ["from fastgru import GRU", "import fastgru; fastgru.load"])
+def test_the_import_of_a_layer_fails_for_an_unusable_name(variable, code):
+    done = run(code, **{variable: "abcd"})
     assert done.returncode != 0
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"ValueError: {variable} must be one of ")

@@ -34,8 +34,18 @@ def python(code, executable=sys.executable, cwd=None, **environment):
     return run.stdout
 
 
-def test_importing_loads_no_scipy_and_nothing_else_heavy():
-    code = "import sys, numpy; before = set(sys.modules); import fastgru; print(*set(sys.modules) - before)"
+def test_the_package_alone_is_a_module_without_others():
+    code = "import sys, typing; before = set(sys.modules); import fastgru; print(*set(sys.modules) - before)"
+    assert python(code).split() == ["fastgru"]
+
+
+def test_importing_a_layer_loads_no_scipy_and_nothing_else_heavy():
+    code = """
+import sys, numpy
+before = set(sys.modules)
+from fastgru import GRU, Bidirectional, Stack, Stream, StreamPool, initializers, show_config
+print(*set(sys.modules) - before)
+"""
     modules = python(code).split()
     new = {name.partition(".")[0] for name in modules}
     assert "scipy" not in new
@@ -48,6 +58,7 @@ def test_importing_loads_no_scipy_and_nothing_else_heavy():
 def test_names_of_the_formats_come_when_they_are_asked_for():
     code = """
 import sys, fastgru
+fastgru.GRU
 print(set(fastgru.__all__) <= set(dir(fastgru)), "fastgru.formats" in sys.modules)
 load = fastgru.load
 print(load is fastgru.formats.load, "fastgru.formats" in sys.modules)
@@ -200,10 +211,11 @@ def test_modules_import_downwards_only():
         {"formats.__init__"},
         {"__init__"},
         {"cli._files", "cli._terminal", "cli._model", "cli._measure"},
-        {"cli._inspect", "cli._run", "cli._config", "cli._completion", "cli._runtimes"},
+        {"cli._inspect", "cli._run", "cli._runtimes"},
         {"cli._bench", "cli._compare"},
         {"cli._convert"},
         {"cli._commands"},
+        {"cli._main"},
         {"cli.__init__"},
         {"__main__"},
     ]
