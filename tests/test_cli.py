@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 import fastgru
-from fastgru.cli import _commands, _convert, _files, _run, _terminal
+from fastgru.cli import _commands, _convert, _files, _main, _run, _terminal
 
 COMMANDS = ["inspect", "run", "convert", "bench", "compare", "config", "completion"]
 
@@ -31,7 +31,7 @@ def command(*arguments, **options):
 
 def quick(capfd, *arguments):
     """The command in this process: exit status, standard output and standard error."""
-    status = _commands.run([*map(str, arguments)])
+    status = _main.run([*map(str, arguments)])
     captured = capfd.readouterr()
     return status, captured.out, captured.err
 
@@ -481,14 +481,14 @@ def test_progress_shows_a_name_as_it_is_in_80_columns(name, monkeypatch):
 ENDING = r"""
 import os, signal, sys
 from fastgru import cli
-from fastgru.cli import _commands, _terminal
+from fastgru.cli import _main, _terminal
 
 def run(arguments):
     with _terminal.progress("x", 1, "steps"):
         os.write(1, b"%d\n" % (signal.getsignal(signal.SIGHUP) == signal.SIG_IGN))  # rich has sys.stdout
         sys.stdin.read()
 
-_commands.run = run
+_main.run = run
 cli.main()
 """
 
@@ -660,7 +660,7 @@ def errors(folder):
         ([*run, "x.npy", *out, "--dtype", "int8"], "dtype must be"),
         ([*run, "x.npy", *out, "--zzzzzz"], ". See 'fastgru run --help'."),
         (["convert", "model.npz", "out.txt"],
-         "OUT must end in .onnx, .npz, .safetensors, got 'out.txt'. See 'fastgru convert --help'."),
+         "OUT must end in .onnx, .npz, .safetensors, got 'out.txt'\n"),
         (["convert", "model.npz", "out.safetensors"], "PyTorch's GRU has the activation tanh"),
         (["convert", "stack.npz", "out.onnx"], "a GRU node of ONNX is one layer, got a Stack"),
         (["completion", "dos"], "Invalid value for 'SHELL': 'dos' is not one of"),
@@ -720,6 +720,33 @@ main()
     assert run.stderr == f"fastgru: the command needs {missing}: pip install 'fastgru[cli]'\n"
 
 
+@pytest.mark.parametrize("variable", ["FASTGRU_ENGINE", "FASTGRU_ISA"])
+def test_a_wrong_environment_is_a_line_and_help_needs_none(variable):
+    environment = os.environ | {variable: "abacus"}
+    run = command("config", env=environment, text=True)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert re.fullmatch(rf"fastgru: {variable} must be one of .*, got 'abacus'\n", run.stderr)
+    assert command("--help", env=environment).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["click", "numpy"])
+def test_an_interrupt_of_an_import_is_one_of_the_command(module, model):
+    code = f"""
+import builtins, sys
+true = builtins.__import__
+def interrupted(name, *rest):
+    if name == {module!r}:
+        raise KeyboardInterrupt
+    return true(name, *rest)
+builtins.__import__ = interrupted
+sys.argv[1:] = ["inspect", {str(model)!r}]
+from fastgru.cli import main
+main()
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr.lstrip()) == (130, "", "fastgru: interrupted\n")
+
+
 # ---- help and completion ----------------------------------------------------------------------------
 
 
@@ -736,16 +763,22 @@ def test_help_has_an_example(name):
     assert any(f"fastgru {name}" in line for line in examples), result.output
 
 
-def test_help_imports_nothing_heavy():
-    code = """
-import sys
-from fastgru.cli import _commands
-assert _commands.run(["--help"]) == 0
-heavy = {"rich", "scipy", "matplotlib", "onnx", "onnxruntime", "torch", "h5py", "fastgru.formats"}
-print(sorted(heavy & set(sys.modules)), file=sys.stderr)
+def test_help_and_completion_import_nothing_heavy():
+    code = f"""
+import os, sys
+from fastgru.cli import _main
+for command in [[], *([name] for name in {COMMANDS})]:
+    assert _main.run([*command, "--help"]) == 0
+assert _main.run(["completion", "bash"]) == 0
+os.environ |= {{"_FASTGRU_COMPLETE": "bash_complete", "COMP_WORDS": "fastgru run --", "COMP_CWORD": "2"}}
+try:
+    _main.run([])
+finally:
+    print("numpy" in sys.modules, "rich" in sys.modules, file=sys.stderr)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stderr == "[]\n"
+    assert "plain,--weights-dtype" in run.stdout.splitlines()
+    assert run.stderr == "False False\n"
 
 
 def test_no_arguments_are_help(capfd):

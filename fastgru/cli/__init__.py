@@ -1,4 +1,4 @@
-"""The command `fastgru`: a module for each of its commands, and one for the way that all of them fail."""
+"""The command `fastgru`: what it takes, a module for what each of its commands does, how all of them fail."""
 
 import importlib.util
 import io
@@ -19,8 +19,11 @@ def main() -> None:
         if importlib.util.find_spec(module) is None:
             print(f"fastgru: the command needs {module}: pip install 'fastgru[cli]'", file=sys.stderr)
             sys.exit(2)
-    from fastgru.cli._commands import run
-
+    try:
+        from fastgru.cli._main import run
+    except KeyboardInterrupt:  # before there is one who minds it
+        print("fastgru: interrupted", file=sys.stderr)
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
 import numpy as np
 
 from fastgru import _roofline
@@ -22,61 +21,12 @@ Makers = Mapping[str, Callable[[_model.Layer, int, int], _measure.Call]]
 
 ROUNDS = 10  # blocks of each contender, in turns
 OURS = "fastgru"
-ENDINGS = (".png", ".svg", ".pdf")  # of pictures
 
 
-def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
-    """1,8,64 in ascending order, as they are drawn."""
-    sizes = value.split(",")
-    if not all(size.isdecimal() and int(size) for size in sizes):
-        raise click.BadParameter(
-            f"must be positive integers with commas between them, such as 1,8,64, got {value!r}."
-        )
-    return tuple(sorted(set(map(int, sizes))))
-
-
-def _picture(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    """A file that can be drawn: asked before anything is measured."""
-    if value is not None and value.suffix not in ENDINGS:
-        raise click.BadParameter(f"must end in {', '.join(ENDINGS)}, got {str(value)!r}.")
-    if value is not None and not value.resolve().parent.is_dir():
-        raise click.BadParameter(f"must be in a folder that is there, got {str(value)!r}.")
-    return value
-
-
-@click.command(short_help="Measure layers, next to other runtimes.")
-@_model.argument
-@_model.option
-@click.option(
-    "--batch",
-    "batches",
-    metavar="SIZES",
-    callback=_sizes,
-    default="1,8,64",
-    show_default=True,
-    help="Rows of calls.",
-)
-@click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="For each figure.")
-@click.option(
-    "--plot",
-    type=click.Path(path_type=Path, dir_okay=False),
-    callback=_picture,
-    help="Draw it, as .png, .svg or .pdf.",
-)
 def bench(
     model: Path, layer: str | None, batches: tuple[int, ...], seconds: float, plot: Path | None
 ) -> None:
-    """How fast the layers of MODEL are on this machine, on one thread.
-
-    onnxruntime and PyTorch run what fastgru exports to them, if they are installed and have such a layer;
-    blocks of all runtimes take turns. "roofline" is the least time that the machine's arithmetic and memory
-    allow, measured in between, by the time taken; "x fastgru" is the time by fastgru's.
-
-    \b
-    Examples:
-      fastgru bench model.keras
-      fastgru bench model.onnx --layer GRU_14 --batch 1,32 --plot speed.png
-    """
+    """Print the tables, and draw them."""
     layers = _model.named(model, layer, **_model.RETURNING_ALL)
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("matplotlib is needed to draw: pip install matplotlib")
@@ -89,7 +39,7 @@ def bench(
         columns, rows = table(report)
         _terminal.table(columns, rows, f"{model}: {name}")
         for contender, reason in report.left_out.items():
-            click.echo(f"without {contender}: {reason}")
+            print(f"without {contender}: {reason}")
     if plot is not None:
         draw(found, plot, model.name)
 

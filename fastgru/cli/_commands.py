@@ -1,26 +1,24 @@
-"""The commands together, and what becomes of an error: one line and an exit status."""
+"""What the commands take and say of themselves.
 
-import os
-import sys
-import traceback
-import warnings
-from collections.abc import Sequence
+What they do is in a module of each one's name, imported when it runs: help and completion do without NumPy.
+"""
+
+from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import get_completion_class
 
 from fastgru import __version__
-from fastgru.cli._bench import bench
-from fastgru.cli._compare import compare
-from fastgru.cli._completion import completion
-from fastgru.cli._config import config
-from fastgru.cli._convert import convert
-from fastgru.cli._inspect import inspect
-from fastgru.cli._run import run as run_model
-from fastgru.cli._terminal import printable
 
-# Exit statuses. The last ones are what a shell says of SIGINT and SIGPIPE: nobody reads the output any more.
-WRONG, INTERRUPTED, CLOSED = 2, 130, 141
+PATH = click.Path(path_type=Path)
+PICTURES = (".png", ".svg", ".pdf")
+SHELLS = ("bash", "zsh", "fish")
+
+model = click.argument("model", type=PATH)
+layer = click.option(
+    "--layer", metavar="NAME", help="Which one, if there are several; 'fastgru inspect' lists them."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -39,74 +37,211 @@ def fastgru() -> None:
     """
 
 
-for command in (inspect, run_model, convert, bench, compare, config, completion):
-    fastgru.add_command(command)
+@fastgru.command(short_help="List the GRU layers in a file.")
+@model
+@click.option(
+    "--measure", is_flag=True, help="Also the engine, and the microseconds that a step of one row takes."
+)
+def inspect(**given: Any) -> None:
+    """A table of the GRU layers in MODEL.
 
+    "reset" says whether the reset gate is applied after or before the recurrent product; "activations" are
+    those of the state and of the gates; "axes" is the order that 'fastgru run' wants the input to have;
+    "bytes packed" is the size of the weights as the engine reads them.
 
-def run(arguments: Sequence[str]) -> int:
-    """Run a command.
-
-    Parameters
-    ----------
-    arguments : sequence of str
-        Those behind the name of the program. `--debug` may stand anywhere before a `--`.
-
-    Returns
-    -------
-    int
-        The exit status: 0, 1 if `compare` found a difference, 2 if something is wrong with what was given,
-        130 on Ctrl-C, 141 if a reader of the output went away.
+    \b
+    Examples:
+      fastgru inspect model.keras
+      fastgru inspect --measure model.onnx
     """
-    given = list(arguments)
-    options = given[: given.index("--")] if "--" in given else given
-    debug = "--debug" in options
-    if debug:
-        given.remove("--debug")
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _warn
-            status = fastgru.main(given, prog_name="fastgru", standalone_mode=False)
-        sys.stdout.flush()
-        return status if isinstance(status, int) else 0
-    except (KeyboardInterrupt, click.Abort):
-        _say("interrupted")
-        return INTERRUPTED
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return WRONG
-    except (BrokenPipeError, SystemExit) as error:
-        if isinstance(error, SystemExit) and error.code != 1:  # click and rich make a 1 of a closed pipe
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
-        return CLOSED
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        else:
-            _say(_explained(error))
-        return WRONG
+    from fastgru.cli._inspect import inspect
+
+    inspect(**given)
 
 
-def _explained(error: Exception) -> str:
-    """An error in one line that says what to do."""
-    if isinstance(error, click.UsageError) and error.ctx is not None:
-        message = error.format_message()
-        stop = "" if message.endswith((".", "?")) else "."
-        return f"{message}{stop} See '{error.ctx.command_path} --help'."
-    if isinstance(error, click.ClickException):
-        return error.format_message()
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
-    if isinstance(error, (ValueError, TypeError, ImportError, OSError)):
-        return str(error)
-    if isinstance(error, MemoryError):
-        return f"there is not enough memory: {error}" if str(error) else "there is not enough memory"
-    return f"unexpected {type(error).__name__}: {error}; please report it with what --debug shows"
+@fastgru.command(short_help="Run a layer over a file of sequences.")
+@model
+@click.argument("sequences", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True, readable=False),
+    required=True,
+    metavar="OUT.npy",
+    help="Where to write; '-': standard output.",
+)
+@layer
+@click.option(
+    "--lengths", type=PATH, metavar="L.npy", help="How many timesteps, the first ones, each row has."
+)
+@click.option(
+    "--states",
+    type=PATH,
+    metavar="S.npz",
+    help="Initial states, one for each GRU, as numpy.savez writes them.",
+)
+@click.option(
+    "--batch", type=click.IntRange(min=1), metavar="N", help="Rows at a time; by default what suits the file."
+)
+@click.option(
+    "--dtype",
+    metavar="DTYPE",
+    help="Of layer and output: float32, float64 or float16; by default the file's.",
+)
+@click.option("--weights-dtype", metavar="DTYPE", help="float16: keep the weights in half precision.")
+def run(**given: Any) -> None:
+    """Run a layer of MODEL over the sequences in INPUT, an .npy file.
+
+    INPUT has the shape (batch, timesteps, features), or (timesteps, batch, features) where 'fastgru inspect'
+    says so. It may be larger than memory; '-' is standard input. The output is written whole or not at all.
+
+    \b
+    Examples:
+      fastgru run model.keras frames.npy -o outputs.npy
+      fastgru run model.onnx frames.npy -o outputs.npy --layer gru_1 --lengths lengths.npy
+      cat frames.npy | fastgru run model.npz - -o - > outputs.npy
+    """
+    from fastgru.cli._run import run
+
+    run(**given)
 
 
-def _say(message: str) -> None:
-    print("fastgru:", printable(" ".join(message.split())), file=sys.stderr)
+@fastgru.command(short_help="Write a layer in another format.")
+@model
+@click.argument("out", type=PATH)
+@layer
+def convert(**given: Any) -> None:
+    """Write a layer of MODEL to OUT: .onnx, .npz of fastgru, or .safetensors of PyTorch, by its ending.
+
+    The new file is read back and both layers are run on random sequences. Only if the outputs agree does it
+    take its place, where another one may have been.
+
+    \b
+    Examples:
+      fastgru convert model.keras model.onnx
+      fastgru convert model.onnx gru.safetensors --layer gru_1
+    """
+    from fastgru.cli._convert import convert
+
+    convert(**given)
 
 
-def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
-    _say(f"warning: {message}")
+def _sizes(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, ...]:
+    """1,8,64 in ascending order, as they are drawn."""
+    sizes = value.split(",")
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise click.BadParameter(
+            f"must be positive integers with commas between them, such as 1,8,64, got {value!r}."
+        )
+    return tuple(sorted(set(map(int, sizes))))
+
+
+def _picture(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """A file that can be drawn: asked before anything is measured."""
+    if value is not None and value.suffix not in PICTURES:
+        raise click.BadParameter(f"must end in {', '.join(PICTURES)}, got {str(value)!r}.")
+    if value is not None and not value.resolve().parent.is_dir():
+        raise click.BadParameter(f"must be in a folder that is there, got {str(value)!r}.")
+    return value
+
+
+@fastgru.command(short_help="Measure layers, next to other runtimes.")
+@model
+@layer
+@click.option(
+    "--batch",
+    "batches",
+    metavar="SIZES",
+    callback=_sizes,
+    default="1,8,64",
+    show_default=True,
+    help="Rows of calls.",
+)
+@click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="For each figure.")
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_picture,
+    help="Draw it, as .png, .svg or .pdf.",
+)
+def bench(**given: Any) -> None:
+    """How fast the layers of MODEL are on this machine, on one thread.
+
+    onnxruntime and PyTorch run what fastgru exports to them, if they are installed and have such a layer;
+    blocks of all runtimes take turns. "roofline" is the least time that the machine's arithmetic and memory
+    allow, measured in between, by the time taken; "x fastgru" is the time by fastgru's.
+
+    \b
+    Examples:
+      fastgru bench model.keras
+      fastgru bench model.onnx --layer GRU_14 --batch 1,32 --plot speed.png
+    """
+    from fastgru.cli._bench import bench
+
+    bench(**given)
+
+
+@fastgru.command(short_help="Compare layers with what their own runtime computes.")
+@model
+@layer
+@click.option(
+    "--against",
+    type=click.Choice(["onnxruntime", "torch", "keras"]),
+    help="The other runtime; by default the file's own.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the random inputs, masks and states.",
+)
+def compare(**given: Any) -> int:
+    """What the layers of MODEL compute here and in its own runtime, next to each other.
+
+    The runtime (onnxruntime, PyTorch, Keras) reads MODEL by itself, which may run code that is in it: compare
+    files that you trust. If it is not the one that the file belongs to, it gets the layer from fastgru, and
+    reading is not tested.
+
+    Each layer is run on random inputs, masks and initial states. "error" is the largest distance from the
+    same equations in float64; "of rounding" is the larger one as a share of what rounding may do in the
+    least precise of the dtypes of layer, weights and runtime. A float64 layer is its own measure. The exit
+    status is 0 if no share is beyond 1, 1 if one is, 2 if a layer could not be compared.
+
+    \b
+    Examples:
+      fastgru compare model.keras
+      fastgru compare model.onnx --against torch
+    """
+    from fastgru.cli._compare import compare
+
+    return compare(**given)
+
+
+@fastgru.command(short_help="Show what computes here.")
+def config() -> None:
+    """What computes here: engine, instruction set, caches, BLAS, versions, the machine.
+
+    \b
+    Example:
+      fastgru config
+    """
+    from fastgru import show_config
+
+    show_config()
+
+
+@fastgru.command(short_help="Print a script for a shell's completion.")
+@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
+def completion(shell: str) -> None:
+    """Print a script that completes commands, options and file names in SHELL.
+
+    \b
+    Examples:
+      eval "$(fastgru completion bash)"                                # in ~/.bashrc
+      eval "$(fastgru completion zsh)"                                 # in ~/.zshrc
+      fastgru completion fish > ~/.config/fish/completions/fastgru.fish
+    """
+    found = get_completion_class(shell)
+    assert found is not None  # click knows all three
+    click.echo(found(fastgru, {}, "fastgru", "_FASTGRU_COMPLETE").source())

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import click
 import numpy as np
 
 import fastgru
@@ -25,44 +24,14 @@ MARGIN = 16
 EQUAL, DIFFERENT, FAILED = 0, 1, 2  # exit statuses
 
 
-@click.command(short_help="Compare layers with what their own runtime computes.")
-@_model.argument
-@_model.option
-@click.option(
-    "--against",
-    type=click.Choice(["onnxruntime", "torch", "keras"]),
-    help="The other runtime; by default the file's own.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Of the random inputs, masks and states.",
-)
 def compare(model: Path, layer: str | None, against: str | None, seed: int) -> int:
-    """What the layers of MODEL compute here and in its own runtime, next to each other.
-
-    The runtime (onnxruntime, PyTorch, Keras) reads MODEL by itself, which may run code that is in it: compare
-    files that you trust. If it is not the one that the file belongs to, it gets the layer from fastgru, and
-    reading is not tested.
-
-    Each layer is run on random inputs, masks and initial states. "error" is the largest distance from the
-    same equations in float64; "of rounding" is the larger one as a share of what rounding may do in the
-    least precise of the dtypes of layer, weights and runtime. A float64 layer is its own measure. The exit
-    status is 0 if no share is beyond 1, 1 if one is, 2 if a layer could not be compared.
-
-    \b
-    Examples:
-      fastgru compare model.keras
-      fastgru compare model.onnx --against torch
-    """
+    """Print how far the layers are from each other, and return the exit status."""
     from fastgru.cli import _runtimes
 
     own, kind = _runtimes.own(model)
     against = against or own
     if against is None:
-        raise click.UsageError("fastgru's own files have no other runtime: name one by --against.")
+        raise ValueError("fastgru's own files have no other runtime: name one by --against")
     layers = _model.named(model, layer, **_model.RETURNING_ALL)
     exact = _model.named(model, layer, **_model.RETURNING_ALL, dtype="float64", weights_dtype=None)
     runtimes = _runtimes.of_file(model, against, kind) if against == own else None
@@ -89,7 +58,7 @@ def compare(model: Path, layer: str | None, against: str | None, seed: int) -> i
     shapes = f"{TRIALS} trials of up to {MOST_ROWS} rows and {MOST_STEPS} steps"
     _terminal.table(columns, rows, f"{model}: fastgru and {against}, {shapes}")
     if runtimes is None:
-        click.echo(f"{against} had the layers from fastgru: this does not test how the file was read.")
+        print(f"{against} had the layers from fastgru: this does not test how the file was read.")
     return DIFFERENT if DIFFERENT in statuses else max(statuses)
 
 

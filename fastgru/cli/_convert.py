@@ -4,7 +4,6 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import numpy as np
 
 import fastgru
@@ -41,23 +40,10 @@ WRITERS: dict[str, Callable[[_model.Layer, Path], None]] = {
 }
 
 
-@click.command(short_help="Write a layer in another format.")
-@_model.argument
-@click.argument("out", type=click.Path(path_type=Path))
-@_model.option
 def convert(model: Path, out: Path, layer: str | None) -> None:
-    """Write a layer of MODEL to OUT: .onnx, .npz of fastgru, or .safetensors of PyTorch, by its ending.
-
-    The new file is read back and both layers are run on random sequences. Only if the outputs agree does it
-    take its place, where another one may have been.
-
-    \b
-    Examples:
-      fastgru convert model.keras model.onnx
-      fastgru convert model.onnx gru.safetensors --layer gru_1
-    """
+    """Write the layer, and keep what was written if it can be read back."""
     if out.suffix not in WRITERS:
-        raise click.UsageError(f"OUT must end in {', '.join(WRITERS)}, got {str(out)!r}.")
+        raise ValueError(f"OUT must end in {', '.join(WRITERS)}, got {str(out)!r}")
     everything = _model.RETURNING_ALL | {"weights_dtype": None}  # other formats have full weights alone
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / f"layer{out.suffix}"
@@ -68,7 +54,7 @@ def convert(model: Path, out: Path, layer: str | None) -> None:
             raise ValueError(f"{out} was not written: read back, its outputs differ by {difference:.3g}")
         with appearing(out) as file:
             file.write(written.read_bytes())
-    click.echo(f"{out}: {read_back.count_params():,} parameters; outputs differ by at most {difference:.3g}")
+    print(f"{out}: {read_back.count_params():,} parameters; outputs differ by at most {difference:.3g}")
 
 
 def differ(layer: _model.Layer, other: _model.Layer) -> tuple[float, float]:

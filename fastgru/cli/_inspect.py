@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import click
-
 import fastgru
 from fastgru import activations
 from fastgru._core import Plan
@@ -17,23 +15,8 @@ COLUMNS = (
 MEASURED = ("engine", "us per step")
 
 
-@click.command(short_help="List the GRU layers in a file.")
-@_model.argument
-@click.option(
-    "--measure", is_flag=True, help="Also the engine, and the microseconds that a step of one row takes."
-)
 def inspect(model: Path, measure: bool) -> None:
-    """A table of the GRU layers in MODEL.
-
-    "reset" says whether the reset gate is applied after or before the recurrent product; "activations" are
-    those of the state and of the gates; "axes" is the order that 'fastgru run' wants the input to have;
-    "bytes packed" is the size of the weights as the engine reads them.
-
-    \b
-    Examples:
-      fastgru inspect model.keras
-      fastgru inspect --measure model.onnx
-    """
+    """Print the table."""
     rows = []
     for name, layer in _model.named(model, None, stateful=False).items():
         parts = layer.layers if isinstance(layer, fastgru.Stack) else [layer]

@@ -1,20 +1,13 @@
-"""MODEL and --layer: the arguments that name layers, and the layers."""
+"""The layers that MODEL and --layer name."""
 
 from pathlib import Path
 from typing import Any
-
-import click
 
 import fastgru
 
 Layer = Any  # GRU, Bidirectional or Stack; its _parts are the GRUs in it
 
 RETURNING_ALL: dict[str, Any] = {"return_sequences": True, "return_state": True, "stateful": False}
-
-argument = click.argument("model", type=click.Path(path_type=Path))
-option = click.option(
-    "--layer", metavar="NAME", help="Which one, if there are several; 'fastgru inspect' lists them."
-)
 
 
 def read(model: Path, layer: str | None, **arguments: Any) -> Layer:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import click
 import numpy as np
 
 import fastgru
@@ -16,37 +15,7 @@ PIECE_BYTES = 8 << 20  # of input and output at a time: a fraction of a second o
 ROWS = 32  # at a time by default: they share the reading of the weights
 STEPS = 32  # at a time of a time-major file, at least: more rows instead, which are next to each other there
 
-FILE = click.Path(path_type=Path)
 
-
-@click.command(short_help="Run a layer over a file of sequences.")
-@_model.argument
-@click.argument("sequences", metavar="INPUT", type=click.Path(path_type=Path, allow_dash=True))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, allow_dash=True, readable=False),
-    required=True,
-    metavar="OUT.npy",
-    help="Where to write; '-': standard output.",
-)
-@_model.option
-@click.option(
-    "--lengths", type=FILE, metavar="L.npy", help="How many timesteps, the first ones, each row has."
-)
-@click.option(
-    "--states",
-    type=FILE,
-    metavar="S.npz",
-    help="Initial states, one for each GRU, as numpy.savez writes them.",
-)
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", help=f"Rows at a time; {ROWS} by default.")
-@click.option(
-    "--dtype",
-    metavar="DTYPE",
-    help="Of layer and output: float32, float64 or float16; by default the file's.",
-)
-@click.option("--weights-dtype", metavar="DTYPE", help="float16: keep the weights in half precision.")
 def run(
     model: Path,
     sequences: Path,
@@ -58,17 +27,7 @@ def run(
     dtype: str | None,
     weights_dtype: str | None,
 ) -> None:
-    """Run a layer of MODEL over the sequences in INPUT, an .npy file.
-
-    INPUT has the shape (batch, timesteps, features), or (timesteps, batch, features) where 'fastgru inspect'
-    says so. It may be larger than memory; '-' is standard input. The output is written whole or not at all.
-
-    \b
-    Examples:
-      fastgru run model.keras frames.npy -o outputs.npy
-      fastgru run model.onnx frames.npy -o outputs.npy --layer gru_1 --lengths lengths.npy
-      cat frames.npy | fastgru run model.npz - -o - > outputs.npy
-    """
+    """Run the layer and write its outputs."""
     given = {name: value for name, value in (("dtype", dtype), ("weights_dtype", weights_dtype)) if value}
     ready = _model.read(model, layer, stateful=False, return_state=True, **given)
     if output.exists() and output.samefile(model):
