@@ -46,8 +46,8 @@ def test_products_keep_their_sums_in_registers():
         gates, rows, panels = map(int, shape.groups()[:3])
         for loop in innermost_loops(instructions):
             products = sum("vfmadd" in text for text in loop)
-            if products == gates * rows * panels:
+            if products in (gates * rows * panels, 2 * gates * rows * panels):  # of one k or of two
                 found += 1
-                assert [text for text in loop if ON_STACK.search(text)] == [], name
-    # with AVX2 and float32 alone: two sets of gates, seven sizes, two halves
-    assert found >= 28
+                assert [text for text in loop if ON_STACK.search(text) and "mm" in text] == [], name
+    # with AVX2 and float32 alone: two sets of gates, seven sizes, two halves, and the largest size twice
+    assert found >= 32

@@ -345,10 +345,13 @@ SIZES = [  # batch, timesteps, features, units, weights
     (3, 230, 4, 64, "float32"),
     (1, 172, 4, 64, "float64"),
     (1, 342, 4, 64, "float16"),
-    pytest.param(1, 70, 2, 1100, "float32", marks=pytest.mark.large),  # chunks of 32 long rows
-    pytest.param(4, 20, 2, 1100, "float32", marks=pytest.mark.large),  # of few rows and many weights
-    (42, 5, 6, 256, "float32"),  # chunks of two steps
-    (43, 5, 6, 256, "float32"),  # steps without a chunk
+    pytest.param(1, 130, 2, 1100, "float32", marks=pytest.mark.large),  # chunks of 128 long rows
+    pytest.param(4, 40, 2, 1100, "float32", marks=pytest.mark.large),  # of few rows and many weights
+    pytest.param(11, 25, 2, 1100, "float16", marks=pytest.mark.large),
+    pytest.param(32, 5, 2, 850, "float64", marks=pytest.mark.large),
+    (63, 5, 6, 256, "float32"),  # chunks of two steps
+    (65, 5, 6, 256, "float32"),  # steps without a chunk
+    (21, 40, 4, 16, "float32"),  # more rows than share the reading of panels
     (44, 5, 6, 64, "float32"),  # full tiles: without a chunk, too
     (130, 9, 3, 64, "float32"),  # two blocks of rows
     (130, 9, 3, 64, "float16"),

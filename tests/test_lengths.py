@@ -59,6 +59,17 @@ def test_lengths_give_what_their_mask_gives(call, both):
         assert_same(layer(x, initial_state=state, lengths=lengths), wanted)
 
 
+@pytest.mark.large
+@pytest.mark.parametrize("go_backwards", [False, True])
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_lengths_of_rows_that_wait_for_many_weights(choice, reset_after, go_backwards):
+    layer = fastgru.GRU(1100, reset_after=reset_after, go_backwards=go_backwards, return_sequences=True)
+    rng = np.random.default_rng(0)
+    x, lengths = rng.normal(size=(13, 20, 3)).astype("f4"), rng.integers(0, 21, 13)
+    wanted = layer(x, mask=mask_of(lengths, 20, False))
+    assert_same(layer(x, lengths=lengths), wanted)
+
+
 def test_python_activations_and_dropout_take_lengths(choice):
     x, lengths = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("f4"), [5, 0, 2, 4]
     layer = fastgru.GRU(3, activation=np.tanh, return_sequences=True)

@@ -50,6 +50,7 @@
 #define FASTGRU_INLINE static inline __attribute__((always_inline))
 #define FASTGRU_OUTLINE static __attribute__((noinline))
 #define FASTGRU_BARRIER __asm__ volatile("" ::: "memory")  /* what is stored before it is in memory */
+#define FASTGRU_PREFETCH(address) __builtin_prefetch((const void *)(address))  /* which may be any */
 #ifdef __clang__
 #define FASTGRU_UNROLL _Pragma("clang loop unroll(full)")
 #define FASTGRU_UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
@@ -64,6 +65,7 @@
 #define FASTGRU_INLINE static inline
 #define FASTGRU_OUTLINE static
 #define FASTGRU_BARRIER ((void)0)
+#define FASTGRU_PREFETCH(address) ((void)0)
 #define FASTGRU_UNROLL
 #define FASTGRU_UNROLL_TWICE
 #endif

@@ -225,11 +225,13 @@ struct fastgru_blocks {
 enum {
     FASTGRU_BLOCK_ROWS = 128,        /* a multiple of 8, which every tile divides          */
     FASTGRU_CHUNK_BYTES = 256 << 10, /* of xw: as much as stays in the second-level cache  */
-    FASTGRU_CHUNK_ROWS = 32,         /* or so many rows, which reading the kernel is spread over */
+    FASTGRU_CHUNK_ROWS = 128,        /* or so many rows, which reading the kernel is spread over */
     FASTGRU_CHUNK_MOST = 2 << 20,    /* bytes of those, at most                            */
     FASTGRU_FULL_TILE = 4,           /* rows                                               */
-    FASTGRU_FEW_ROWS = 8,            /* they wait for ...                                  */
+    FASTGRU_PASSES = 8,              /* that share the reading of panels                   */
+    FASTGRU_FEW_ROWS = 32,           /* they wait for ...                                  */
     FASTGRU_MANY_BYTES = 8 << 20,    /* ... so many weights                                */
+    FASTGRU_FETCH_BYTES = 3 << 10,   /* ahead of what is loaded from so many               */
     FASTGRU_SCRATCH_BYTES = 3 << 20, /* beyond it, fewer rows                              */
     FASTGRU_RAGGED_STEPS = 8         /* of few rows of different lengths at a time         */
 };
@@ -268,12 +270,12 @@ static inline int fastgru_many_weights(const struct fastgru_layer *layer)
  * memory. Where they do not, the rows of several steps together make up tiles that one step's do not; and few rows
  * wait for weights that fill the third-level cache, half of which are the kernel's.
  *
- * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units (2026-11-23, AMD EPYC
- * Zen 3, AVX2, float32, medians of four or five):
+ * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units (2026-11-28, AMD EPYC
+ * Zen 3, AVX2, float32, medians of alternating blocks):
  *
- *     rows           1             2, 3          4             5 to 7        8             12 to 64
- *     64 to 512      1.30 to 1.51  1.08 to 1.26  0.80 to 1.01  0.93 to 1.18  0.90 to 1.08  0.85 to 1.10
- *     768 to 1536    2.05                        1.15 to 1.50                1.05 to 1.13  0.97 to 1.11 */
+ *     rows           1             2, 3          4             5 to 8        12, 16        32, 64
+ *     64 to 512      1.27 to 1.33  0.97 to 1.21  0.86 to 0.99  0.88 to 1.05  0.92 to 0.97  0.94 to 0.98
+ *     768 to 1536    1.69 to 2.40  1.60 to 2.36  1.19 to 1.85  1.16 to 1.51  1.09 to 1.18  0.97 to 1.03 */
 static inline ptrdiff_t fastgru_steps_ahead(
     const struct fastgru_layer *layer, ptrdiff_t rows, ptrdiff_t timesteps)
 {
@@ -327,7 +329,7 @@ static inline struct fastgru_ragged fastgru_ragged_blocking(
 {
     const size_t row_bytes = fastgru_xw_bytes(layer);
     const size_t x_bytes = (size_t)layer->features * layer->kernels->itemsize;
-    const ptrdiff_t few = FASTGRU_FEW_ROWS, less = FASTGRU_FULL_TILE - 1, most = FASTGRU_RAGGED_STEPS;
+    const ptrdiff_t few = FASTGRU_PASSES, less = FASTGRU_FULL_TILE - 1, most = FASTGRU_RAGGED_STEPS;
     size_t ahead, once;
     struct fastgru_ragged b;
     b.rows = fastgru_block_rows(layer);
@@ -362,6 +364,7 @@ struct fastgru_pass {
     ptrdiff_t out_stride;
     const ptrdiff_t *out_rows;       /* (rows)             which row of out is whose; NULL: its own */
     const unsigned char *fate;       /* (rows)             what becomes of a row; NULL: all step */
+    int distant;                     /* are the weights in memory rather than in a cache?  */
     int backwards;                   /* from the last panel to the first?                  */
 };
 

@@ -92,15 +92,19 @@ typedef vreal PANEL(sums)[TILE_ROWS * 3];
 
 /* ---- products ------------------------------------------------------------------------ */
 
-/* sums += a.W of one k. */
+/* sums += a.W of one k; fetch: what stands FASTGRU_FETCH_BYTES behind these weights is on its way then. */
 FASTGRU_INLINE void PANEL(link)(
-    int rows, int panels, int gates, PANEL(sums) sums, ptrdiff_t k,
+    int rows, int panels, int gates, int fetch, PANEL(sums) sums, ptrdiff_t k,
     const real *a, ptrdiff_t a_stride, const char *w, size_t panel_bytes)
 {
     EACH(p, panels) {
+        const weight *at = (const weight *)(w + (size_t)p * panel_bytes) + k * gates * VLEN;
         vreal column[3];
+        if (fetch)
+            EACH(line, (gates * VLEN * (int)sizeof(weight) + 63) / 64)
+                FASTGRU_PREFETCH((uintptr_t)at + FASTGRU_FETCH_BYTES + 64 * (uintptr_t)line);
         EACH(g, gates)
-            column[g] = load_weights((const weight *)(w + (size_t)p * panel_bytes) + (k * gates + g) * VLEN);
+            column[g] = load_weights(at + g * VLEN);
         EACH(row, rows) {
             const vreal factor = vset(a[row * a_stride + k]);
             EACH(g, gates)
@@ -111,7 +115,7 @@ FASTGRU_INLINE void PANEL(link)(
 
 /* sums := a.W over k from `k` to before `end`: ascending, one chain of multiply-adds per sum. */
 FASTGRU_INLINE void PANEL(chain)(
-    int rows, int panels, int gates,
+    int rows, int panels, int gates, int fetch,
     PANEL(sums) sums,                /* overwritten                                        */
     ptrdiff_t k, ptrdiff_t end,
     const real *a,                   /* (rows, end)                                        */
@@ -124,10 +128,10 @@ FASTGRU_INLINE void PANEL(chain)(
     if (rows > 2) {  /* many rows are limited by how many instructions start in a cycle: fewer for the loop */
         FASTGRU_UNROLL_TWICE
         for (; k < end; ++k)
-            PANEL(link)(rows, panels, gates, sums, k, a, a_stride, w, panel_bytes);
+            PANEL(link)(rows, panels, gates, fetch, sums, k, a, a_stride, w, panel_bytes);
     } else {
         for (; k < end; ++k)
-            PANEL(link)(rows, panels, gates, sums, k, a, a_stride, w, panel_bytes);
+            PANEL(link)(rows, panels, gates, fetch, sums, k, a, a_stride, w, panel_bytes);
     }
 }
 
@@ -137,19 +141,31 @@ FASTGRU_INLINE void PANEL(chain)(
     const real *a,                   /* (rows, n)                                                  */ \
     ptrdiff_t a_stride,                                                                                \
     const char *w,                   /* (panels, n, gates, VLEN) packed weights                    */ \
-    size_t panel_bytes
+    size_t panel_bytes,                                                                                \
+    int distant                      /* are they in memory rather than in a cache?                 */
 
 /* sums := a.W, by a chain over each half of k: half as far to round for each, and a sum of both. */
-FASTGRU_INLINE void PANEL(product_of)(int rows, int panels, int gates, PRODUCT)
+FASTGRU_INLINE void PANEL(halves)(
+    int rows, int panels, int gates, int fetch,
+    vreal *sums, ptrdiff_t n, const real *a, ptrdiff_t a_stride, const char *w, size_t panel_bytes)
 {
     PANEL(sums) half;
-    PANEL(chain)(rows, panels, gates, half, 0, n / 2, a, a_stride, w, panel_bytes);
+    PANEL(chain)(rows, panels, gates, fetch, half, 0, n / 2, a, a_stride, w, panel_bytes);
     EACH(v, rows * panels) EACH(g, gates)
         sums[v * 3 + g] = half[v * 3 + g];
     FASTGRU_BARRIER;  /* or GCC keeps them in registers, which the second chain has to do without */
-    PANEL(chain)(rows, panels, gates, half, n / 2, n, a, a_stride, w, panel_bytes);
+    PANEL(chain)(rows, panels, gates, fetch, half, n / 2, n, a, a_stride, w, panel_bytes);
     EACH(v, rows * panels) EACH(g, gates)
         sums[v * 3 + g] += half[v * 3 + g];
+}
+
+/* Tiles of few rows load so many weights in a cycle that memory is busy with those alone. */
+FASTGRU_INLINE void PANEL(product_of)(int rows, int panels, int gates, PRODUCT)
+{
+    if (rows > 2 && distant)
+        PANEL(halves)(rows, panels, gates, 1, sums, n, a, a_stride, w, panel_bytes);
+    else
+        PANEL(halves)(rows, panels, gates, 0, sums, n, a, a_stride, w, panel_bytes);
 }
 
 /* ---- instances ----------------------------------------------------------------------- */
@@ -185,9 +201,9 @@ FASTGRU_INLINE void PANEL(product_of)(int rows, int panels, int gates, PRODUCT)
 typedef void (*PANEL(product))(PRODUCT);
 
 #define DEFINE_product(gates, rows, panels)                                            \
-    FASTGRU_OUTLINE void PANEL(product_##gates##_##rows##x##panels)(PRODUCT)           \
-    {                                                                                  \
-        PANEL(product_of)(rows, panels, gates, sums, n, a, a_stride, w, panel_bytes);  \
+    FASTGRU_OUTLINE void PANEL(product_##gates##_##rows##x##panels)(PRODUCT)                    \
+    {                                                                                           \
+        PANEL(product_of)(rows, panels, gates, sums, n, a, a_stride, w, panel_bytes, distant);  \
     }
 
 INSTANCES(product, 2)
@@ -197,7 +213,8 @@ INSTANCES(product, 3)
 FASTGRU_INLINE void PANEL(multiply)(int rows, int panels, int gates, PRODUCT)
 {
     const int size = rows == 8 ? 3 : rows == 4 ? 2 : rows - 1;
-    (gates == 2 ? PANEL(products_2) : PANEL(products_3))[size][panels - 1](sums, n, a, a_stride, w, panel_bytes);
+    (gates == 2 ? PANEL(products_2) : PANEL(products_3))[size][panels - 1](
+        sums, n, a, a_stride, w, panel_bytes, distant);
 }
 
 /* What a tile is: rows from `row` and panels from `panel` on, of one pass. */
@@ -215,7 +232,7 @@ FASTGRU_INLINE void PANEL(input_part)(int rows, int panels, PANEL(sums) sums, TI
     } else {
         PANEL(multiply)(rows, panels, 3, sums, layer->features,
                         (const real *)pass->x + row * pass->x_stride, pass->x_stride,
-                        layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes);
+                        layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes, pass->distant);
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
             sums[(i * panels + p) * 3 + g] += vload(biases + (p * 4 + g) * VLEN, VLEN);
     }
@@ -227,7 +244,7 @@ FASTGRU_INLINE void PANEL(recurrent_part)(int rows, int panels, int gates, PANEL
     const char *w = layer->panels + (size_t)panel * layer->panel_bytes;
     PANEL(multiply)(rows, panels, gates, sums, layer->units,
                     (const real *)pass->h + row * layer->units, layer->units,
-                    w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes);
+                    w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes, pass->distant);
 }
 
 /* ---- what a tile is for ---------------------------------------------------------------- */
@@ -296,7 +313,8 @@ FASTGRU_INLINE void PANEL(update)(int rows, int panels, TILE)
     const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
     PANEL(sums) sums;
     PANEL(multiply)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
-                    layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes);
+                    layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes,
+                    pass->distant);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
         if (p * 3 + g < there)
             sums[(i * panels + p) * 3 + g] += vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN);
@@ -323,26 +341,29 @@ INSTANCES(tile, advance)
 INSTANCES(tile, reset)
 INSTANCES(tile, update)
 
-/* Cover all rows and panels with tiles. Panels go by fours, which are walked backwards every other
- * time: what was used last is still in the cache. A panel serves all rows before the next one. */
+/* Cover all rows of some passes and all panels with tiles. Panels go by fours, which are walked backwards every
+ * other time: what was used last is still in the cache. A panel serves all rows before the next one. */
 static void PANEL(cover)(
     const PANEL(tile) tiles[][4],
-    const struct fastgru_layer *layer, const struct fastgru_pass *pass, size_t count)
+    const struct fastgru_layer *layer, size_t panel_count,
+    const struct fastgru_pass *passes, ptrdiff_t count)
 {
-    const ptrdiff_t panels = (ptrdiff_t)count, fours = (panels + 3) / 4;
+    const ptrdiff_t panels = (ptrdiff_t)panel_count, fours = (panels + 3) / 4;
+    ptrdiff_t sizes = 0;             /* rows of the tiles that there are, a bit each       */
+    for (ptrdiff_t i = 0; i < count; ++i)
+        sizes |= (passes[i].rows & (TILE_ROWS - 1)) | (passes[i].rows < TILE_ROWS ? 0 : TILE_ROWS);
     for (ptrdiff_t i = 0; i < fours; ++i) {
-        const ptrdiff_t first = 4 * (pass->backwards ? fours - 1 - i : i);
+        const ptrdiff_t first = 4 * (passes->backwards ? fours - 1 - i : i);
         const ptrdiff_t end = first + 4 < panels ? first + 4 : panels;
-        ptrdiff_t row = 0;
         for (int size = SIZES - 1; size >= 0; --size) {
             const ptrdiff_t rows = (ptrdiff_t)1 << size, most = TILE_PANELS(rows);
-            const ptrdiff_t stop = row + (pass->rows - row) / rows * rows;
-            for (ptrdiff_t panel = first; panel < end && row < stop; panel += most) {
+            for (ptrdiff_t panel = first; panel < end && sizes & rows; panel += most) {
                 const PANEL(tile) tile = tiles[size][(end - panel < most ? end - panel : most) - 1];
-                for (ptrdiff_t r = row; r < stop; r += rows)
-                    tile(layer, pass, r, panel);
+                for (const struct fastgru_pass *pass = passes; pass < passes + count; ++pass)
+                    for (ptrdiff_t row = rows < TILE_ROWS ? pass->rows & -(2 * rows) : 0;
+                         row + rows <= pass->rows; row += rows)
+                        tile(layer, pass, row, panel);
             }
-            row = stop;
         }
     }
 }

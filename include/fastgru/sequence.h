@@ -8,18 +8,23 @@ static void PANEL(project_chunk)(
     const struct fastgru_layer *layer, const struct fastgru_call *call, const struct fastgru_pass *block,
     const real *x, ptrdiff_t steps)
 {
-    /* tiles lie along the longer of both axes */
+    /* tiles lie along the longer of both axes, a pass each; panels serve as many passes as there is room for */
     const int by_rows = block->rows >= steps;
+    const ptrdiff_t count = by_rows ? steps : block->rows;
     const ptrdiff_t step_xw = block->rows * block->xw_stride;
-    struct fastgru_pass pass = *block;
+    struct fastgru_pass pass = *block, passes[FASTGRU_PASSES];
     pass.rows = pass.x_rows = by_rows ? block->rows : steps;
     pass.x_stride = by_rows ? call->x_batch_stride : call->x_time_stride;
     pass.xw_stride = by_rows ? block->xw_stride : step_xw;
-    for (ptrdiff_t i = 0; i < (by_rows ? steps : block->rows); ++i) {
+    for (ptrdiff_t i = 0; i < count; ++i) {
+        const ptrdiff_t place = i % FASTGRU_PASSES;
         pass.x = x + i * (by_rows ? call->x_time_stride : call->x_batch_stride);
         pass.xw = (real *)block->xw + i * (by_rows ? step_xw : block->xw_stride);
-        PANEL(cover)(PANEL(tiles_project), layer, &pass, fastgru_panel_count(layer));
-        pass.backwards = !pass.backwards;
+        passes[place] = pass;
+        if (place + 1 == FASTGRU_PASSES || i + 1 == count) {
+            PANEL(cover)(PANEL(tiles_project), layer, fastgru_panel_count(layer), passes, place + 1);
+            pass.backwards = !pass.backwards;
+        }
     }
 }
 
@@ -27,10 +32,10 @@ static void PANEL(project_chunk)(
 static void PANEL(step)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
     if (layer->reset_after) {
-        PANEL(cover)(PANEL(tiles_advance), layer, pass, fastgru_panel_count(layer));
+        PANEL(cover)(PANEL(tiles_advance), layer, fastgru_panel_count(layer), pass, 1);
     } else {
-        PANEL(cover)(PANEL(tiles_reset), layer, pass, fastgru_panel_count(layer));
-        PANEL(cover)(PANEL(tiles_update), layer, pass, fastgru_candidate_count(layer));
+        PANEL(cover)(PANEL(tiles_reset), layer, fastgru_panel_count(layer), pass, 1);
+        PANEL(cover)(PANEL(tiles_update), layer, fastgru_candidate_count(layer), pass, 1);
     }
 }
 
@@ -85,6 +90,7 @@ static void PANEL(run_block)(
     unsigned char *seen = (unsigned char *)xw + blocks->xw_bytes, *fate = seen + rows;
     struct fastgru_pass pass;
     memset(&pass, 0, sizeof pass);
+    pass.distant = fastgru_many_weights(layer);
     pass.rows = rows;
     pass.x_rows = blocks->steps ? 0 : rows;
     pass.rh = rh;
@@ -187,22 +193,23 @@ static void PANEL(leave)(
         PANEL(put)(layer, call, row, length, call->timesteps - length, kept);
 }
 
-/* xw := x.kernel + bias of `steps` steps from `start` on, of rows that have so many. */
+/* xw := x.kernel + bias of `steps` steps from `start` on, of rows that have so many: FASTGRU_PASSES at most. */
 static void PANEL(project_ragged)(
     const struct fastgru_layer *layer, const struct fastgru_call *call, struct fastgru_pass *pass,
     const ptrdiff_t *rows, const ptrdiff_t *lengths, ptrdiff_t count, ptrdiff_t start, ptrdiff_t steps)
 {
     const ptrdiff_t row_stride = pass->xw_stride, xw_stride = row_stride / steps;
-    struct fastgru_pass row = *pass;
+    struct fastgru_pass row = *pass, passes[FASTGRU_PASSES];
+    ptrdiff_t i = 0;
     row.x_stride = call->x_time_stride;
     row.xw_stride = xw_stride;
-    for (ptrdiff_t i = 0; i < count && lengths[i] > start; ++i) {
+    for (; i < count && lengths[i] > start; ++i) {
         row.rows = row.x_rows = lengths[i] - start < steps ? lengths[i] - start : steps;
         row.x = (const real *)call->x + rows[i] * call->x_batch_stride + start * call->x_time_stride;
         row.xw = (real *)pass->xw + i * row_stride;
-        PANEL(cover)(PANEL(tiles_project), layer, &row, fastgru_panel_count(layer));
-        row.backwards = !row.backwards;
+        passes[i] = row;
     }
+    PANEL(cover)(PANEL(tiles_project), layer, fastgru_panel_count(layer), passes, i);
 }
 
 /* All timesteps of a block of rows, from that with the `first`-most steps on. */
@@ -223,6 +230,7 @@ static void PANEL(run_ragged)(
     struct fastgru_pass pass;
     ptrdiff_t active = 0;            /* rows that take part in a step                      */
     memset(&pass, 0, sizeof pass);
+    pass.distant = fastgru_many_weights(layer);
     pass.rh = rh;
     pass.out_rows = rows;
     pass.out_stride = call->out_batch_stride;
