@@ -32,8 +32,9 @@ def choose(environment: Mapping[str, str]) -> Choice:
     """The choice that FASTGRU_ISA and FASTGRU_ENGINE make, or leave open.
 
     What they leave open is the rule: the best instruction set, and the packed engine wherever that has
-    fused multiply-adds. BLAS was faster at none of the 86 layers of `make race`, and took 1.04 to 2.8
-    times as long (AMD EPYC Zen 3, AVX2, 2026-11-23: 1 to 512 rows, 1 to 1536 units, float32, float64).
+    fused multiply-adds. BLAS was faster at none of the 88 layers of `make race`, level at two, and took 1.03
+    to 2.7 times as long at the others (AMD EPYC Zen 3, AVX2, 2026-11-28: 1 to 512 rows, 1 to 1536 units,
+    float32, float64).
     Whether x.kernel is computed ahead of the steps is up to `fastgru_steps_ahead` in layer.h.
 
     Raises
