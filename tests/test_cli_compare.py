@@ -361,7 +361,7 @@ def test_a_layer_of_a_stack_is_compared_by_the_name_that_inspect_prints(tmp_path
     assert "deep.l1" in assert_equal(path, "--layer", "deep.l1")
     one = _model.read(path, "deep.l1")
     assert _model.features(one) == UNITS
-    with pytest.raises(ValueError, match=r"--layer must be one of 'deep', .* got 'deep\.l2'"):
+    with pytest.raises(ValueError, match=r"one of 'deep', 'deep\.l0', 'deep\.l1', .* got 'deep\.l2'"):
         invoke(path, "--layer", "deep.l2")
 
 

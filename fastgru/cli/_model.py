@@ -28,13 +28,17 @@ def read(model: Path, layer: str | None, **arguments: Any) -> Layer:
         if not message.startswith("layer must"):
             raise
         if layer is None:
-            names = message.removeprefix("layer must be one of ").removesuffix(", got None")
-            raise ValueError(f"name one of {names}, by --layer") from error
-        for stack in fastgru.load_all(model, **arguments).values():
-            for member in stack.layers if isinstance(stack, fastgru.Stack) else ():
+            among = message.removeprefix("layer must be one of ").removesuffix(", got None")
+            raise ValueError(f"name one of {among}, by --layer") from error
+        names: list[str] = []
+        for name, found in fastgru.load_all(model, **arguments).items():
+            members = found.layers if isinstance(found, fastgru.Stack) else []
+            for member in members:
                 if member.name == layer:
                     return member
-        raise ValueError(f"--{message}") from error
+            names += [name, *(member.name for member in members)]
+        among = ", ".join(map(repr, names))
+        raise ValueError(f"--layer must be one of {among}, the GRUs in {model}, got {layer!r}") from error
 
 
 def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
