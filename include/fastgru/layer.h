@@ -268,7 +268,7 @@ static inline int fastgru_many_weights(const struct fastgru_layer *layer)
  *
  * Where rows make up full tiles, x.kernel ahead of the steps saves no multiplication, and its result goes through
  * memory. Where they do not, the rows of several steps together make up tiles that one step's do not; and few rows
- * wait for weights that fill the third-level cache, half of which are the kernel's.
+ * wait for weights that fill the third-level cache, half of which are the kernel's, read once for a chunk of steps.
  *
  * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units (2026-11-28, AMD EPYC
  * Zen 3, AVX2, float32, medians of alternating blocks):

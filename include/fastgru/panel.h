@@ -92,7 +92,7 @@ typedef vreal PANEL(sums)[TILE_ROWS * 3];
 
 /* ---- products ------------------------------------------------------------------------ */
 
-/* sums += a.W of one k; fetch: what stands FASTGRU_FETCH_BYTES behind these weights is on its way then. */
+/* sums += a.W of one k; fetch: and have the weights sent for that lie FASTGRU_FETCH_BYTES behind these. */
 FASTGRU_INLINE void PANEL(link)(
     int rows, int panels, int gates, int fetch, PANEL(sums) sums, ptrdiff_t k,
     const real *a, ptrdiff_t a_stride, const char *w, size_t panel_bytes)
@@ -159,7 +159,7 @@ FASTGRU_INLINE void PANEL(halves)(
         sums[v * 3 + g] += half[v * 3 + g];
 }
 
-/* Tiles of few rows load so many weights in a cycle that memory is busy with those alone. */
+/* Tiles of one or two rows load weights fast enough to keep memory busy; larger ones have to fetch them, too. */
 FASTGRU_INLINE void PANEL(product_of)(int rows, int panels, int gates, PRODUCT)
 {
     if (rows > 2 && distant)
@@ -200,7 +200,7 @@ FASTGRU_INLINE void PANEL(product_of)(int rows, int panels, int gates, PRODUCT)
 /* Products are never inlined: their loops want every register that there is, and nothing else to hold. */
 typedef void (*PANEL(product))(PRODUCT);
 
-#define DEFINE_product(gates, rows, panels)                                            \
+#define DEFINE_product(gates, rows, panels)                                                     \
     FASTGRU_OUTLINE void PANEL(product_##gates##_##rows##x##panels)(PRODUCT)                    \
     {                                                                                           \
         PANEL(product_of)(rows, panels, gates, sums, n, a, a_stride, w, panel_bytes, distant);  \
