@@ -491,6 +491,7 @@ def run(arguments):
 _main.run = run
 cli.main()
 """
+NO_NOHUP = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"  # which the tests may run under
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -498,8 +499,8 @@ def test_a_signal_leaves_the_terminal_with_a_cursor(number):
     main, terminal = pty.openpty()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-c", ENDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=terminal,
-            env={**os.environ, "TERM": "xterm"},
+            [sys.executable, "-c", NO_NOHUP + ENDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=terminal, env={**os.environ, "TERM": "xterm"},
         )  # fmt: skip
         os.close(terminal)
         with process:
