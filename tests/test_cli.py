@@ -551,8 +551,14 @@ def read(descriptor):
 
 
 def test_an_interrupt_ends_with_130_and_one_line(model, tmp_path):
+    code = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells ignore in the background
+from fastgru.cli import main
+main()
+"""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fastgru", "run", str(model), "-", "-o", str(tmp_path / "y.npy")],
+        [sys.executable, "-c", code, "run", str(model), "-", "-o", str(tmp_path / "y.npy")],
         stdin=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     with process:
