@@ -12,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
 
 from benchmarks import __main__ as bench
-from benchmarks import bench_gru, bench_import, bench_kernels, bench_shares
+from benchmarks import bench_gru, bench_import, bench_kernels, bench_shares, engines
 from benchmarks.tasks import Shape, Task
 
 LARGEST_ERROR = {"float32": 1e-5, "float64": 1e-12}
@@ -109,6 +109,36 @@ def test_errors_are_found():
     call.setup(64, "after", "float32")
     call.layer.set_weights([1.001 * w for w in call.layer.weights])
     assert call.track_max_error() > LARGEST_ERROR["float32"]
+
+
+def test_engines_in_turns_have_the_same_bits(capsys):
+    commands = ["HEAD", ".:FASTGRU_CHUNK_ROWS=0,FASTGRU_CHUNK_BYTES=0", "--layers", "3x5x4x9", "1x1x2x3"]
+    if not (Path(__file__).parents[1] / ".git").exists():  # a source distribution has no commits
+        commands[0] = "."
+    assert engines.main([*commands, "--rounds", "2"]) == 0
+    blocks = [block.splitlines() for block in re.split(r"\n(?=\d)", capsys.readouterr().out)]
+    assert [shape for shape, *_ in blocks] == ["3x5x4x9", "1x1x2x3"]
+    for _, *lines in blocks:
+        assert len(lines) == 2
+        for line, engine in zip(lines, commands, strict=False):
+            time, ratio, shown = re.fullmatch(r" +(\S+) us  (\S+) \(\S+ to \S+\)  (.+)", line).groups()
+            assert shown == engine  # and no OTHER BITS behind it
+            assert float(time) > 0
+            assert float(ratio) > 0
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ("nowhere", "must be . or a commit"),
+        (".:ROWS=3", "a constant of layer.h"),
+        (".:FASTGRU_PASSES", "NAME="),
+    ],
+)
+def test_an_engine_that_is_none_is_refused(engine, message, capsys):
+    with pytest.raises(SystemExit):
+        engines.main([engine, "--layers", "1x1x1x1"])
+    assert message in capsys.readouterr().err
 
 
 def test_of_several_steps_all_outputs_are_compared():
