@@ -24,12 +24,8 @@ def read(model: Path, layer: str | None, **arguments: Any) -> Layer:
     except fastgru.FormatError:
         raise
     except ValueError as error:
-        message = str(error)
-        if not message.startswith("layer must"):
+        if not str(error).startswith("layer must"):
             raise
-        if layer is None:
-            among = message.removeprefix("layer must be one of ").removesuffix(", got None")
-            raise ValueError(f"name one of {among}, by --layer") from error
         names: list[str] = []
         for name, found in fastgru.load_all(model, **arguments).items():
             members = found.layers if isinstance(found, fastgru.Stack) else []
@@ -37,8 +33,10 @@ def read(model: Path, layer: str | None, **arguments: Any) -> Layer:
                 if member.name == layer:
                     return member
             names += [name, *(member.name for member in members)]
-        among = ", ".join(map(repr, names))
-        raise ValueError(f"--layer must be one of {among}, the GRUs in {model}, got {layer!r}") from error
+        among = f"{', '.join(map(repr, names))}, the GRUs in {model}"
+        if layer is None:
+            raise ValueError(f"name one of {among}, by --layer") from error
+        raise ValueError(f"--layer must be one of {among}, got {layer!r}") from error
 
 
 def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
