@@ -227,8 +227,8 @@ enum {
     FASTGRU_CHUNK_BYTES = 256 << 10, /* of xw: as much as stays in the second-level cache  */
     FASTGRU_CHUNK_ROWS = 128,        /* or so many rows, which reading the kernel is spread over */
     FASTGRU_CHUNK_MOST = 2 << 20,    /* bytes of those, at most                            */
+    FASTGRU_PASSES = 8,              /* rows, or steps, of a chunk that share one reading  */
     FASTGRU_FULL_TILE = 4,           /* rows                                               */
-    FASTGRU_PASSES = 8,              /* that share the reading of panels                   */
     FASTGRU_FEW_ROWS = 32,           /* they wait for ...                                  */
     FASTGRU_MANY_BYTES = 8 << 20,    /* ... so many weights                                */
     FASTGRU_FETCH_BYTES = 3 << 10,   /* ahead of what is loaded from so many               */
@@ -271,7 +271,8 @@ static inline int fastgru_many_weights(const struct fastgru_layer *layer)
  * wait for weights that fill the third-level cache, half of which are the kernel's, read once for a chunk of steps.
  *
  * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units (2026-11-28, AMD EPYC
- * Zen 3, AVX2, float32, medians of alternating blocks):
+ * Zen 3, AVX2, float32; python -m benchmarks.engines .:FASTGRU_FULL_TILE=1000
+ * .:FASTGRU_CHUNK_ROWS=0,FASTGRU_CHUNK_BYTES=0):
  *
  *     rows           1             2, 3          4             5 to 8        12, 16        32, 64
  *     64 to 512      1.27 to 1.33  0.97 to 1.21  0.86 to 0.99  0.88 to 1.05  0.92 to 0.97  0.94 to 0.98

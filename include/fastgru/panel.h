@@ -357,12 +357,15 @@ static void PANEL(cover)(
         const ptrdiff_t end = first + 4 < panels ? first + 4 : panels;
         for (int size = SIZES - 1; size >= 0; --size) {
             const ptrdiff_t rows = (ptrdiff_t)1 << size, most = TILE_PANELS(rows);
-            for (ptrdiff_t panel = first; panel < end && sizes & rows; panel += most) {
+            if (!(sizes & rows))
+                continue;
+            for (ptrdiff_t panel = first; panel < end; panel += most) {
                 const PANEL(tile) tile = tiles[size][(end - panel < most ? end - panel : most) - 1];
-                for (const struct fastgru_pass *pass = passes; pass < passes + count; ++pass)
-                    for (ptrdiff_t row = rows < TILE_ROWS ? pass->rows & -(2 * rows) : 0;
-                         row + rows <= pass->rows; row += rows)
+                for (const struct fastgru_pass *pass = passes; pass < passes + count; ++pass) {
+                    const ptrdiff_t larger = rows < TILE_ROWS ? pass->rows & -(2 * rows) : 0;  /* tiles' rows */
+                    for (ptrdiff_t row = larger; row + rows <= pass->rows; row += rows)
                         tile(layer, pass, row, panel);
+                }
             }
         }
     }
