@@ -94,7 +94,20 @@ def test_a_batch_major_node_is_compared(tmp_path):
 # ---- PyTorch ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ["safetensors", "pt", "npz"])
+class Holder(torch.nn.Module):
+    """Modules that TorchScript can be made of."""
+
+    def __init__(self, **modules):
+        super().__init__()
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, x):
+        return x
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pt", "npz", "whole.pt", "nested.pt", "script.pt"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of TorchScript
 def test_a_state_dict_is_compared(tmp_path, ending):
     torch.manual_seed(SEED)
     module = torch.nn.ModuleDict(
@@ -109,11 +122,19 @@ def test_a_state_dict_is_compared(tmp_path, ending):
         save_file(state, path)
     elif ending == "pt":
         torch.save({"state_dict": state}, path)
+    elif ending == "whole.pt":
+        torch.save({"net": module, "epoch": 3}, path)
+    elif ending == "nested.pt":
+        cell = {"plain": module["plain"].state_dict(), "cell": [module["cell"].state_dict()]}
+        torch.save({"all": {**cell, "deep": module["deep"].state_dict()}}, path)
+    elif ending == "script.pt":
+        torch.jit.save(torch.jit.script(Holder(**module)), path)
     else:
         np.savez(path, **{key: tensor.numpy() for key, tensor in state.items()})
     output = assert_equal(path)
     assert all(name in output for name in ("deep", "plain", "cell"))
-    assert "plain" not in assert_equal(path, "--layer", "cell")
+    cell = "cell.0" if ending == "nested.pt" else "cell"
+    assert "plain" not in assert_equal(path, "--layer", cell)
 
 
 # ---- Keras -----------------------------------------------------------------------------------------

@@ -1087,7 +1087,7 @@ def test_a_process_that_answers_nonsense_is_not_waited_for(bare, tmp_path, monke
 def test_the_process_limits_its_own_time_and_memory(program, codes):
     limited = f"""
 import runpy
-runpy.run_path({str(_hdf5.PROGRAM)!r})["limit"](1, 1 << 20)
+runpy.run_path({str(_hdf5.PROGRAM)!r})["confine"](1, 1 << 20)
 try:
     {program}
 except MemoryError:
@@ -1151,7 +1151,7 @@ def mutations(value):
 
 def held(path, monkeypatch):
     """The file's tree, which from now on is what every file holds."""
-    with _hdf5.open_tree(path, 10**6) as tree:
+    with _hdf5.open_tree(path.read_bytes(), 10**6) as tree:
         tree.floats = {place: tree.floats(place) for place in tree.shapes}.__getitem__
     monkeypatch.setattr(_hdf5, "open_tree", lambda *_: contextlib.nullcontext(tree))
     return tree

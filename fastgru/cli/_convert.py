@@ -25,12 +25,9 @@ def npz(layer: _model.Layer, path: Path) -> None:
 
 
 def safetensors(layer: _model.Layer, path: Path) -> None:
-    from fastgru.formats._model import need
+    from fastgru.formats._safetensors import written
 
-    need("safetensors", "torch")
-    from safetensors.numpy import save
-
-    path.write_bytes(save(layer.to_torch_state_dict()))
+    path.write_bytes(written(layer.to_torch_state_dict()))
 
 
 WRITERS: dict[str, Callable[[_model.Layer, Path], None]] = {

@@ -10,8 +10,7 @@ import importlib.util
 import json
 import os
 import zipfile
-from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ OWN = {  # by the format of a file
     "keras": "keras",
     "onnx": "onnxruntime",
     "npz": "torch",
-    "pickle": "torch",
+    "torch": "torch",
     "safetensors": "torch",
 }
 ROUNDOFF = {"bfloat16": 2**-8, "float16": 2**-11, "float32": 2**-24, "float64": 2**-53}  # half a last place
@@ -86,7 +85,7 @@ def onnx_model(path: Path) -> Any:
 
 def onnxruntime(model: Any, name: str | None = None) -> Runtime:
     """The GRU node of a name, by default the only one, with the constants that the model has for it."""
-    nodes = list(onnx_format._nodes(model.graph, ChainMap()))
+    nodes = list(onnx_format._nodes(model.graph))
     node = next(node for node in nodes if name in (None, node.name))
     session, initial_h = _single(model, node)
     reverse = node.attributes()["direction"] == b"reverse"
@@ -190,10 +189,28 @@ def torch_state(path: Path, kind: str) -> Mapping[str, Any]:
     if kind == "npz":
         with np.load(path) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays}
-    state: Mapping[str, Any] = torch_format.state_dict(
-        torch.load(path, map_location="cpu", weights_only=True)
-    )
-    return state
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                script: Mapping[str, Any] = torch.jit.load(path, map_location="cpu").state_dict()
+                return script
+    found = dict(_tensors(torch.load(path, map_location="cpu", weights_only=False), ()))
+    places = [where for where, key in found if torch_format.KEY.fullmatch(key)] or [()]
+    shared = len(os.path.commonprefix(places))  # noqa: RUF071 - of tuples
+    return {".".join((*where[shared:], key)): tensor for (where, key), tensor in found.items()}
+
+
+def _tensors(loaded: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[tuple[str, ...], str], Any]]:
+    """The tensors of a checkpoint by the keys of dicts and lists that they lie in, and their own."""
+    torch = need("torch", "to run PyTorch's models")
+    if isinstance(loaded, torch.nn.Module):
+        loaded = loaded.state_dict()
+    items = loaded.items() if isinstance(loaded, Mapping) else enumerate(loaded)
+    for key, value in items:
+        if isinstance(value, torch.Tensor):
+            yield (where, str(key)), value
+        elif isinstance(value, Mapping | list | tuple | torch.nn.Module):
+            yield from _tensors(value, (*where, str(key)))
 
 
 def torch_module(state: Mapping[str, Any], name: str | None = None, batch_first: bool = True) -> Any:

@@ -5,15 +5,14 @@
 
 import contextlib
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
-from fastgru.formats import _zip, keras, native, onnx, torch
+from fastgru.formats import _file, _torch_file, _zip, keras, native, onnx, torch
 from fastgru.formats._model import Arguments, FormatError, Layer, Maker, Makers
 from fastgru.formats.keras import from_keras
 from fastgru.formats.onnx import from_onnx
@@ -23,95 +22,97 @@ from fastgru.wrappers import Bidirectional
 
 __all__ = ["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"]
 
-HDF5 = b"\x89HDF\r\n\x1a\n"  # at the start, or after a block of a program's own: 512, 1024, ... bytes
+HDF5 = b"\x89HDF\r\n\x1a\n"  # at the start, or after a block of a program's own, of one of these sizes
+BLOCKS = (0, 512, 1024, 2048, 4096)
 ONNX_FIRST = b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2"  # tags of the fields of a ModelProto
+# the start of a pickle by protocols 2 to 5, and of PyTorch's first one by protocol 1
+PICKLE_FIRST = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5", b"L%dL" % _torch_file.MAGIC)
+TAR = 257, b"ustar"  # where an archive says what it is
 
 
-def _format(path: Path, file: IO[bytes]) -> str:
-    """What the content is: hdf5, keras, fastgru, npz, safetensors, pickle or onnx."""
-    start = file.read(16)
-    if start[:8] == HDF5 or _hdf5_later(file):
-        return "hdf5"
-    if start[:4] == b"PK\x03\x04":
-        names = _zip.Archive(file).names
-        if any(name.endswith("/data.pkl") for name in names):
-            return "pickle"
-        if "config.json" in names:
-            return "keras"
-        return "fastgru" if native.HEADER in names else "npz"
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
-        return "safetensors"
-    if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
-        return "pickle"
-    if start[:1] and start[:1] in ONNX_FIRST:
-        return "onnx"
+def _told(data: bytes) -> tuple[str, Any]:
+    """What the content is, and what is read of it: a zip archive as such, all else as it is.
+
+    It is hdf5, keras, fastgru, npz, safetensors, torch or onnx.
+    """
+    if any(data[start : start + len(HDF5)] == HDF5 for start in BLOCKS):
+        return "hdf5", data
+    if data[:4] == b"PK\x03\x04":
+        archive = _zip.Archive(data)
+        if any(name.endswith(("/data.pkl", "/model.json")) for name in archive.names):
+            return "torch", archive
+        if "config.json" in archive:
+            return "keras", archive
+        return "fastgru" if native.HEADER in archive else "npz", archive
+    if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
+        return "safetensors", data
+    if data.startswith(PICKLE_FIRST):
+        return "torch", data
+    start, name = TAR
+    if data[start : start + len(name)] == name:
+        raise FormatError(
+            "a tar archive, as PyTorch wrote before version 0.2: if you trust it, convert it by "
+            "torch.save(torch.load(path, weights_only=False), 'model.pt')"
+        )
+    if data[:1] and data[:1] in ONNX_FIRST:
+        return "onnx", data
     raise FormatError("no model file of Keras, PyTorch, ONNX or fastgru")
 
 
-def _reader(path: Path, file: IO[bytes]) -> AbstractContextManager[dict[str, Maker]]:
-    """The layers of a file by name, to be made while the context lasts; by the format of its content."""
-    match _format(path, file):
-        case "hdf5":
-            return keras.hdf5(path)
-        case "pickle":
-            return torch.pickled(path)
-        case "safetensors":
-            return torch.safetensors(path)
-        case "onnx":
-            return onnx.file(path)
-        case "keras":
-            return keras.archive(_zip.Archive(file))
-        case archived:
-            reader = native if archived == "fastgru" else torch
-            return contextlib.nullcontext(reader.archive(_zip.Archive(file)))
-
-
-def _hdf5_later(file: IO[bytes]) -> bool:
-    """Does an HDF5 file begin after a block of a program's own?"""
-    for place in (512, 1024, 2048, 4096):
-        file.seek(place)
-        if file.read(8) == HDF5:
-            return True
-    return False
+def _reader(path: Path, data: bytes) -> AbstractContextManager[dict[str, Maker]]:
+    """The layers of a file by name, to be made while the context lasts."""
+    match _told(data):
+        case "hdf5", _:
+            return keras.hdf5(data)
+        case "keras", archive:
+            return keras.archive(archive)
+        case "onnx", _:
+            makers = onnx.file(data, path.parent)
+        case "safetensors", _:
+            makers = torch.safetensors(data)
+        case "torch", _zip.Archive() as archive:
+            makers = torch.pickled(_torch_file.zipped(archive), len(data))
+        case "torch", _:
+            makers = torch.pickled(_torch_file.legacy(data), len(data))
+        case "npz", archive:
+            makers = torch.archive(archive)
+        case _, archive:
+            makers = native.archive(archive)
+    return contextlib.nullcontext(makers)
 
 
 @contextlib.contextmanager
 def _layers(path: Path) -> Iterator[dict[str, Maker]]:
     """The layers of a file, one or more, by name; whatever is wrong with them is said with its name."""
-    with _opened(path) as file:
+    with _blaming(path):
+        data = _file.read(path)
         try:
-            with _reader(path, file) as makers:
+            with _reader(path, data) as makers:
                 if not makers:
                     raise FormatError("the file holds no GRU")
                 yield makers
-        except (ImportError, MemoryError, Warning):
+        except (ImportError, MemoryError, Warning, ValueError):
             raise
-        except ValueError as error:  # FormatError, and what layers say of their arguments
-            raise FormatError(f"{path}: {error}") from error
-        except TypeError as error:  # they say so, too
+        except TypeError as error:  # what layers say of their arguments
             text = " ".join(map(str, error.args))
-            raise FormatError(f"{path}: a value in it is of the wrong kind: {text}") from error
+            raise FormatError(f"a value in it is of the wrong kind: {text}") from error
         except Exception as error:  # whatever a reader took for granted
-            raise FormatError(f"{path}: it is damaged ({type(error).__name__}: {error})") from error
+            raise FormatError(f"it is damaged ({type(error).__name__}: {error})") from error
 
 
-def _opened(path: Path) -> IO[bytes]:
-    """The file, which must be a plain one: to open a pipe waits for who writes into it."""
-    mode = path.stat().st_mode
-    if stat.S_ISDIR(mode) and (path / "saved_model.pb").exists():
-        raise FormatError(f"{path}: a SavedModel of TensorFlow: save the model as .keras or .h5")
-    if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
-        raise FormatError(f"{path}: no plain file")
-    return path.open("rb")
+@contextlib.contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Make a FormatError that names the file of every ValueError."""
+    try:
+        yield
+    except ValueError as error:  # FormatError, and what layers say of their arguments
+        raise FormatError(f"{path}: {error}") from error
 
 
 def format_of(path: Path) -> str:
-    """The format of a file that holds a layer: as `_format` has it."""
-    with _opened(path) as file:
-        try:
-            return _format(path, file)
-        except FormatError as error:
-            raise FormatError(f"{path}: {error}") from error
+    """The format of a file that holds a layer: as `_told` has it."""
+    with _blaming(path):
+        return _told(_file.read(path))[0]
 
 
 def _check(arguments: Arguments) -> None:
@@ -133,8 +134,8 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
     ----------
     path : str or path-like
         Keras: ``.h5`` of a model or of weights, ``.keras``, ``.weights.h5``. ONNX. PyTorch: a state dict
-        in ``.safetensors``, ``.npz`` or, if torch is installed, ``.pt``. fastgru's own ``.npz``. Told by
-        content.
+        in ``.pt``, ``.safetensors`` or ``.npz``, a checkpoint that has some, a module saved whole or as
+        TorchScript. fastgru's own ``.npz``. Told by content.
     layer : str, optional
         Its name, where there are several.
     **arguments

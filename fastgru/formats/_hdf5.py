@@ -1,6 +1,7 @@
 """HDF5 files, read in a process of their own: the HDF5 library hangs or crashes on some that are damaged.
 
-Of 6000 random changes of a Keras model, HDF5 1.14.6 did not come back from 23 and crashed on one.
+Of 6000 random changes of a Keras model, HDF5 1.14.6 did not come back from 23 and crashed on one. Nothing that
+this process says is trusted, as the file may have taken it over.
 """
 
 import contextlib
@@ -23,6 +24,10 @@ PROGRAM = Path(__file__).with_name("_hdf5_process.py")
 SECONDS = 10  # of processor time, besides one for every 50 MB; the process starts in a quarter of one
 PATIENCE = 12  # times as many seconds on the clock, for a machine that is busy
 CRASHED = "the HDF5 library crashed on it or took too long"
+ANSWER = 10_000  # bytes of a line that is an error's message, at most
+FLOATS = {
+    dtype.str: dtype for dtype in map(np.dtype, ("<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "V2"))
+}  # and V2, which is bfloat16 in files of Keras
 
 
 class Tree:
@@ -38,18 +43,24 @@ class Tree:
 
     def __init__(self, requests: IO[bytes], answers: IO[bytes], limit: int) -> None:
         self._requests, self._answers, self._left = requests, answers, limit
-        index = self._answer()
+        index = self._answer(max(limit, ANSWER))
+        if not _is_index(index):
+            raise FormatError(CRASHED)
         self.attributes: dict[str, dict[str, str | list[str]]] = index["attributes"]
         self.shapes = {
             path: tuple(shape) for path, (shape, _) in index["datasets"].items() if shape is not None
         }
-        self._dtypes = {path: dtype for path, (_, dtype) in index["datasets"].items()}
+        self._dtypes: dict[str, str] = {path: dtype for path, (_, dtype) in index["datasets"].items()}
 
-    def _answer(self) -> dict[str, Any]:
-        line = self._answers.readline()
-        if not line.endswith(b"\n"):
+    def _answer(self, size: int) -> dict[str, Any]:
+        """A line of no more than `size` bytes."""
+        line = self._answers.readline(size)
+        try:
+            answer = json.loads(line) if line.endswith(b"\n") else None
+        except (ValueError, RecursionError):
+            answer = None
+        if not isinstance(answer, dict):
             raise FormatError(CRASHED)
-        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise FormatError(f"no sound HDF5 file: {answer['error']}")
         return answer
@@ -61,15 +72,17 @@ class Tree:
         """
         if path not in self.shapes:
             raise FormatError(f"the dataset {path} is missing")
-        shape, dtype = self.shapes[path], np.dtype(self._dtypes[path])
-        if dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64, np.dtype("V2")):
-            raise FormatError(f"{path} must be of float16, bfloat16, float32 or float64, got {dtype}")
+        dtype = FLOATS.get(self._dtypes[path])
+        if dtype is None:
+            got = self._dtypes[path]
+            raise FormatError(f"{path} must be of float16, bfloat16, float32 or float64, got {got:.50}")
+        shape = self.shapes[path]
         size = _model.check_size(path, shape, dtype.itemsize, self._left)
         self._left -= size
         with contextlib.suppress(BrokenPipeError):  # nor will there be an answer
             self._requests.write(json.dumps(path).encode() + b"\n")
             self._requests.flush()
-        self._answer()
+        self._answer(ANSWER)
         data = self._answers.read(size)
         if len(data) != size:
             raise FormatError(CRASHED)
@@ -80,15 +93,42 @@ class Tree:
         return _model.floats(path, array.reshape(shape))
 
 
+def _is_index(answer: dict[str, Any]) -> bool:
+    """Has it the form of what there is in a file?"""
+    attributes, datasets = answer.get("attributes"), answer.get("datasets")
+    if not isinstance(attributes, dict) or "" not in attributes or not isinstance(datasets, dict):
+        return False
+    return all(map(_are_texts, attributes.values())) and all(map(_is_entry, datasets.values()))
+
+
+def _are_texts(value: Any) -> bool:
+    """A group's attributes?"""
+    return isinstance(value, dict) and all(
+        isinstance(text, str) or (isinstance(text, list) and all(isinstance(one, str) for one in text))
+        for text in value.values()
+    )
+
+
+def _is_entry(value: Any) -> bool:
+    """A dataset's shape, if it has one, and dtype?"""
+    match value:
+        case [None, str()]:
+            return True
+        case [list(shape), str()]:
+            return all(type(length) is int and length >= 0 for length in shape)
+    return False
+
+
 @contextlib.contextmanager
-def open_tree(path: Path, limit: int) -> Iterator[Tree]:
+def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
     """The file, for as long as the context lasts.
 
     Parameters
     ----------
-    path : Path
+    data : bytes or memoryview
+        The whole file.
     limit : int
-        Bytes that all the datasets may have that are read.
+        Bytes that all the datasets may have that are read, and that all names and attributes may have.
 
     Raises
     ------
@@ -98,9 +138,9 @@ def open_tree(path: Path, limit: int) -> Iterator[Tree]:
         If h5py is not installed.
     """
     _model.need("h5py", "keras")
-    seconds = SECONDS + path.stat().st_size // 50_000_000
+    seconds = SECONDS + len(data) // 50_000_000
     # -P: the names of modules beside the program, torch and onnx, are others' elsewhere
-    command = [sys.executable, "-P", str(PROGRAM), str(path.absolute()), str(seconds), str(limit)]
+    command = [sys.executable, "-P", str(PROGRAM), str(seconds), str(limit), str(len(data))]
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(sys.path),
         "OPENBLAS_NUM_THREADS": "1",
@@ -115,6 +155,9 @@ def open_tree(path: Path, limit: int) -> Iterator[Tree]:
         watch = threading.Timer(PATIENCE * seconds, process.kill)
         watch.start()
         try:
+            with contextlib.suppress(BrokenPipeError):  # it has an error to tell, or has crashed
+                process.stdin.write(data)  # which it reads to the end before it answers
+                process.stdin.flush()
             yield Tree(process.stdin, process.stdout, limit)
         finally:
             watch.cancel()

@@ -1,114 +1,295 @@
 """Reads one HDF5 file for _hdf5.py, in a process of its own: run as a program, it imports nothing of fastgru.
 
-    python _hdf5_process.py FILE SECONDS BYTES
+    python _hdf5_process.py SECONDS BYTES SIZE
 
-writes a line of JSON, either {"error": message} or
+reads a file of SIZE bytes from its standard input and writes a line of JSON, either {"error": message} or
 
     {"attributes": {path: {name: str or [str]}}, "datasets": {path: [shape, dtype]}}
 
-and for each line of JSON that it reads, a dataset's path, {"error": message}, or {} and the dataset's bytes.
-SECONDS of processor time and a small multiple of BYTES, which a dataset may have, are all that it takes.
+and for each line of JSON that it reads then, a dataset's path, {"error": message}, or {} and the dataset's bytes.
+The first line has no more than BYTES, and neither has a dataset. Before it reads the file it gives up whatever
+reading does not take: other files, sockets, processes, more than SECONDS of processor time, and memory that is
+out of proportion to the file.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import functools
+import io
 import json
+import math
+import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
-import numpy as np
+# h5py wants uname()[4], for which Python makes the whole tuple, and starts the program `uname` for the processor's
+# name in it: not if the name is there.
+vars(platform.uname())["processor"] = ""
+
+import h5py  # noqa: E402
+import numpy as np  # noqa: E402
+from h5py import h5, h5a, h5d, h5l, h5s, h5t  # noqa: E402
+
+codecs.lookup("ascii")  # which h5py uses, and Python has in a file of its own
 
 DEPTH = 32  # Keras nests groups by layers in layers, a handful
 OBJECTS = 100_000
+ATTRIBUTES = 256  # of a group: into as many Keras would cut that many names, of 160 characters each
+PATH = 4096  # characters; a name alone may have 65535, and is in the path of all that is below it
+ENTRY = 64  # bytes that a name, a text or a number takes besides its characters
+COPIED = 256  # bytes in memory that are as much work as one to store
+CHUNK = 4096  # bytes that HDF5 takes for each chunk of a dataset before it reads the first
+MEMORY = "its content needs more memory than a file of its size may take"
+# Bytes besides those of the file and of a dataset: a model of Keras takes XXX of them, and HDF5 keeps up to 32 MiB
+# of what it has read of groups and attributes.
+MARGIN = 32 << 20
 
 
-def limit(seconds: int, size: int) -> None:
-    """Let the system end this process when it takes more than it may."""
-    with contextlib.suppress(ImportError, OSError):  # not on Windows; the second one on Linux only
+def confine(seconds: int, size: int) -> None:
+    """Give up for good what it does not take to read a file that is in memory.
+
+    Parameters
+    ----------
+    seconds : int
+        Of processor time, after which the system ends this process.
+    size : int
+        Bytes that it may take besides those that it has.
+    """
+    try:
         import resource
-
-        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
-        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + 2 * size + (64 << 20),) * 2)
-
-
-def texts(value: Any) -> str | list[str] | None:
-    """A string or a list of strings, as attributes hold them; None for all else."""
-    if isinstance(value, bytes):
-        return value.decode()
-    if isinstance(value, str):
-        return value
-    if isinstance(value, np.ndarray) and value.ndim == 1:
-        items = [texts(item) for item in value.tolist()]
-        return items if all(isinstance(item, str) for item in items) else None  # type: ignore[return-value]
-    return None
-
-
-def members(group: h5py.Group, path: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """All objects below a group that lie in this file itself, by hard links, with their paths."""
-    if depth > DEPTH:
-        raise ValueError(f"groups are nested deeper than {DEPTH}")
-    for name in group:
-        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{path}{name} is a link to elsewhere")
-        item = group[name]
-        yield f"{path}{name}", item
-        if isinstance(item, h5py.Group):
-            yield from members(item, f"{path}{name}/", depth + 1)
+    except ImportError:  # Windows
+        return
+    limits = {
+        "CPU": seconds,
+        "FSIZE": 0,
+        "CORE": 0,
+        "NPROC": 0,  # threads, too; root is exempt
+        "NOFILE": 0,  # what is open stays open
+    }
+    with contextlib.suppress(OSError):  # Linux alone has the file
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limits["AS"] = pages * resource.getpagesize() + size
+    for name, value in limits.items():
+        which = getattr(resource, f"RLIMIT_{name}", None)
+        if which is not None:
+            given = [limit for limit in resource.getrlimit(which) if limit != resource.RLIM_INFINITY]
+            lowest = min([value, *given])
+            resource.setrlimit(which, (lowest, lowest))
 
 
-def index(file: h5py.File, size: int) -> dict[str, Any]:
-    """What there is, without its content."""
-    attributes: dict[str, dict[str, Any]] = {"": {}}
-    datasets: dict[str, Any] = {}
-    for number, (path, item) in enumerate(members(file, "", 0)):
-        if number == OBJECTS:
-            raise ValueError(f"there are more than {OBJECTS} objects")
-        if isinstance(item, h5py.Dataset):
-            if item.is_virtual or item.external:  # before its shape, which may be that of others
-                raise ValueError(f"{path} lies in other files")
-            datasets[path] = [item.shape, item.dtype.str]
-        elif isinstance(item, h5py.Group):
-            attributes[path] = {}
-    for path, found in attributes.items():
-        for name in (group := file[path or "/"]).attrs:
-            text = texts(group.attrs[name])
-            size -= len(name) + sum(map(len, text or ""))
-            if size < 0:
-                raise ValueError("its attributes are larger than the file")
+class Index:
+    """What there is in a file, without its content.
+
+    Whatever is in the file once can be named often: a dataset, the prefix of a path, a type, a string, a table of
+    names. Each time counts, before memory is taken for it.
+
+    Attributes
+    ----------
+    attributes : dict
+        Of every group, by its path: strings and lists of them.
+    datasets : dict
+        Shape and dtype by path.
+    """
+
+    def __init__(self, file: h5py.File, data: bytes, limit: int) -> None:
+        self.attributes: dict[str, dict[str, str | list[str]]] = {}
+        self.datasets: dict[str, tuple[tuple[int, ...] | None, str]] = {}
+        self._data, self._left = data, limit
+        self._width: int = file.id.get_create_plist().get_sizes()[1]
+        self._met: dict[int, tuple[tuple[int, ...] | None, str] | None] = {}  # by address; None: no dataset
+        self._objects = 0
+        self._add(file["/"], "", 0)
+
+    def _check(self, size: int) -> None:
+        if size > self._left:
+            raise ValueError("its names and attributes are larger than the file can hold")
+
+    def _take(self, size: int) -> None:
+        self._check(size)
+        self._left -= size
+
+    def _take_text(self, text: str) -> None:
+        self._take(len(json.dumps(text)) + ENTRY)
+
+    def _take_type(self, kind: h5t.TypeID) -> None:
+        """Count a type that may be of any size."""
+        self._take(len(kind.encode()))
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        """The most bytes that a string of variable length has: the size of the largest heap in the file."""
+        longest, at = 0, self._data.find(b"GCOL")
+        while at >= 0:
+            size = int.from_bytes(self._data[at + 8 : at + 8 + self._width], "little")
+            if (
+                size <= len(self._data) - at
+            ):  # otherwise these are other bytes, which look like a heap's first
+                longest = max(longest, size)
+            at = self._data.find(b"GCOL", at + 4)
+        return longest
+
+    def _add(self, group: h5py.Group, path: str, depth: int) -> None:
+        """A group and all below it, which must lie in this file, by hard links."""
+        if depth > DEPTH:
+            raise ValueError(f"groups are nested deeper than {DEPTH}")
+        self._take_text(path)
+        self.attributes[path] = self._attributes(group)
+        links = self._listed(lambda see: group.id.links.iterate(see, order=h5.ITER_NATIVE, info=True))
+        for name, kind, address in links:
+            if len(path) + len(name) >= PATH:
+                raise ValueError(f"a path has more than {PATH} characters")
+            self._objects += 1
+            if self._objects > OBJECTS:
+                raise ValueError(f"there are more than {OBJECTS} objects")
+            place = f"{path}/{name}" if path else name
+            if kind != h5l.TYPE_HARD:
+                raise ValueError(f"{place} is a link to elsewhere")
+            if address not in self._met:
+                item = group[name]
+                self._met[address] = self.entry(item, place) if isinstance(item, h5py.Dataset) else None
+                if isinstance(item, h5py.Group):
+                    self._add(item, place, depth + 1)
+            elif self._met[address] is None:
+                raise ValueError(f"{place} has another name, too")
+            entry = self._met[address]
+            if entry is not None:
+                self._take_text(place)
+                self._take(ENTRY * (1 + len(entry[0] or ())))
+                self.datasets[place] = entry
+
+    def _listed(self, iterate: Callable[[Callable[..., bool | None]], object]) -> list[tuple[str, int, int]]:
+        """Names that HDF5 goes through, with a link's type and address, in order.
+
+        Parameters
+        ----------
+        iterate : callable
+            Of what is called with each name and stops HDF5 by anything but None. HDF5's own order is the one for
+            which it makes no list before.
+        """
+        found: list[tuple[str, int, int]] = []
+        size = 0
+
+        def see(name: bytes, link: Any = None) -> bool | None:
+            nonlocal size
+            size += len(name) + ENTRY
+            text = name.decode("utf-8", "surrogateescape")
+            found.append((text, link.type, link.u) if link is not None else (text, 0, 0))
+            return size > self._left or None  # an exception would get lost in HDF5
+
+        iterate(see)
+        self._take(size)
+        self._take(len(found) ** 2 // 64)  # to open one by its name, HDF5 may look at all
+        return sorted(found)
+
+    def _attributes(self, group: h5py.Group) -> dict[str, str | list[str]]:
+        if h5a.get_num_attrs(group.id) > ATTRIBUTES:  # before HDF5 takes them apart
+            raise ValueError(f"a group has more than {ATTRIBUTES} attributes")
+        found = {}
+        for name, *_ in self._listed(lambda see: h5a.iterate(group.id, see, order=h5.ITER_NATIVE)):
+            text = self._text(group, name)
             if text is not None:
+                self._take_text(name)
+                for one in [text] if isinstance(text, str) else text:
+                    self._take_text(one)
                 found[name] = text
-    return {"attributes": attributes, "datasets": datasets}
+        return found
+
+    def _text(self, group: h5py.Group, name: str) -> str | list[str] | None:
+        """An attribute that is a string or a list of strings; None for all else, which is not read."""
+        attribute = group.attrs.get_id(name)
+        kind, shape = attribute.get_type(), attribute.shape
+        if shape == (0,):  # an empty list, of whatever
+            return []
+        if kind.get_class() != h5t.STRING:
+            self._take_type(kind)
+            return None
+        if shape is None or len(shape) > 1:
+            return None
+        count = math.prod(shape)
+        if kind.is_variable_str():
+            # Keras 3 has all names so. What they refer to is unknown before they are read: if it is one large
+            # string for all, the limit of memory ends it; if it begins with a zero, nothing but work is left.
+            self._check(count * ENTRY)
+            self._take(count * self._longest // COPIED)
+        else:
+            self._check(count * (kind.get_size() + ENTRY))
+        value = group.attrs[name]
+        return [decoded(item) for item in value.tolist()] if shape else decoded(value)
+
+    def entry(self, item: h5py.Dataset, place: str) -> tuple[tuple[int, ...] | None, str]:
+        """Shape and dtype of a dataset."""
+        properties = item.id.get_create_plist()
+        if properties.get_layout() == h5d.VIRTUAL or properties.get_external_count():
+            # before its shape, which may be that of others
+            raise ValueError(f"{place} lies in other files")
+        kind = item.id.get_type()
+        match kind.get_class():
+            case h5t.FLOAT:
+                dtype = kind.dtype.str
+            case h5t.INTEGER:
+                dtype = str(kind.dtype)
+            case h5t.OPAQUE:
+                dtype = f"|V{kind.get_size()}"  # h5py's may be what the file says: a pointer, for example
+            case _:
+                self._take_type(kind)
+                dtype = "another type"
+        return item.shape, dtype
 
 
-def content(item: h5py.Dataset, size: int) -> bytes:
+def decoded(text: bytes | str) -> str:
+    """A string of an attribute: bytes if it is of fixed length."""
+    return text.decode() if isinstance(text, bytes) else text
+
+
+def content(index: Index, file: h5py.File, path: str, limit: int) -> np.ndarray[Any, Any]:
     """A dataset's numbers in C order."""
-    if item.size * item.dtype.itemsize > size:
-        raise ValueError(f"{item.name} of shape {item.shape} is larger than the file can hold")
-    array: bytes = item[()].tobytes()
+    item = file[path]
+    shape, dtype = entry = index.datasets[path]
+    if shape is None or index.entry(item, path) != entry:
+        raise ValueError(f"{path} is more than one dataset")
+    wanted = np.dtype(dtype)
+    size = math.prod(shape) * wanted.itemsize
+    if item.chunks is not None:
+        chunks = math.prod(-(-length // step) for length, step in zip(shape, item.chunks, strict=True))
+        size = max(size, chunks * CHUNK, math.prod(item.chunks) * wanted.itemsize)
+    if size > limit:
+        raise ValueError(f"{path} of shape {shape} is larger than the file can hold")
+    array = np.empty(shape, wanted)
+    if array.size:
+        # opaque bytes are converted only between types of one name
+        item.id.read(h5s.ALL, h5s.ALL, array, item.id.get_type() if wanted.kind == "V" else None)
     return array
 
 
-def main(path: str, seconds: int, size: int, requests: BinaryIO, answers: BinaryIO) -> None:
+def main(seconds: int, limit: int, size: int, requests: BinaryIO, answers: BinaryIO) -> None:
     """Answer until there are no more requests."""
 
-    def answer(message: dict[str, Any], data: bytes = b"") -> None:
-        answers.write(json.dumps(message).encode() + b"\n" + data)
+    def answer(message: dict[str, Any], array: np.ndarray[Any, Any] | None = None) -> None:
+        answers.write(json.dumps(message).encode())
+        answers.write(b"\n")
+        if array is not None:
+            answers.write(array.reshape(-1).view(np.uint8))
         answers.flush()
 
     try:
-        limit(seconds, size)
-        with Path(path).open("rb") as opened, h5py.File(opened, "r") as file:
-            answer(index(file, size))
+        confine(seconds, size + limit + MARGIN)
+        data = requests.read(size)
+        with h5py.File(io.BytesIO(data), "r") as file:
+            index = Index(file, data, limit)
+            answer({"attributes": index.attributes, "datasets": index.datasets})
             for line in requests:
-                answer({}, content(file[json.loads(line)], size))
+                answer({}, content(index, file, json.loads(line), limit))
+        return
+    except MemoryError:
+        message = MEMORY
     except Exception as error:  # whatever HDF5 finds wrong
-        answer({"error": f"{error}"})
+        message = f"{error}"[:1000]
+    answer({"error": message})  # when what was read is gone
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.stdin.buffer, sys.stdout.buffer)
+    main(*map(int, sys.argv[1:4]), sys.stdin.buffer, sys.stdout.buffer)

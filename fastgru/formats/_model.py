@@ -20,7 +20,7 @@ Maker = Callable[[Arguments], Layer]  # a file's layer, with the caller's argume
 EXPANSION = 8  # a file may hold so many times its own size, compressed, and
 ALLOWANCE = 1 << 20  # so many bytes besides: zeros compress well
 AXES = 32  # of an array
-
+LONGEST = 4096  # characters of a name, with all that it lies in
 
 OF_INPUTS = ("batch_input_shape", "input_shape", "batch_size", "input_dim", "input_length")
 
@@ -60,6 +60,45 @@ def size_limit(file_bytes: int) -> int:
     return EXPANSION * file_bytes + ALLOWANCE
 
 
+class Names:
+    """Puts together the names of things in a file, which repeat the names of what these lie in.
+
+    Parameters
+    ----------
+    limit : int
+        Bytes that all of them may take.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+
+    def join(self, *parts: str) -> str:
+        """The parts, one after the other.
+
+        Raises
+        ------
+        FormatError
+            If that is longer than LONGEST, or all names together take more than the limit.
+        """
+        size = sum(map(len, parts))
+        if size > LONGEST:
+            raise FormatError(f"a name must have at most {LONGEST} characters, got {size}: {parts[-1]!r:.80}")
+        self.spend(size + 50)  # as CPython's strings
+        return "".join(parts)
+
+    def spend(self, size: int) -> None:
+        """Count what is looked through to find names, as if it were part of them.
+
+        Raises
+        ------
+        FormatError
+            If the limit is reached.
+        """
+        self._left -= size
+        if self._left < 0:
+            raise FormatError("its names, with what they lie in, take more than a file of its size may hold")
+
+
 def check_size(what: str, shape: Sequence[int], itemsize: int, limit: int) -> int:
     """Bytes of an array, which must be no more than `limit`: before anything is allocated for it."""
     size = itemsize
@@ -97,6 +136,7 @@ def gru(arrays: Sequence[Array], arguments: Arguments) -> GRU:
     """
     _check_kernels(arrays)
     arguments = {"units": arrays[1].shape[0], "dtype": arrays[0].dtype.name} | dict(arguments)
+    check_finite(arguments)
     arguments.pop("merge_mode", None)
     layer = GRU(**arguments)
     fill(layer, arrays)
@@ -134,10 +174,23 @@ def fill(layer: GRU, arrays: Sequence[Array]) -> None:
                 activation(np.zeros((1, layer.units)))
             except (ValueError, TypeError):
                 raise FormatError(f"its activation {activation!r} is none of (batch, units)") from None
+    check_finite(layer.get_config())
     layer._given_weights = list(arrays)
     layer._build_weights(features)
     if not finite(layer):
         raise FormatError(f"its weights must be finite as {layer.dtype}, and so must its default_state")
+
+
+def check_finite(config: Any, name: str = "") -> None:
+    """Refuse a config in which a number is NaN or infinite, such as dropout or an activation's alpha."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            check_finite(value, name if key == "config" else f"{name}.{key}".removeprefix("."))
+    elif isinstance(config, list | tuple):
+        for value in config:
+            check_finite(value, name)
+    elif isinstance(config, float | np.floating) and not np.isfinite(config):
+        raise FormatError(f"{name:.80} must be finite, got {config}")
 
 
 def _check_kernels(arrays: Sequence[Array]) -> None:

@@ -4,10 +4,8 @@ import contextlib
 import functools
 import re
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +39,7 @@ TRAINING = {
         ("constraint", constraints),
     )
 }
+REFERENCE = 8  # bytes
 KERAS_1 = {
     "output_dim": "units",
     "inner_activation": "recurrent_activation",
@@ -290,7 +289,13 @@ def _name(layer: Config) -> str:
     return str(layer.get("name", "") if name is None else name)  # an old Sequential in another has none
 
 
-def _entries(layers: Sequence[Config], names: tuple[str, ...], path: str, trainable: bool) -> Iterator[Entry]:
+def _entries(
+    layers: Sequence[Config],
+    joined: _model.Names,
+    names: tuple[str, ...] = (),
+    path: str = "",
+    trainable: bool = True,
+) -> Iterator[Entry]:
     """The recurrent layers among these and in the models and wrappers among them, in their order."""
     used: dict[str, int] = defaultdict(int)
     for layer in layers:
@@ -298,19 +303,24 @@ def _entries(layers: Sequence[Config], names: tuple[str, ...], path: str, traina
         snake = _snake(str(layer.get("class_name")))
         number = f"_{used[snake]}" if used[snake] else ""
         used[snake] += 1
-        yield from _entries_of(layer, (*names, name), f"{path}layers/{snake}{number}", trainable)
+        inner = joined.join(path, "layers/", snake, number)
+        yield from _entries_of(layer, joined, (*names, name), inner, trainable)
 
 
-def _entries_of(layer: Config, names: tuple[str, ...], path: str, trainable: bool) -> Iterator[Entry]:
+def _entries_of(
+    layer: Config, joined: _model.Names, names: tuple[str, ...], path: str, trainable: bool
+) -> Iterator[Entry]:
     """The layer, if it is recurrent, or those in it."""
     config = layer.get("config")
     trainable = trainable and not (isinstance(config, dict) and config.get("trainable") is False)
     if isinstance(config, dict) and _is_recurrent(layer):
+        joined.join(*names)
+        joined.spend(REFERENCE * len(names))
         yield Entry(names, layer["class_name"], config, path, trainable)
     elif (inner := _inner_layers(layer)) is not None:
-        yield from _entries(inner, names, f"{path}/", trainable)
+        yield from _entries(inner, joined, names, joined.join(path, "/"), trainable)
     elif isinstance(config, dict) and isinstance(config.get("layer"), dict):  # TimeDistributed
-        yield from _entries_of(config["layer"], names, f"{path}/layer", trainable)
+        yield from _entries_of(config["layer"], joined, names, joined.join(path, "/layer"), trainable)
 
 
 def _sequential(model: Config, count: int) -> str | None:
@@ -378,7 +388,7 @@ def _names(attributes: Mapping[str, Any], kind: str) -> list[str]:
     return [name for part in parts for name in part]
 
 
-def _cells(tree: Tree, group: str) -> dict[str, list[str]]:
+def _cells(tree: Tree, group: str, joined: _model.Names) -> dict[str, list[str]]:
     """Paths of the weights of every GRU cell in a layer's group, by the folder that they lie in.
 
     gru_1/gru_cell/kernel:0 lies in gru_1/gru_cell; Keras 1's gru_1_W_z lies in gru_1. An alpha of PReLU has
@@ -389,7 +399,7 @@ def _cells(tree: Tree, group: str) -> dict[str, list[str]]:
     for name in _names(tree.attributes.get(group, {}), "weight_names"):
         keras_1 = re.fullmatch(r"(.*)_[WUb](?:_[zrh])?(?:_\d+)?(?::0)?", name, re.S)
         folder, _, last = (keras_1[1], "", "") if keras_1 else name.rpartition("/")
-        path = f"{group}/{name}"
+        path = joined.join(group, "/", name)
         if last.startswith("alpha"):
             alphas[folder.rpartition("/")[0]].append(path)
         else:
@@ -428,7 +438,7 @@ def _folders(entries: Sequence[Entry], version: int, folders: Sequence[str]) -> 
             holding[part].add(folder)
     found: dict[str, int] = {}  # the layer's number, by folder
     for i, names in slots:
-        fitting = set.intersection(*(holding[name] for name in names)).difference(found)
+        fitting = set.intersection(*sorted((holding[name] for name in names), key=len)).difference(found)
         if len(fitting) != 1:
             break
         found[fitting.pop()] = i
@@ -444,12 +454,13 @@ def _folders(entries: Sequence[Entry], version: int, folders: Sequence[str]) -> 
     return of_entries
 
 
-def _model_h5(tree: Tree) -> dict[str, Maker]:
+def _model_h5(tree: Tree, file_bytes: int, joined: _model.Names) -> dict[str, Maker]:
     """The layers of an .h5 file of a whole model."""
     root = tree.attributes[""]
-    model = _object("model_config", _zip.parse_json("model_config", str(root["model_config"])))
+    text = str(root["model_config"]).encode()
+    model = _object("model_config", _zip.parse_json("model_config", text, file_bytes))
     version = _major(root.get("keras_version"))
-    entries = list(_entries(_inner_layers(model) or [], (), "", True))
+    entries = list(_entries(_inner_layers(model) or [], joined))
 
     together: dict[str, list[Entry]] = defaultdict(list)  # in one group
     groups: dict[str, str] = {}
@@ -462,7 +473,7 @@ def _model_h5(tree: Tree) -> dict[str, Maker]:
 
     @functools.cache
     def paths_in(group: str) -> dict[str, list[list[str]]]:
-        cells = _cells(tree, group)
+        cells = _cells(tree, group, joined)
         folders = _folders(together[group], version, list(cells))
         return {
             entry.name: [cells[folder] for folder in own]
@@ -477,13 +488,16 @@ def _model_h5(tree: Tree) -> dict[str, Maker]:
     return _makers(tree, version, model, entries, paths)
 
 
-def _weights_h5(tree: Tree) -> dict[str, Maker]:
+def _weights_h5(tree: Tree, joined: _model.Names) -> dict[str, Maker]:
     """The layers of an .h5 file of `save_weights`."""
     makers: dict[str, Maker] = {}
-    for layer in _names(tree.attributes[""], "layer_names"):
+    names = _names(tree.attributes[""], "layer_names")
+    if len(set(names)) < len(names):
+        raise FormatError("two layers have the same name")
+    for layer in names:
         pairs: dict[str, dict[str, list[str]]] = defaultdict(dict)  # by what both directions lie in
         single: dict[str, list[list[str]]] = {}
-        for folder, paths in _cells(tree, layer).items():
+        for folder, paths in _cells(tree, layer, joined).items():
             match = re.match("(.*?)(?:^|/)(forward|backward)_", folder, re.S)
             if match and match[2] not in pairs[match[1]]:
                 pairs[match[1]][match[2]] = paths
@@ -495,7 +509,7 @@ def _weights_h5(tree: Tree) -> dict[str, Maker]:
         found += single.items()
         for folder, directions in found:
             inner = folder.rpartition("/")[2] or "gru"  # without a folder if it was built before its model
-            name = layer if len(found) == 1 else f"{layer}/{inner}"
+            name = layer if len(found) == 1 else joined.join(layer, "/", inner)
             _add(makers, name, _bare_maker(tree, name, directions))
     return makers
 
@@ -586,14 +600,16 @@ def _bare_maker(tree: Tree, name: str, directions: Sequence[Sequence[str]]) -> M
 
 
 @contextlib.contextmanager
-def hdf5(path: Path) -> Iterator[dict[str, Maker]]:
+def hdf5(data: bytes) -> Iterator[dict[str, Maker]]:
     """The layers of an .h5 file, whole model or weights only, or of a .weights.h5."""
-    with _hdf5.open_tree(path, _model.size_limit(path.stat().st_size)) as tree:
+    limit = _model.size_limit(len(data))
+    joined = _model.Names(limit)
+    with _hdf5.open_tree(data, limit) as tree:
         root = tree.attributes[""]
         if "model_config" in root:
-            yield _model_h5(tree)
+            yield _model_h5(tree, len(data), joined)
         elif "layer_names" in root or "layer_names0" in root:
-            yield _weights_h5(tree)
+            yield _weights_h5(tree, joined)
         else:
             yield _objects(tree)
 
@@ -606,15 +622,13 @@ def archive(members: _zip.Archive) -> Iterator[dict[str, Maker]]:
     version = _major(_object("metadata.json", metadata).get("keras_version"))
     if version < 2:
         raise FormatError("metadata.json must say which version of Keras the model is of")
-    with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "model.weights.h5"
-        weights.write_bytes(members.read("model.weights.h5"))
-        with _hdf5.open_tree(weights, _model.size_limit(members.size)) as tree:
-            if layers is None:
-                yield _objects(tree)
-            else:
-                entries = list(_entries(layers, (), "", True))
-                yield _makers(tree, version, model, entries, lambda entry: _at(tree, entry))
+    limit = _model.size_limit(members.size)
+    with _hdf5.open_tree(members.read("model.weights.h5"), limit) as tree:
+        if layers is None:
+            yield _objects(tree)
+        else:
+            entries = list(_entries(layers, _model.Names(limit)))
+            yield _makers(tree, version, model, entries, lambda entry: _at(tree, entry))
 
 
 # ---- live objects ------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ backward.0.npy, ...      and of its backward layer
 """
 
 import io
+import itertools
 import json
 import os
 import secrets
@@ -88,7 +89,7 @@ def _replace(path: Path, data: memoryview) -> None:
 
 def archive(members: _zip.Archive) -> dict[str, Maker]:
     """The one layer of a file of `save`."""
-    header = _zip.parse_json("the header", members.array(HEADER).tobytes())
+    header = _zip.parse_json("the header", members.array(HEADER).tobytes(), members.size)
     if not isinstance(header, dict) or not isinstance(header.get("config"), dict):
         raise FormatError("the header must be an object with a config")
     if header.get("format") != FORMAT:
@@ -105,8 +106,8 @@ def _maker(members: _zip.Archive, header: Any, prefix: str) -> Maker:
 
 
 def _weights(members: _zip.Archive, prefix: str) -> list[Array]:
-    count = sum(name.startswith(prefix) for name in members.names if name != HEADER)
-    names = [f"{prefix}{i}.npy" for i in range(count)]
+    """The arrays of a GRU, which are numbered without a gap."""
+    names = itertools.takewhile(members.__contains__, (f"{prefix}{i}.npy" for i in itertools.count()))
     return [_model.floats(name, members.array(name)) for name in names]
 
 
@@ -131,6 +132,7 @@ def _is_of_a_stack(layer: Any) -> bool:
 
 
 def _bidirectional(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
+    _model.check_finite(config)
     own = {key: value for key, value in given.items() if key in ("name", "merge_mode")}
     of_both = {key: value for key, value in given.items() if key not in own}
 

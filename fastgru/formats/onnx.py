@@ -6,11 +6,11 @@ directions, and both biases in one row. Its `linear_before_reset` is Keras' `res
 Source: the operator GRU, https://onnx.ai/onnx/operators/onnx__GRU.html
 """
 
-import contextlib
+import bisect
 import sys
 import warnings
-from collections import ChainMap, Counter
-from collections.abc import Iterator, Sequence
+from collections import ChainMap, Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import activations
-from fastgru.formats import _model, _protobuf
+from fastgru.formats import _file, _model, _protobuf
 from fastgru.formats._model import Arguments, FormatError, Layer, Maker
 from fastgru.gru import GRU
 from fastgru.stack import Stack
@@ -30,6 +30,10 @@ OPSETS = range(7, 23)
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h")
 DEPTH = 32  # of graphs in nodes in graphs
 NO_LIMIT = 1 << 62  # bytes
+STRUCTURE = (
+    16 << 20
+)  # bytes that nodes may take, besides those of a file's size: weights may lie in other files
+VALUE = 200  # bytes that CPython takes for a name in a scope
 
 # ---- activations -----------------------------------------------------------------------------
 
@@ -132,11 +136,12 @@ class Expanded(NamedTuple):
 Scope = ChainMap[str, Any]
 
 
-def _scope(graph: Any, outer: Scope) -> Scope:
+def _scope(graph: Any, outer: Scope, names: _model.Names) -> Scope:
     """All values of a graph inside another, whose values of the same names are hidden from it."""
     scope = outer.new_child()
 
     def add(name: str, value: Any) -> None:
+        names.spend(VALUE + len(name))
         if name in scope.maps[0]:
             raise FormatError(f"two values have the name {name!r:.80}")
         scope[name] = value
@@ -220,19 +225,16 @@ class Reader:
         path = folder / location
         if "\0" in location or path.resolve() != path or folder not in path.parents or not path.is_file():
             raise FormatError(f"{what} lies in {location!r:.80}, which is no plain file beside the model")
-        available = path.stat().st_size
         offset = _number(what, entries.get("offset", "0"))
         length = _number(what, entries.get("length", str(size)))
-        if length != size or offset + size > available:
+        data, available = _file.read_part(path, offset, size)
+        if length != size or len(data) != size:
             raise FormatError(
                 f"{what} needs {size} bytes, has {length} from {offset} on in {location!r:.80} of {available}"
             )
         if path not in self._files:
             self._files.add(path)
             self._limit += _model.size_limit(available)
-        with path.open("rb") as file:
-            file.seek(offset)
-            data: bytes = file.read(size)
         return data
 
 
@@ -266,12 +268,22 @@ DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, Tr
 
 
 class Node(NamedTuple):
-    """A GRU node: its name, an onnx.NodeProto, the values that it sees, and names that are read of these."""
+    """A GRU node.
+
+    Attributes
+    ----------
+    name : str
+    proto : onnx.NodeProto
+    scope : mapping
+        The values that it sees.
+    is_used : callable
+        True of the name of an output that its graph, or one in this, reads or returns.
+    """
 
     name: str
     proto: Any
     scope: Scope
-    used: set[str]
+    is_used: Callable[[str], bool]
 
     def attributes(self) -> dict[str, Any]:
         """All attributes by name."""
@@ -293,7 +305,7 @@ class Node(NamedTuple):
     def outputs(self) -> tuple[bool, bool]:
         """Are Y and Y_h used? If none of them is, are they there?"""
         y, y_h = [*self.proto.output, "", ""][:2]
-        used = bool(y) and y in self.used, bool(y_h) and y_h in self.used
+        used = bool(y) and self.is_used(y), bool(y_h) and self.is_used(y_h)
         return used if any(used) else (bool(y), bool(y_h))
 
 
@@ -400,39 +412,100 @@ def _initial_states(
 # ---- models ----------------------------------------------------------------------------------
 
 
-def _inner_graphs(node: Any) -> Iterator[tuple[str, Any]]:
-    """The graphs in a node, as those of If, Loop and Scan, by the names of attributes."""
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.name, attribute.g
+class Inside(NamedTuple):
+    """A graph among all of a model, which are counted from the outermost one on, each before those in it.
+
+    Attributes
+    ----------
+    graph : onnx.GraphProto
+    scope : mapping
+        The values that its nodes see.
+    prefix : str
+        What the names of its nodes begin with.
+    end : int
+        The number after that of the last graph in it.
+    """
+
+    graph: Any
+    scope: Scope
+    prefix: str
+    end: int
 
 
-def _reads(graph: Any, depth: int = 0) -> Iterator[str]:
-    """What the nodes of a graph and of the graphs in them read, and what these return."""
+def _is_gru(node: Any) -> bool:
+    return node.op_type == "GRU" and node.domain in ("", "ai.onnx")
+
+
+def _name_of(node: Any, numbers: Counter[str]) -> str:
+    """A node's name, or its kind and number among those of a graph, which are counted."""
+    kind = node.op_type.lower()
+    number = numbers[kind]
+    numbers[kind] += 1
+    return node.name or f"{kind}_{number}"
+
+
+def _graphs(
+    graph: Any, outer: Scope, prefix: str, names: _model.Names, found: list[Inside], depth: int = 0
+) -> None:
+    """Append a graph, and those in its nodes, as in If, Loop and Scan, to what is found."""
     if depth > DEPTH:
         raise FormatError(f"graphs are nested deeper than {DEPTH}")
+    number = len(found)
+    scope = _scope(graph, outer, names)
+    found.append(Inside(graph, scope, prefix, 0))
+    numbers: Counter[str] = Counter()
+    for node in graph.node:
+        name = _name_of(node, numbers)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                inner = names.join(prefix, name, "/", attribute.name, "/")
+                _graphs(attribute.g, scope, inner, names, found, depth + 1)
+    found[number] = found[number]._replace(end=len(found))
+
+
+def _nodes(graph: Any, names: _model.Names | None = None) -> Iterator[Node]:
+    """The GRU nodes of a graph and of the graphs in its nodes, by name or number.
+
+    Parameters
+    ----------
+    graph : onnx.GraphProto
+    names : Names, optional
+        What names may take; without limits if it is not given.
+    """
+    names = names or _model.Names(NO_LIMIT)
+    graphs: list[Inside] = []
+    _graphs(graph, ChainMap(), "", names, graphs)
+    outputs = {
+        name for inside in graphs for node in inside.graph.node if _is_gru(node) for name in node.output
+    }
+    readers: dict[str, list[int]] = defaultdict(list)  # numbers of graphs that read an output, in order
+    for number, inside in enumerate(graphs):
+        for name in _reads(inside.graph):
+            if name in outputs and readers[name][-1:] != [number]:
+                readers[name].append(number)
+    for number, inside in enumerate(graphs):
+        own = range(number, inside.end)
+
+        def is_used(name: str, own: range = own) -> bool:
+            numbers = readers.get(name, [])
+            first = bisect.bisect_left(numbers, own.start)
+            return first < len(numbers) and numbers[first] < own.stop
+
+        numbers: Counter[str] = Counter()
+        for node in inside.graph.node:
+            name = _name_of(node, numbers)
+            if _is_gru(node):
+                yield Node(names.join(inside.prefix, name), node, inside.scope, is_used)
+
+
+def _reads(graph: Any) -> Iterator[str]:
+    """What a graph returns and its own nodes read."""
     yield from (value.name for value in graph.output)
     for node in graph.node:
         yield from node.input
-        for _, inner in _inner_graphs(node):
-            yield from _reads(inner, depth + 1)
 
 
-def _nodes(graph: Any, outer: Scope, prefix: str = "") -> Iterator[Node]:
-    """The GRU nodes of a graph and of the graphs in its nodes, by name or number."""
-    scope, used = _scope(graph, outer), set(_reads(graph))
-    numbers: Counter[str] = Counter()
-    for node in graph.node:
-        kind = node.op_type.lower()
-        name = prefix + (node.name or f"{kind}_{numbers[kind]}")
-        numbers[kind] += 1
-        if node.op_type == "GRU" and node.domain in ("", "ai.onnx"):
-            yield Node(name, node, scope, used)
-        for attribute, inner in _inner_graphs(node):
-            yield from _nodes(inner, scope, f"{name}/{attribute}/")
-
-
-def _makers(model: Any, reader: Reader) -> dict[str, Maker]:
+def _makers(model: Any, reader: Reader, names: _model.Names | None = None) -> dict[str, Maker]:
     """The layers of a ModelProto."""
     opsets = [opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx")]
     if len(opsets) != 1:
@@ -456,30 +529,29 @@ def _makers(model: Any, reader: Reader) -> dict[str, Maker]:
         return made
 
     makers: dict[str, Maker] = {}
-    for node in _nodes(model.graph, ChainMap()):
+    for node in _nodes(model.graph, names):
         if node.name in makers:
             raise FormatError(f"two nodes have the name {node.name!r:.80}")
         makers[node.name] = maker(node)
     return makers
 
 
-@contextlib.contextmanager
-def file(path: Path) -> Iterator[dict[str, Maker]]:
-    """The layers of an ONNX file."""
+def file(data: bytes, folder: Path) -> dict[str, Maker]:
+    """The layers of an ONNX file, of whose tensors some may lie in files in its folder."""
     _model.need("onnx", "onnx")
     import onnx
 
-    if path.stat().st_size >= 1 << 31:  # the most that a message may have
+    if len(data) >= 1 << 31:  # the most that a message may have
         raise FormatError("no ONNX model, which has less than 2 GiB, nor any other")
-    data = path.read_bytes()
+    limit = _model.size_limit(len(data))
     try:
-        _protobuf.check(data, onnx.ModelProto.DESCRIPTOR)
+        _protobuf.check(data, onnx.ModelProto.DESCRIPTOR, limit + STRUCTURE)
         model = onnx.ModelProto.FromString(data)
     except (FormatError, MemoryError):
         raise
     except Exception as error:  # protobuf's own, of several modules
         raise FormatError(f"no model file of Keras, PyTorch, ONNX or fastgru: {error}") from None
-    yield _makers(model, Reader(path.parent, _model.size_limit(path.stat().st_size)))
+    return _makers(model, Reader(folder, limit), _model.Names(limit + STRUCTURE))
 
 
 def from_onnx(model: Any) -> Layer | dict[str, Layer]:
@@ -532,8 +604,10 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
         case node, graph if onnx and isinstance(node, onnx.NodeProto) and isinstance(graph, onnx.GraphProto):
             if node.op_type != "GRU":
                 raise ValueError(f"node must be a GRU, got {node.op_type}")
-            found = Node(node.name or "gru", node, _scope(graph, ChainMap()), set(_reads(graph)))
-            return _layer(found, reader, {})
+            graphs: list[Inside] = []
+            _graphs(graph, ChainMap(), "", _model.Names(NO_LIMIT), graphs)
+            read = {name for inside in graphs for name in _reads(inside.graph)}
+            return _layer(Node(node.name or "gru", node, graphs[0].scope, read.__contains__), reader, {})
     raise TypeError(
         f"model must be an onnx.ModelProto or a pair of a GRU node and its graph, got {type(model).__name__}"
     )

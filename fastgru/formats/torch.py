@@ -6,20 +6,17 @@ gate always comes after the product: Keras' `reset_after`.
 Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
 """
 
-import contextlib
-import io
-import mmap
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import activations
-from fastgru.formats import _model, _pickle, _zip
+from fastgru.formats import _model, _safetensors, _torch_file, _zip
 from fastgru.formats._model import Arguments, FormatError, Layer, Maker
 from fastgru.gru import GRU
 from fastgru.stack import Stack
@@ -36,9 +33,6 @@ KEY = re.compile(  # of a GRU's tensor, or of a GRUCell's, which has no level
     re.S,
 )
 ARGUMENTS = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
-SAFETENSORS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
-CHECKPOINTS = ("state_dict", "model_state_dict", "model")  # where training scripts keep the state dict
-SAFER = "safetensors.torch.save_file(model.state_dict(), 'model.safetensors')"
 
 
 def _swapped(array: Array) -> Array:
@@ -47,7 +41,9 @@ def _swapped(array: Array) -> Array:
     return np.concatenate([second, first, third])
 
 
-def _makers(shapes: Shapes, read: Read, batch_first: Mapping[str, bool]) -> dict[str, Maker]:
+def _makers(
+    shapes: Shapes, read: Read, batch_first: Mapping[str, bool] | None = None, where: str = ""
+) -> dict[str, Maker]:
     """The GRUs of a state dict by their modules, in the order of the dict.
 
     Parameters
@@ -55,8 +51,10 @@ def _makers(shapes: Shapes, read: Read, batch_first: Mapping[str, bool]) -> dict
     shapes : mapping of str to tuple
         Of every tensor, by its key.
     read : callable
-    batch_first : mapping of str to bool
+    batch_first : mapping of str to bool, optional
         Of modules by name, where it is known.
+    where : str, optional
+        What names begin with, before a dot.
     """
     modules: dict[str, dict[int, dict[str, dict[str, str]]]] = {}  # levels, suffixes, kinds, then keys
     for key in shapes:
@@ -70,13 +68,14 @@ def _makers(shapes: Shapes, read: Read, batch_first: Mapping[str, bool]) -> dict
     for module, levels in modules.items():
         if not any(_is_gru(shapes, kinds) for ways in levels.values() for kinds in ways.values()):
             continue
-        arguments = {"time_major": not batch_first.get(module, True), **ARGUMENTS}
+        arguments = {"time_major": not (batch_first or {}).get(module, True), **ARGUMENTS}
+        whole = ".".join(filter(None, (where, module))) or "gru"
         found = {}
         for level, directions in sorted(levels.items()):
-            name = (module or "gru") + (f".l{level}" if len(levels) > 1 or level else "")
+            name = whole + (f".l{level}" if len(levels) > 1 or level else "")
             found[level] = _maker(directions, shapes, read, {"name": name, **arguments})
         if len(levels) > 1:
-            name = module or "gru"
+            name = whole
         if name in makers:
             raise FormatError(f"two GRUs come to the name {name!r:.80}")
         makers[name] = _stack_maker(name, found) if len(levels) > 1 else found.popitem()[1]
@@ -136,41 +135,10 @@ def _arrays(kinds: Mapping[str, str], shapes: Shapes, read: Read) -> list[Array]
     return [kernel.T, recurrent_kernel.T] + ([np.stack(rows)] if rows else [])
 
 
-@contextlib.contextmanager
-def safetensors(path: Path) -> Iterator[dict[str, Maker]]:
+def safetensors(data: bytes) -> dict[str, Maker]:
     """The GRUs of a .safetensors file."""
-    _model.need("safetensors", "torch")
-    from safetensors import SafetensorError
-    from safetensors import deserialize as untyped
-
-    deserialize: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = untyped
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > _zip.JSON:
-            raise FormatError(f"it has a header of {length} bytes")
-        header = _zip.parse_json("the header", file.read(length))  # in which no name comes twice
-        try:
-            end = max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-            raise FormatError("the header must say of every tensor where its data is") from None
-        if path.stat().st_size != 8 + length + end:  # before all of it is read
-            raise FormatError(f"its tensors must end where the file does, end at {8 + length + end!s:.40}")
-        file.seek(0)
-        try:
-            tensors = dict(deserialize(file.read()))
-        except SafetensorError as error:
-            raise FormatError(f"no sound safetensors file: {error}") from error
-
-    def read(key: str) -> Array:
-        dtype, shape = tensors[key]["dtype"], tensors[key]["shape"]
-        if dtype not in SAFETENSORS:
-            raise FormatError(f"{key!r:.80} must be of {', '.join(SAFETENSORS)}, got {dtype}")
-        array = np.frombuffer(tensors[key]["data"], SAFETENSORS[dtype]).reshape(shape)
-        if dtype == "BF16":  # the upper half of a float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
-        return _model.floats(key, array)
-
-    yield _makers({key: tuple(tensor["shape"]) for key, tensor in tensors.items()}, read, {})
+    tensors = _safetensors.Tensors(data)
+    return _makers(tensors.shapes, tensors.floats)
 
 
 def archive(members: _zip.Archive) -> dict[str, Maker]:
@@ -178,62 +146,60 @@ def archive(members: _zip.Archive) -> dict[str, Maker]:
     keys = [name.removesuffix(".npy") for name in members.names if name.endswith(".npy")]
     arrays = {key: members.array(f"{key}.npy") for key in keys if KEY.fullmatch(key)}
     shapes = {key: array.shape for key, array in arrays.items()}
-    return _makers(shapes, lambda key: _model.floats(key, arrays[key]), {})
+    return _makers(shapes, lambda key: _model.floats(key, arrays[key]))
 
 
-@contextlib.contextmanager
-def pickled(path: Path) -> Iterator[dict[str, Maker]]:
-    """The GRUs of a .pt or .pth file, which PyTorch reads, and only what it does without running code."""
-    try:
-        _model.need("torch", "torch")
-    except ImportError:
-        raise ImportError(
-            f"torch is needed for {path}, a pickle; without it save the state dict where torch is: {SAFER}",
-            name="torch",
-        ) from None
-    import torch
+def pickled(saved: _torch_file.Saved, file_bytes: int) -> dict[str, Maker]:
+    """The GRUs of a file of torch.save or torch.jit.save.
 
-    try:
-        with path.open("rb") as file:
-            _look_through(file)
-            file.seek(0)  # not the path, by whose extension PyTorch goes
-            state = torch.load(file, map_location="cpu", weights_only=True)
-    except (FormatError, MemoryError):
-        raise
-    except Exception as error:  # of many kinds
-        raise FormatError(
-            "torch.load(weights_only=True) does not read it: it is damaged, or holds more than tensors; save "
-            f"the state dict alone: {SAFER}"
-        ) from error
-    state = state_dict(state)
-    if not isinstance(state, dict):
-        raise FormatError(f"it holds no state dict, but a {type(state).__name__}")
-    tensors = _tensors(state)
-    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
-    if size > _model.size_limit(path.stat().st_size):  # views of one storage, or with strides of 0
-        raise FormatError(f"its tensors have {size} bytes, more than the file can hold")
-    yield _of_tensors(tensors, {})
+    By the names of their modules; where several state dicts have some, behind the keys that these lie under.
+    """
+    found = []
+    size = 0
+    for group in saved.groups:
+        tensors = {key: tensor for key, tensor in group.tensors.items() if KEY.fullmatch(key)}
+        size += sum(tensor.nbytes for tensor in tensors.values())
+        if size > _model.size_limit(file_bytes):  # views of one storage, or with strides of 0
+            raise FormatError(f"its tensors have {size} bytes, more than the file can hold")
+        shapes: Shapes = {key: tensor.shape for key, tensor in tensors.items()}
+        if _makers(shapes, _reader(saved, group)):
+            found.append((group, {**shapes, **{key: () for key in group.others if KEY.fullmatch(key)}}))
+    if not found:
+        raise FormatError(f"the file holds no GRU, but {saved.described()}")
+    places = [group.where for group, _ in found]
+    shared = len(places[0])  # keys that all of them lie under
+    while any(place[:shared] != places[0][:shared] for place in places):
+        shared -= 1
+    makers: dict[str, Maker] = {}
+    for group, shapes in found:
+        where = ".".join(group.where[shared:])
+        for name, maker in _makers(shapes, _reader(saved, group), group.batch_first, where).items():
+            if name in makers:
+                raise FormatError(f"two GRUs come to the name {name!r:.80}")
+            makers[name] = maker
+    return makers
 
 
-def state_dict(loaded: Any) -> Any:
-    """The state dict of what a training script has saved, if it is in there."""
-    for key in CHECKPOINTS:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    return loaded
+def _reader(saved: _torch_file.Saved, group: _torch_file.Group) -> Read:
+    """What reads the tensors of a group, of which those of GRUs must be of floats."""
+
+    def read(key: str) -> Array:
+        tensor = group.tensors[key]
+        if tensor.scale is not None:
+            _warn_of_quantized(key)
+        elif tensor.storage.kind not in _torch_file.FLOATS.values() and tensor.storage.kind != "bfloat16":
+            raise FormatError(f"{key:.80} must be of float16, float32 or float64, got {tensor.dtype}")
+        return _model.floats(f"{key:.80}", saved.array(tensor))
+
+    return read
 
 
-def _look_through(file: IO[bytes]) -> None:
-    """Check all pickles of a file: in an archive, or as before PyTorch 1.6 one after the other."""
-    if file.read(4) == b"PK\x03\x04":  # so does PyTorch tell them
-        members = _zip.Archive(file)
-        for name in members.names:
-            if name.endswith("data.pkl"):
-                _pickle.check(io.BytesIO(members.read(name)))
-    else:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for _ in ("magic number", "version", "machine", "state dict", "keys of storages"):
-                _pickle.check(data)
+def _warn_of_quantized(key: str) -> None:
+    warnings.warn(
+        f"{key:.80}: read as the numbers that its quantized ones stand for; PyTorch may quantize what it "
+        "multiplies by them, too, and so compute something else",
+        stacklevel=2,
+    )
 
 
 def _tensors(state: Mapping[Any, Any]) -> dict[str, Any]:
@@ -255,8 +221,11 @@ def _of_tensors(tensors: Mapping[str, Any], batch_first: Mapping[str, bool]) -> 
         if not isinstance(value, np.ndarray):
             try:
                 value = value.detach().cpu()
+                if value.is_quantized:
+                    _warn_of_quantized(key)
+                    value = value.dequantize()
                 value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-            except (TypeError, RuntimeError) as error:  # sparse, quantized, without values, of eight bits
+            except (TypeError, RuntimeError) as error:  # sparse, without values, of eight bits
                 raise FormatError(f"{key!r:.80} is no plain tensor: {error}") from error
         return _model.floats(key, value)
 
