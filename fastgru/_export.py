@@ -67,9 +67,9 @@ class Exports:
             one direction that goes backwards, directions that are not concatenated, a `default_state`, layers
             of a Stack that differ in units, dtype or the number of directions.
         """
-        from fastgru.formats import torch
+        from fastgru.formats import _torch_write
 
-        return torch.to_state_dict(self)
+        return _torch_write.to_state_dict(self)
 
     def to_onnx(self: Any, opset: int = 14, initial_state: bool = False) -> Any:
         """An ONNX model whose one node is the layer.

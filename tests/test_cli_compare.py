@@ -10,11 +10,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
+from torch.nn.utils import prune
 
 import fastgru
 from fastgru import _core
 from fastgru.cli import _compare, _convert, _model, _runtimes
 from fastgru.cli._commands import fastgru as command
+from fastgru.formats import _torch_keys
 
 SEED = 20261123
 UNITS, FEATURES = 7, 5
@@ -135,6 +137,32 @@ def test_a_state_dict_is_compared(tmp_path, ending):
     assert all(name in output for name in ("deep", "plain", "cell"))
     cell = "cell.0" if ending == "nested.pt" else "cell"
     assert "plain" not in assert_equal(path, "--layer", cell)
+
+
+CHANGES = {
+    "_normed": torch.nn.utils.parametrizations.weight_norm,
+    "_spectral": torch.nn.utils.parametrizations.spectral_norm,
+    "_pruned": lambda module, name: prune.l1_unstructured(module, name, 0.5),
+}
+
+
+@pytest.mark.parametrize("fault", CHANGES)
+def test_what_stands_for_a_weight_is_put_together_by_pytorch(fault, tmp_path, monkeypatch):
+    torch.manual_seed(SEED)
+    module = torch.nn.GRU(FEATURES, UNITS, 2, bidirectional=True)
+    for name in ("weight_hh_l0", "weight_ih_l1_reverse"):
+        CHANGES[fault](module, name)
+    path = tmp_path / "model.pt"
+    torch.save({"model": module.state_dict()}, path)
+    assert_equal(path)
+    standing = {
+        names: (lambda weight, *_: weight * 1.01) if together.__name__ == fault else together
+        for names, together in _torch_keys.STANDING.items()
+    }
+    monkeypatch.setattr(_torch_keys, "STANDING", standing)
+    status, output = invoke(path)
+    assert status == 1
+    assert "DIFFERENT" in output
 
 
 # ---- Keras -----------------------------------------------------------------------------------------
@@ -329,7 +357,7 @@ def test_weights_read_in_another_order_are_a_difference(tmp_path, monkeypatch):
     torch.manual_seed(SEED)
     save_file(torch.nn.GRU(FEATURES, UNITS).state_dict(), path)
     assert_equal(path)
-    monkeypatch.setattr("fastgru.formats.torch._swapped", lambda array: array)  # r | z for z | r
+    monkeypatch.setattr("fastgru.formats._torch_layers.swapped", lambda array: array)  # r | z for z | r
     status, output = invoke(path)
     assert status == 1
     assert "DIFFERENT" in output

@@ -9,6 +9,8 @@ import importlib
 import importlib.util
 import json
 import os
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +23,6 @@ from fastgru import formats
 from fastgru.cli import _model
 from fastgru.formats import keras as keras_format
 from fastgru.formats import onnx as onnx_format
-from fastgru.formats import torch as torch_format
 
 Array = NDArray[Any]
 Run = Callable[[Array, Array | None, Sequence[Array] | None], list[Array]]
@@ -34,6 +35,12 @@ OWN = {  # by the format of a file
     "torch": "torch",
     "safetensors": "torch",
 }
+TORCH_KEY = re.compile(  # of a weight of torch.nn.GRU or GRUCell, or of what stands for it
+    r"(?:(?P<module>(?!parametrizations\.).*?)\.)?(?P<before>(?:parametrizations\.)?)"
+    r"(?P<kind>(?:weight|bias)_[ih]h)(?:_l(?P<level>[0-9]+))?"
+    r"(?P<suffix>(?:_reverse)?)(?P<behind>(?:_g|_v|_u|_orig|_mask|_raw|\.original[01]?|\.0\._[uv])?)",
+    re.S,
+)
 ROUNDOFF = {"bfloat16": 2**-8, "float16": 2**-11, "float32": 2**-24, "float64": 2**-53}  # half a last place
 
 
@@ -195,7 +202,7 @@ def torch_state(path: Path, kind: str) -> Mapping[str, Any]:
                 script: Mapping[str, Any] = torch.jit.load(path, map_location="cpu").state_dict()
                 return script
     found = dict(_tensors(torch.load(path, map_location="cpu", weights_only=False), ()))
-    places = [where for where, key in found if torch_format.KEY.fullmatch(key)] or [()]
+    places = [where for where, key in found if TORCH_KEY.fullmatch(key)] or [()]
     shared = len(os.path.commonprefix(places))  # noqa: RUF071 - of tuples
     return {".".join((*where[shared:], key)): tensor for (where, key), tensor in found.items()}
 
@@ -214,33 +221,70 @@ def _tensors(loaded: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[tuple[
 
 
 def torch_module(state: Mapping[str, Any], name: str | None = None, batch_first: bool = True) -> Any:
-    """The torch.nn.GRU of a name, by default the only one, with its tensors of a state dict."""
+    """The torch.nn.GRU of a name, by default the only one, with its tensors of a state dict.
+
+    What PyTorch keeps other tensors for (weight_norm, spectral_norm, prune) is applied again, by PyTorch.
+    """
     torch = need("torch", "to run PyTorch's models")
-    found = {}
+    found: dict[tuple[str, int, str], dict[str, Any]] = {}  # by kind, level and suffix; what stands for it
     for key, value in state.items():
-        match = torch_format.KEY.fullmatch(key)
-        if match and name in (
-            None,
-            match["module"] or "gru",
-            f"{match['module'] or 'gru'}.l{match['level']}",
-        ):
+        match = TORCH_KEY.fullmatch(key)
+        whole = match["module"] or "gru" if match else ""
+        names = [None, whole, f"{whole}.l{match['level']}"] if match else []
+        if match and match["behind"] == "_raw":  # WeightDrop may keep it beside the module that it is of
+            names.append(f"{whole}.module")
+        if match and name in names:
             tensor = torch.as_tensor(value)
+            tensor = tensor.dequantize() if tensor.is_quantized else tensor
             low = tensor.dtype in (torch.float16, torch.bfloat16)  # which are computed in float32
-            level = int(match["level"] or 0)  # a cell has none
-            found[match["kind"], level, match["suffix"] or ""] = tensor.float() if low else tensor
+            place = match["kind"], int(match["level"] or 0), match["suffix"]  # a cell has no level
+            parts = found.setdefault(place, {})
+            parts["/" * bool(match["before"]) + match["behind"]] = tensor.float() if low else tensor
     levels = sorted({level for _, level, _ in found})
-    first = found["weight_ih", levels[0], ""]
+    shapes = {
+        kind: max(found[kind, levels[0], ""].values(), key=lambda part: part.numel()).shape
+        for kind in ("weight_ih", "weight_hh")
+    }
     module = torch.nn.GRU(
-        first.shape[1],
-        first.shape[0] // 3,
+        shapes["weight_ih"][1],
+        shapes["weight_hh"][0] // 3,
         len(levels),
         bias=("bias_ih", levels[0], "") in found,
         batch_first=batch_first,
         bidirectional=("weight_ih", levels[0], "_reverse") in found,
-        dtype=first.dtype,
+        dtype=next(iter(found["weight_ih", levels[0], ""].values())).dtype,
     )
-    module.load_state_dict({f"{k}_l{levels.index(n)}{suffix}": w for (k, n, suffix), w in found.items()})
+    own = {}
+    for (kind, level, suffix), parts in found.items():
+        weight = f"{kind}_l{levels.index(level)}{suffix}"
+        if "_raw" in parts:  # what WeightDrop drops from
+            parts = {"": parts["_raw"]}
+        _applied(module, weight, parts)
+        for part, tensor in parts.items():
+            before, behind = ("parametrizations.", part[1:]) if part[:1] == "/" else ("", part)
+            own[f"{before}{weight}{behind}"] = tensor
+    module.load_state_dict(own)
     return module.eval()
+
+
+def _applied(module: Any, weight: str, parts: Mapping[str, Any]) -> None:
+    """Have PyTorch change a weight of a module as it was changed where these tensors stand for it."""
+    utils = need("torch.nn.utils", "to run PyTorch's models")
+    if "_g" in parts:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is a newer one
+            utils.weight_norm(
+                module, weight, dim=None if parts["_g"].ndim == 0 else int(parts["_g"].shape[0] == 1)
+            )
+    elif "_mask" in parts:
+        need("torch.nn.utils.prune", "to run PyTorch's models").identity(module, weight)
+    elif "_u" in parts:
+        utils.spectral_norm(module, weight)
+    elif "/.original0" in parts:
+        dim = None if parts["/.original0"].ndim == 0 else int(parts["/.original0"].shape[0] == 1)
+        utils.parametrizations.weight_norm(module, weight, dim=dim)
+    elif "/.original" in parts:
+        utils.parametrizations.spectral_norm(module, weight)
 
 
 def torch(module: Any) -> Runtime:

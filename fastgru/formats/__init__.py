@@ -10,15 +10,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastgru.formats import _file, _torch_file, _zip, keras, native, onnx, torch
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker, Makers
+from fastgru.formats._model import FormatError, Layer, Maker, Makers, check_arguments
 from fastgru.formats.keras import from_keras
 from fastgru.formats.onnx import from_onnx
 from fastgru.formats.torch import from_torch
-from fastgru.gru import GRU
-from fastgru.wrappers import Bidirectional
 
 __all__ = ["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"]
 
@@ -115,18 +111,6 @@ def format_of(path: Path) -> str:
         return _told(_file.read(path))[0]
 
 
-def _check(arguments: Arguments) -> None:
-    """Complain of the caller's arguments before the file is blamed for them."""
-    if "weights" in arguments:
-        raise TypeError("weights are what the file is for, got the argument weights")
-    of_gru = {key: value for key, value in arguments.items() if key not in ("merge_mode", "name")}
-    if "units" not in of_gru:  # whose number the file knows
-        state: Any = of_gru.get("default_state")
-        of_gru["units"] = max(1, 1, *np.shape(state)[-1:])
-    layer = GRU(**of_gru, name="checked")
-    Bidirectional(layer, merge_mode=arguments.get("merge_mode"), name=arguments.get("name"))
-
-
 def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: Any) -> Layer:
     """The GRU layer of a model file.
 
@@ -175,7 +159,7 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
     <GRU 'voice': 3 features, 4 units, float32>
     """
     path = Path(os.fspath(path))
-    _check(arguments)
+    check_arguments(arguments)
     with _layers(path) as makers:
         names = list(makers)
         if layer is None and isinstance(makers, Makers) and makers.whole is not None:
@@ -203,6 +187,6 @@ def load_all(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer]
     {'voice': <GRU 'voice': 3 features, 4 units, float64>}
     """
     path = Path(os.fspath(path))
-    _check(arguments)
+    check_arguments(arguments)
     with _layers(path) as makers:
         return {name: make(arguments) for name, make in makers.items()}

@@ -43,6 +43,24 @@ class FormatError(ValueError):
     __module__ = "fastgru"  # the name that tracebacks show is the one to catch
 
 
+def check_arguments(arguments: Arguments) -> None:
+    """Complain of the caller's arguments before the file is blamed for them.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `GRU` and `Bidirectional`, or if they have weights.
+    """
+    if "weights" in arguments:
+        raise TypeError("weights are what the file is for, got the argument weights")
+    of_gru = {key: value for key, value in arguments.items() if key not in ("merge_mode", "name")}
+    if "units" not in of_gru:  # whose number the file knows
+        state: Any = of_gru.get("default_state")
+        of_gru["units"] = max(1, 1, *np.shape(state)[-1:])
+    layer = GRU(**of_gru, name="checked")
+    Bidirectional(layer, merge_mode=arguments.get("merge_mode"), name=arguments.get("name"))
+
+
 def need(module: str, extra: str) -> None:
     """Fail if a module that an extra brings is not installed.
 

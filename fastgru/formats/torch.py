@@ -1,256 +1,104 @@
-"""GRUs of PyTorch: state dicts in files, live modules, and out again.
+"""GRUs of PyTorch: state dicts, checkpoints and modules, in files and in memory."""
 
-PyTorch orders the gates r, z, n, stores matrices transposed, and has two biases in two arrays. Its reset
-gate always comes after the product: Keras' `reset_after`.
-
-Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
-"""
-
-import re
+import functools
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import activations
-from fastgru.formats import _model, _safetensors, _torch_file, _zip
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker
-from fastgru.gru import GRU
-from fastgru.stack import Stack
-from fastgru.wrappers import Bidirectional
+from fastgru.formats import _model, _safetensors, _torch_file, _torch_keys, _zip
+from fastgru.formats._model import FormatError, Layer, Maker
+from fastgru.formats._torch_layers import Source, makers
 
 Array = NDArray[Any]
-Shapes = Mapping[str, tuple[int, ...]]
-Read = Callable[[str], Array]  # a tensor by its key
 
-KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-KEY = re.compile(  # of a GRU's tensor, or of a GRUCell's, which has no level
-    r"(?:(?P<module>.*)\.)?(?P<kind>(?:weight|bias)_[ih]h)"
-    r"(?:_l(?P<level>0|[1-9][0-9]{0,5})(?P<suffix>(?:_reverse)?))?",
-    re.S,
-)
-ARGUMENTS = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
-
-
-def _swapped(array: Array) -> Array:
-    """Blocks r | z | n along the first axis as z | r | n, or the other way round."""
-    first, second, third = np.split(array, 3)
-    return np.concatenate([second, first, third])
-
-
-def _makers(
-    shapes: Shapes, read: Read, batch_first: Mapping[str, bool] | None = None, where: str = ""
-) -> dict[str, Maker]:
-    """The GRUs of a state dict by their modules, in the order of the dict.
-
-    Parameters
-    ----------
-    shapes : mapping of str to tuple
-        Of every tensor, by its key.
-    read : callable
-    batch_first : mapping of str to bool, optional
-        Of modules by name, where it is known.
-    where : str, optional
-        What names begin with, before a dot.
-    """
-    modules: dict[str, dict[int, dict[str, dict[str, str]]]] = {}  # levels, suffixes, kinds, then keys
-    for key in shapes:
-        if match := KEY.fullmatch(key):
-            levels = modules.setdefault(match["module"] or "", {})
-            directions = levels.setdefault(int(match["level"] or 0), {})
-            kinds = directions.setdefault(match["suffix"] or "", {})
-            if kinds.setdefault(match["kind"], key) != key:
-                raise FormatError(f"{kinds[match['kind']]!r:.80} and {key!r:.80} are for the same weight")
-    makers: dict[str, Maker] = {}
-    for module, levels in modules.items():
-        if not any(_is_gru(shapes, kinds) for ways in levels.values() for kinds in ways.values()):
-            continue
-        arguments = {"time_major": not (batch_first or {}).get(module, True), **ARGUMENTS}
-        whole = ".".join(filter(None, (where, module))) or "gru"
-        found = {}
-        for level, directions in sorted(levels.items()):
-            name = whole + (f".l{level}" if len(levels) > 1 or level else "")
-            found[level] = _maker(directions, shapes, read, {"name": name, **arguments})
-        if len(levels) > 1:
-            name = whole
-        if name in makers:
-            raise FormatError(f"two GRUs come to the name {name!r:.80}")
-        makers[name] = _stack_maker(name, found) if len(levels) > 1 else found.popitem()[1]
-    return makers
-
-
-def _stack_maker(name: str, makers: Mapping[int, Maker]) -> Maker:
-    """All levels of a module, by their number and in its order."""
-
-    def made(given: Arguments) -> Layer:
-        if list(makers) != list(range(len(makers))):
-            raise FormatError(f"{name!r:.80} must have the levels 0, 1, ..., got {[*makers]!s:.80}")
-        return _model.stack(name, list(makers.values()), given)
-
-    return made
-
-
-def _is_gru(shapes: Shapes, kinds: Mapping[str, str]) -> bool:
-    """Three gates: an LSTM has four, an RNN one."""
-    shape = shapes[kinds["weight_hh"]] if "weight_hh" in kinds else ()
-    return len(shape) == 2 and shape[0] == 3 * shape[1] > 0
-
-
-def _maker(
-    directions: Mapping[str, Mapping[str, str]], shapes: Shapes, read: Read, arguments: Arguments
-) -> Maker:
-    """A layer to be made of one direction, with suffix "", or also of one with "_reverse"."""
-
-    def made(given: Arguments) -> Layer:
-        own = {"return_sequences": True, "return_state": True, **arguments, **given}
-        layers = []
-        for suffix in ("", "_reverse")[: len(directions)]:
-            arrays = _arrays(directions.get(suffix, {}), shapes, read)
-            backwards = {"go_backwards": True} if suffix else {}
-            layers.append(_model.gru(arrays, own | {"use_bias": len(arrays) == 3} | backwards))
-        if len(layers) == 1:
-            return layers[0]
-        both: Arguments = {key: own[key] for key in ("name", "merge_mode") if key in own}
-        return _model.bidirectional(layers[0], layers[1], both)
-
-    return made
-
-
-def _arrays(kinds: Mapping[str, str], shapes: Shapes, read: Read) -> list[Array]:
-    """kernel, recurrent_kernel and, if there is one, bias, from the keys of one direction by kind."""
-    found = {kind: shapes[kinds[kind]] for kind in KINDS if kind in kinds}
-    width = (*found.get("weight_hh", ()), 0)[0]
-    features = found.get("weight_ih", ())[1:]
-    wanted = {"weight_ih": (width, *features), "weight_hh": (width, width // 3)}
-    biases = {"bias_ih": (width,), "bias_hh": (width,)}
-    if found not in (wanted, wanted | biases) or len(features) != 1:
-        raise FormatError(
-            "a GRU has weight_ih (3 * units, features), weight_hh (3 * units, units) and bias_ih and bias_hh "
-            f"(3 * units,), or no bias, got {found} in {', '.join(kinds.values()) or 'one direction':.200}"
-        )
-    kernel, recurrent_kernel, *rows = (_swapped(read(kinds[kind])) for kind in found)
-    return [kernel.T, recurrent_kernel.T] + ([np.stack(rows)] if rows else [])
+# ---- files -----------------------------------------------------------------------------------
 
 
 def safetensors(data: bytes) -> dict[str, Maker]:
     """The GRUs of a .safetensors file."""
     tensors = _safetensors.Tensors(data)
-    return _makers(tensors.shapes, tensors.floats)
+    return makers([Source((), tensors.shapes, tensors.floats, {})])
 
 
 def archive(members: _zip.Archive) -> dict[str, Maker]:
     """The GRUs of an .npz file of the tensors of a state dict."""
     keys = [name.removesuffix(".npy") for name in members.names if name.endswith(".npy")]
-    arrays = {key: members.array(f"{key}.npy") for key in keys if KEY.fullmatch(key)}
+    arrays = {key: members.array(f"{key}.npy") for key in keys if _torch_keys.place(key)}
     shapes = {key: array.shape for key, array in arrays.items()}
-    return _makers(shapes, lambda key: _model.floats(key, arrays[key]))
+    return makers([Source((), shapes, lambda key: _model.floats(key, arrays[key]), {})])
 
 
 def pickled(saved: _torch_file.Saved, file_bytes: int) -> dict[str, Maker]:
-    """The GRUs of a file of torch.save or torch.jit.save.
-
-    By the names of their modules; where several state dicts have some, behind the keys that these lie under.
-    """
-    found = []
+    """The GRUs of a file of torch.save or torch.jit.save."""
+    sources = []
     size = 0
     for group in saved.groups:
-        tensors = {key: tensor for key, tensor in group.tensors.items() if KEY.fullmatch(key)}
+        tensors = {key: tensor for key, tensor in group.tensors.items() if _torch_keys.place(key)}
         size += sum(tensor.nbytes for tensor in tensors.values())
         if size > _model.size_limit(file_bytes):  # views of one storage, or with strides of 0
             raise FormatError(f"its tensors have {size} bytes, more than the file can hold")
-        shapes: Shapes = {key: tensor.shape for key, tensor in tensors.items()}
-        if _makers(shapes, _reader(saved, group)):
-            found.append((group, {**shapes, **{key: () for key in group.others if KEY.fullmatch(key)}}))
-    if not found:
+        shapes = {key: tensor.shape for key, tensor in tensors.items()}
+        shapes |= {key: () for key in group.others if _torch_keys.place(key)}
+        sources.append(Source(group.where, shapes, functools.partial(_read, saved, group), group.batch_first))
+    made = makers(sources)
+    if not made:
         raise FormatError(f"the file holds no GRU, but {saved.described()}")
-    places = [group.where for group, _ in found]
-    shared = len(places[0])  # keys that all of them lie under
-    while any(place[:shared] != places[0][:shared] for place in places):
-        shared -= 1
-    makers: dict[str, Maker] = {}
-    for group, shapes in found:
-        where = ".".join(group.where[shared:])
-        for name, maker in _makers(shapes, _reader(saved, group), group.batch_first, where).items():
-            if name in makers:
-                raise FormatError(f"two GRUs come to the name {name!r:.80}")
-            makers[name] = maker
-    return makers
+    return made
 
 
-def _reader(saved: _torch_file.Saved, group: _torch_file.Group) -> Read:
-    """What reads the tensors of a group, of which those of GRUs must be of floats."""
-
-    def read(key: str) -> Array:
-        tensor = group.tensors[key]
-        if tensor.scale is not None:
-            _warn_of_quantized(key)
-        elif tensor.storage.kind not in _torch_file.FLOATS.values() and tensor.storage.kind != "bfloat16":
-            raise FormatError(f"{key:.80} must be of float16, float32 or float64, got {tensor.dtype}")
-        return _model.floats(f"{key:.80}", saved.array(tensor))
-
-    return read
+def _read(saved: _torch_file.Saved, group: _torch_file.Group, key: str) -> Array:
+    """A tensor of a file, which must be of floats."""
+    tensor = group.tensors.get(key)
+    if tensor is None:
+        raise FormatError(f"{key:.80} must be a tensor, got an object of {group.others[key]:.80}")
+    if tensor.scale is not None:
+        _warn_of_quantized(key)
+    elif tensor.storage.kind not in _torch_file.FLOATS.values() and tensor.storage.kind != "bfloat16":
+        raise FormatError(f"{key:.80} must be of float16, float32 or float64, got {tensor.dtype}")
+    return _model.floats(f"{key:.80}", saved.array(tensor))
 
 
 def _warn_of_quantized(key: str) -> None:
+    module = getattr(_torch_keys.place(key), "module", "") or "gru"
     warnings.warn(
-        f"{key:.80}: read as the numbers that its quantized ones stand for; PyTorch may quantize what it "
-        "multiplies by them, too, and so compute something else",
+        f"{module:.80}: its quantized weights are read as the numbers that they stand for; PyTorch may "
+        "quantize what it multiplies by them, too, and so compute something else",
         stacklevel=2,
     )
 
 
-def _tensors(state: Mapping[Any, Any]) -> dict[str, Any]:
-    """What may be tensors of a GRU among what a state dict holds."""
-    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
-    types = (np.ndarray, torch.Tensor) if torch else (np.ndarray,)
-    return {
-        key: value
-        for key, value in state.items()
-        if isinstance(key, str) and KEY.fullmatch(key) and isinstance(value, types)
-    }
+# ---- objects ---------------------------------------------------------------------------------
 
 
-def _of_tensors(tensors: Mapping[str, Any], batch_first: Mapping[str, bool]) -> dict[str, Maker]:
-    """The GRUs of a state dict in memory, of PyTorch's tensors or of arrays."""
-
-    def read(key: str) -> Array:
-        value = tensors[key]
-        if not isinstance(value, np.ndarray):
-            try:
-                value = value.detach().cpu()
-                if value.is_quantized:
-                    _warn_of_quantized(key)
-                    value = value.dequantize()
-                value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
-            except (TypeError, RuntimeError) as error:  # sparse, without values, of eight bits
-                raise FormatError(f"{key!r:.80} is no plain tensor: {error}") from error
-        return _model.floats(key, value)
-
-    return _makers({key: tuple(value.shape) for key, value in tensors.items()}, read, batch_first)
-
-
-def from_torch(module: Any) -> Layer | dict[str, Layer]:
-    """The layers of a PyTorch module or state dict.
+def from_torch(module: Any, layer: str | None = None, **arguments: Any) -> Layer | dict[str, Layer]:
+    """The layers of a PyTorch module, state dict or checkpoint in memory.
 
     Parameters
     ----------
-    module : torch.nn.GRU, torch.nn.GRUCell, torch.nn.Module or mapping
-        A module that is or has GRUs, or a state dict of tensors or arrays. The module's `batch_first`
+    module : torch.nn.Module or mapping
+        A module that is or has a `torch.nn.GRU` or `GRUCell`, quantized ones included; or a state dict of
+        tensors, arrays or lists of numbers, or a dict with such in it at any depth. A module's `batch_first`
         becomes the layer's `time_major`; where there is none, layers are batch-major.
+    layer : str, optional
+        The name of one GRU, where there are several.
+    **arguments
+        As for `load`.
 
     Returns
     -------
     GRU, Bidirectional, Stack or dict
-        The layer, returning all outputs and the last states as PyTorch does, in the order of its h_n; with
-        `num_layers` a Stack. For several modules a dict of them by name.
+        The layer, returning all outputs, with zeros beyond a row's length, and the last states as PyTorch
+        does, in the order of its h_n; with `num_layers` a Stack. For several modules a dict of them by name.
 
     Raises
     ------
     ValueError
-        If there is no GRU in it, or a tensor has another shape or type.
+        If there is no GRU in it, or none of that name, or a tensor has another shape or type.
     TypeError
         If it is neither module nor mapping.
 
@@ -263,91 +111,135 @@ def from_torch(module: Any) -> Layer | dict[str, Layer]:
     >>> layer.units, layer.reset_after, layer.return_sequences
     (4, True, True)
     """
-    torch = sys.modules.get("torch")
-    if isinstance(module, Mapping):
-        makers = _of_tensors(_tensors(module), {})
-    elif torch and isinstance(module, torch.nn.Module):
-        tensors: dict[str, Any] = {}
-        batch_first: dict[str, bool] = {}
-        for name, inner in module.named_modules():
-            if isinstance(inner, torch.nn.GRU | torch.nn.GRUCell):
-                batch_first[name] = getattr(inner, "batch_first", True)
-                tensors |= {f"{name}.{key}" if name else key: getattr(inner, key) for key in _keys(inner)}
-        makers = _of_tensors(tensors, batch_first)
-    else:
+    _model.check_arguments(arguments)
+    if not isinstance(module, Mapping) and not _is_module(module):
         raise TypeError(f"module must be a torch.nn.Module or a state dict, got {type(module).__name__}")
-    if not makers:
-        raise ValueError("module must have a GRU in it, got one that has none")
-    layers = {name: maker({}) for name, maker in makers.items()}
+    made = makers(_sources(module, (), set()))
+    if not made:
+        raise ValueError(f"module must have a GRU in it, got {_described(module)}")
+    if layer is not None and layer not in made:
+        raise ValueError(f"layer must be one of {', '.join(map(repr, made))}, got {layer!r}")
+    layers = {name: maker(arguments) for name, maker in made.items() if layer in (None, name)}
     return layers if len(layers) > 1 else next(iter(layers.values()))
 
 
-def _keys(module: Any) -> list[str]:
-    """The attributes of a GRU or GRUCell that its weights are, also where others are behind them."""
-    levels = [f"_l{level}" for level in range(module.num_layers)] if hasattr(module, "num_layers") else [""]
-    suffixes = ["", "_reverse"] if getattr(module, "bidirectional", False) else [""]
-    kinds = KINDS if module.bias else KINDS[:2]
-    return [f"{kind}{level}{suffix}" for level in levels for suffix in suffixes for kind in kinds]
+def _is_module(value: Any) -> bool:
+    torch = sys.modules.get("torch")  # whoever has a module has imported it
+    return torch is not None and isinstance(value, torch.nn.Module)
 
 
-# ---- out -------------------------------------------------------------------------------------
+def _described(module: Any) -> str:
+    """What there is in an object without a GRU."""
+    if isinstance(module, Mapping):
+        keys = [str(key) for key in module]
+        more = f" and {len(keys) - 8} more" if len(keys) > 8 else ""
+        return f"the keys {', '.join(f'{key:.60}' for key in keys[:8])}{more}" if keys else "an empty one"
+    kinds = dict.fromkeys(type(inner).__name__ for inner in module.modules())
+    return f"modules {', '.join(list(kinds)[:8])}"
 
 
-def to_state_dict(layer: Layer) -> dict[str, Array]:
-    """The tensors of the layer by PyTorch's names; `Layer.to_torch_state_dict` has the rest."""
-    if not layer.built:
-        raise ValueError(f"the layer {layer.name} must be built to be exported: it has no weights yet")
-    layers = layer.layers if isinstance(layer, Stack) else [layer]
-    levels = [_directions(one) for one in layers]
-    for what, facts in (
-        ("number of directions", [len(directions) for directions in levels]),
-        ("hidden_size", [directions[0].units for directions in levels]),
-        ("dtype", [directions[0].dtype for directions in levels]),
-    ):
-        if len(set(facts)) > 1:
-            raise ValueError(f"PyTorch's GRU has one {what} for all layers, got {facts}")
-    use_bias = any(one.use_bias for directions in levels for one in directions)
-    state = {}
-    for level, directions in enumerate(levels):
-        for suffix, one in zip(("", "_reverse"), directions, strict=False):
-            _check(one)
-            kernel, recurrent_kernel, *rest = one.weights
-            tensors = [kernel.T, recurrent_kernel.T]
-            if use_bias:
-                tensors += [*rest[0]] if rest else [np.zeros(3 * one.units, one.dtype)] * 2
-            for kind, tensor in zip(KINDS, tensors, strict=False):
-                state[f"{kind}_l{level}{suffix}"] = np.ascontiguousarray(_swapped(tensor))
-    return state
+def _sources(value: Any, where: tuple[str, ...], inside: set[int]) -> Iterator[Source]:
+    """The state dicts in a module, a dict, or dicts and lists in it; `inside` has ids of what it lies in."""
+    if id(value) in inside:
+        return
+    if _is_module(value):
+        yield _of_module(value, where)
+    elif isinstance(value, Mapping | list | tuple):
+        items = list(value.items() if isinstance(value, Mapping) else enumerate(value))
+        tensors = {
+            key: item
+            for key, item in items
+            if isinstance(key, str) and _torch_keys.place(key) and _is_tensor(item)
+        }
+        yield _of_tensors(tensors, where, {})
+        for key, item in items:
+            if isinstance(key, str | int) and key not in tensors:
+                yield from _sources(item, (*where, str(key)), inside | {id(value)})
 
 
-def _directions(layer: GRU | Bidirectional) -> Sequence[GRU]:
-    """The forward layer, and the backward one if there is one."""
-    if isinstance(layer, Bidirectional):
-        if layer.merge_mode != "concat":
-            raise ValueError(
-                f"PyTorch's GRU concatenates its directions, got merge_mode={layer.merge_mode!r}"
-            )
-        units = [one.units for one in (layer.forward_layer, layer.backward_layer)]
-        if units[0] != units[1]:
-            raise ValueError(f"PyTorch's GRU has one hidden_size for both directions, got {units}")
-    layers = [layer.forward_layer, layer.backward_layer] if isinstance(layer, Bidirectional) else [layer]
-    if layers[0].go_backwards:
-        raise ValueError("PyTorch's GRU goes forward, or in both directions, got go_backwards=True")
-    return layers
+def _is_tensor(value: Any) -> bool:
+    """True of tensors, arrays, and lists of numbers or of such lists."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    torch = sys.modules.get("torch")
+    return isinstance(value, np.ndarray | float | int) or (
+        torch is not None and isinstance(value, torch.Tensor)
+    )
 
 
-def _check(layer: GRU) -> None:
-    """Can PyTorch compute this direction?"""
-    if not layer.reset_after:
-        raise ValueError(
-            "PyTorch's GRU applies the reset gate after the recurrent product, got reset_after=False, which "
-            "is another function: no weights of PyTorch compute it"
-        )
-    functions = layer.activation, layer.recurrent_activation
-    if functions[0] is not activations.tanh or functions[1] is not activations.sigmoid:
-        raise ValueError(
-            "PyTorch's GRU has the activation tanh and the recurrent activation sigmoid, got "
-            f"{functions[0]!r} and {functions[1]!r}"
-        )
-    if layer.default_state is not None:
-        raise ValueError("PyTorch's GRU starts from zeros, got a default_state: give it as h_0")
+def _of_tensors(
+    tensors: Mapping[str, Any], where: tuple[str, ...], batch_first: Mapping[str, bool]
+) -> Source:
+    """A state dict of PyTorch's tensors, arrays or lists."""
+    arrays = {
+        key: _from_list(key, value) if isinstance(value, list) else value for key, value in tensors.items()
+    }
+
+    def read(key: str) -> Array:
+        value = arrays[key]
+        if not isinstance(value, np.ndarray):
+            try:
+                value = value.detach().cpu()
+                if value.is_quantized:
+                    _warn_of_quantized(key)
+                    value = value.dequantize()
+                value = (value.float() if str(value.dtype) == "torch.bfloat16" else value).numpy()
+            except (TypeError, RuntimeError) as error:  # sparse, without values, of eight bits
+                raise FormatError(f"{key!r:.80} is no plain tensor: {error}") from error
+        return _model.floats(key, value)
+
+    return Source(where, {key: tuple(np.shape(value)) for key, value in arrays.items()}, read, batch_first)
+
+
+def _from_list(key: str, value: Sequence[Any]) -> Array:
+    """An array of float32 if that holds the numbers, as it does where they have come from one."""
+    try:
+        array = np.array(value, np.float64)
+    except (TypeError, ValueError):
+        raise FormatError(f"{key!r:.80} must be lists of numbers, each as long as the others") from None
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    return narrow if np.array_equal(narrow, array, equal_nan=True) else array
+
+
+def _of_module(module: Any, where: tuple[str, ...]) -> Source:
+    """The tensors of the GRUs in a module.
+
+    Those of a state dict, but for what only the module can put together: parametrizations of any kind, and
+    packed weights of quantized modules.
+    """
+    state: dict[str, dict[str, Any]] = defaultdict(dict)  # tensors by module, then by key
+    for key, tensor in module.state_dict().items():
+        if at := _torch_keys.place(key):
+            state[at.module][key] = tensor
+    tensors: dict[str, Any] = {}
+    batch_first = {}
+    for name, inner in module.named_modules():
+        if not _is_gru(inner):
+            continue
+        prefix = f"{name}." if name else ""
+        first = getattr(inner, "batch_first", True)
+        batch_first[name] = first if isinstance(first, bool) else True
+        own = {**state[name]}
+        if name.rpartition(".")[2] == "module":  # in a wrapper, which may keep what it drops from
+            own |= state[name.removesuffix("module").removesuffix(".")]
+        if hasattr(inner, "get_weight"):
+            packed = inner.get_weight() | inner.get_bias()
+            own |= {f"{prefix}{key}": packed[key] for key in packed}
+        for weight in getattr(inner, "parametrizations", {}):
+            parts = f"{prefix}parametrizations.{weight}."
+            own = {key: tensor for key, tensor in own.items() if not key.startswith(parts)}
+            own[f"{prefix}{weight}"] = getattr(inner, weight)
+        tensors |= own
+    return _of_tensors(tensors, where, batch_first)
+
+
+def _is_gru(module: Any) -> bool:
+    """True of a GRU or a GRUCell, of a quantized one, and of one that is compiled by TorchScript."""
+    torch = sys.modules["torch"]
+    if isinstance(module, torch.nn.GRU | torch.nn.GRUCell):
+        return True
+    if isinstance(module, torch.jit.ScriptModule):
+        return module.original_name in ("GRU", "GRUCell")
+    cls = type(module)
+    return "nn.quantized.dynamic" in cls.__module__ and cls.__name__ in ("GRU", "GRUCell")
