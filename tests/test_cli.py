@@ -104,6 +104,52 @@ def test_inspect_lists_every_layer_of_a_file(tmp_path, capfd):
         assert int(line[9].replace(",", "")) == sum(part._plan.nbytes for part in layer._parts)
 
 
+def test_inspect_lists_what_cannot_be_loaded_and_why(tmp_path, capfd):
+    arrays = gru(name="good", recurrent_activation="sigmoid")
+    arrays = built(arrays).to_torch_state_dict()
+    path = tmp_path / "model.npz"
+    odd = {key: array for key, array in arrays.items() if key != "bias_hh_l0"}
+    np.savez(
+        path, **{f"good.{key}": a for key, a in arrays.items()}, **{f"odd.{key}": a for key, a in odd.items()}
+    )
+    status, out, err = quick(capfd, "inspect", path)
+    assert (status, err) == (0, "")
+    *_, line = out.splitlines()
+    assert line.startswith("odd cannot be loaded: a GRU has weight_ih (3 * units, features), weight_hh")
+    assert [row[0] for row in cells(out.replace(line, ""))[1:]] == ["good"]
+    np.savez(path, **{f"odd.{key}": a for key, a in odd.items()})
+    status, out, err = quick(capfd, "inspect", path)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"fastgru: {path}: a GRU has weight_ih")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is full")
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["inspect", "nothing.npz"], ["inspect", "--wrong"], ["inspect", "nothing.npz", "--debug"]],
+)
+def test_a_full_disk_behind_standard_error_leaves_the_status(arguments):
+    with Path("/dev/full").open("w") as full:
+        assert command(*arguments, stderr=full, stdout=full, capture_output=False).returncode == 2
+
+
+def test_a_full_disk_behind_standard_output_is_said(model):
+    with Path("/dev/full").open("w") as full:
+        done = command("inspect", model, stdout=full, stderr=subprocess.PIPE, capture_output=False, text=True)
+    assert (done.returncode, done.stderr) == (2, "fastgru: No space left on device\n")
+
+
+def test_a_shape_that_overflows_is_one_line(model, tmp_path, capfd):
+    for shape in ("(4611686018427387904, 4611686018427387904, 5)", "(99999999999999999999, 1, 5)"):
+        header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+        header = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+        (tmp_path / "x.npy").write_bytes(header + bytes(60))
+        status, _, err = quick(capfd, "run", model, tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+        assert status == 2
+        assert len(err.splitlines()) == 1
+        assert "x.npy must be an .npy file with an array of numbers" in err
+
+
 def test_inspect_measures(model, capfd):
     status, out, _ = quick(capfd, "inspect", "--measure", model)
     heads, line = cells(out)

@@ -51,7 +51,8 @@ def _flows(path: Path) -> bool:
 def array(path: Path, name: str) -> Array:
     """The array of an .npy file, mapped into memory."""
     try:
-        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of a shape, which is refused then
+            found = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # whatever a damaged header makes NumPy and Python's parser raise

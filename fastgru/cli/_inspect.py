@@ -16,14 +16,20 @@ MEASURED = ("engine", "us per step")
 
 
 def inspect(model: Path, measure: bool) -> None:
-    """Print the table."""
+    """Print the table, and what else the file has that cannot be loaded."""
     rows = []
-    for name, layer in _model.named(model, None, stateful=False).items():
+    errors = []
+    for name, layer in _model.each(model, stateful=False).items():
+        if isinstance(layer, fastgru.FormatError):
+            errors.append(f"{name} cannot be loaded: {str(layer).removeprefix(f'{model}: ')}")
+            continue
         parts = layer.layers if isinstance(layer, fastgru.Stack) else [layer]
         for part in parts:
             shown = name if part is layer else f"{name}: {part.name}"
             rows.append([*facts(shown, part), *(measured(part) if measure else ())])
     _terminal.table(COLUMNS + MEASURED if measure else COLUMNS, rows, str(model))
+    for error in errors:
+        print(_terminal.printable(error))
 
 
 def facts(name: str, layer: Any) -> list[object]:

@@ -1,11 +1,12 @@
 """A command is run, and what becomes of an error: one line and an exit status."""
 
+import contextlib
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TextIO
 
 import click
 
@@ -45,16 +46,18 @@ def run(arguments: Sequence[str]) -> int:
         _say("interrupted")
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        with _told():
+            error.show()
         return WRONG
     except (BrokenPipeError, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code != 1:  # click and rich make a 1 of a closed pipe
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains at its end
+        _silence(sys.stdout)
         return CLOSED
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            with _told():
+                traceback.print_exc()
         else:
             _say(_explained(error))
         return WRONG
@@ -78,7 +81,24 @@ def _explained(error: Exception) -> str:
 
 
 def _say(message: str) -> None:
-    print("fastgru:", printable(" ".join(message.split())), file=sys.stderr)
+    with _told():
+        print("fastgru:", printable(" ".join(message.split())), file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Write to standard error; where that fails, as on a full disk, the exit status says it alone."""
+    try:
+        yield
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: TextIO) -> None:
+    """Write nothing more to a stream, nor what it holds back, on which Python would fail at its end."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _warn(message: Warning | str, *_: Any, **__: Any) -> None:

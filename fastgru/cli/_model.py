@@ -53,6 +53,20 @@ def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
     return fastgru.load_all(model, **arguments)
 
 
+def each(model: Path, **arguments: Any) -> dict[str, Layer]:
+    """All layers by name, and a FormatError in the place of one that cannot be loaded.
+
+    Raises
+    ------
+    FormatError
+        If none can be.
+    """
+    from fastgru import formats  # not for --help
+
+    _check_whole(model)
+    return formats.load_each(model, **arguments)
+
+
 def _check_whole(model: Path) -> None:
     """Refuse weights alone: the commands' own arguments would pass for those that the layer was made with."""
     from fastgru import formats  # not for --help

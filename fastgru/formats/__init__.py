@@ -79,30 +79,29 @@ def _reader(path: Path, data: bytes) -> AbstractContextManager[dict[str, Maker]]
 
 @contextlib.contextmanager
 def _layers(path: Path) -> Iterator[dict[str, Maker]]:
-    """The layers of a file, one or more, by name; whatever is wrong with them is said with its name."""
+    """The layers of a file, one or more, by name."""
     with _blaming(path):
         data = _file.read(path)
-        try:
-            with _reader(path, data) as makers:
-                if not makers:
-                    raise FormatError("the file holds no GRU")
-                yield makers
-        except (ImportError, MemoryError, Warning, ValueError):
-            raise
-        except TypeError as error:  # what layers say of their arguments
-            text = " ".join(map(str, error.args))
-            raise FormatError(f"a value in it is of the wrong kind: {text}") from error
-        except Exception as error:  # whatever a reader took for granted
-            raise FormatError(f"it is damaged ({type(error).__name__}: {error})") from error
+        with _reader(path, data) as makers:
+            if not makers:
+                raise FormatError("the file holds no GRU")
+            yield makers
 
 
 @contextlib.contextmanager
 def _blaming(path: Path) -> Iterator[None]:
-    """Make a FormatError that names the file of every ValueError."""
+    """Make a FormatError that names the file of every error, but for those of the system and the caller."""
     try:
         yield
+    except (ImportError, MemoryError, OSError, Warning):
+        raise
     except ValueError as error:  # FormatError, and what layers say of their arguments
         raise FormatError(f"{path}: {error}") from error
+    except TypeError as error:  # they say so, too
+        text = " ".join(map(str, error.args))
+        raise FormatError(f"{path}: a value in it is of the wrong kind: {text}") from error
+    except Exception as error:  # whatever a reader took for granted
+        raise FormatError(f"{path}: it is damaged ({type(error).__name__}: {error})") from error
 
 
 def format_of(path: Path) -> str:
@@ -190,3 +189,27 @@ def load_all(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer]
     check_arguments(arguments)
     with _layers(path) as makers:
         return {name: make(arguments) for name, make in makers.items()}
+
+
+def load_each(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer | FormatError]:
+    """All GRU layers of a model file as `load_all` has them, or what is wrong with one that cannot be made.
+
+    Raises
+    ------
+    FormatError
+        If the file cannot be read, or none of its layers be made.
+    """
+    path = Path(os.fspath(path))
+    check_arguments(arguments)
+    found: dict[str, Layer | FormatError] = {}
+    with _layers(path) as makers:
+        for name, make in makers.items():
+            try:
+                with _blaming(path):
+                    found[name] = make(arguments)
+            except FormatError as error:
+                found[name] = error
+    errors = [one for one in found.values() if isinstance(one, FormatError)]
+    if len(errors) == len(found):
+        raise errors[0]
+    return found
