@@ -1,7 +1,7 @@
 """HDF5 files, read in a process of their own: the HDF5 library hangs or crashes on some that are damaged.
 
-Of 6000 random changes of a Keras model, HDF5 1.14.6 did not come back from 23 and crashed on one. Nothing that
-this process says is trusted, as the file may have taken it over.
+Of 6000 random changes of a Keras model, HDF5 1.14.6 did not come back from 23 and crashed on one. The process
+is trusted no more than the file, which may have taken it over.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ PROGRAM = Path(__file__).with_name("_hdf5_process.py")
 SECONDS = 10  # of processor time, besides one for every 50 MB; the process starts in a quarter of one
 PATIENCE = 12  # times as many seconds on the clock, for a machine that is busy
 CRASHED = "the HDF5 library crashed on it or took too long"
-ANSWER = 10_000  # bytes of a line that is an error's message, at most
+ANSWER = 10_000  # bytes of a line that is not an index, at most: an error has 500 characters
 FLOATS = {
     dtype.str: dtype for dtype in map(np.dtype, ("<f2", ">f2", "<f4", ">f4", "<f8", ">f8", "V2"))
 }  # and V2, which is bfloat16 in files of Keras
@@ -79,7 +79,7 @@ class Tree:
         shape = self.shapes[path]
         size = _model.check_size(path, shape, dtype.itemsize, self._left)
         self._left -= size
-        with contextlib.suppress(BrokenPipeError):  # nor will there be an answer
+        with contextlib.suppress(OSError):  # nor will there be an answer
             self._requests.write(json.dumps(path).encode() + b"\n")
             self._requests.flush()
         self._answer(ANSWER)
@@ -94,7 +94,7 @@ class Tree:
 
 
 def _is_index(answer: dict[str, Any]) -> bool:
-    """Has it the form of what there is in a file?"""
+    """Whether it has the form of what there is in a file."""
     attributes, datasets = answer.get("attributes"), answer.get("datasets")
     if not isinstance(attributes, dict) or "" not in attributes or not isinstance(datasets, dict):
         return False
@@ -102,7 +102,7 @@ def _is_index(answer: dict[str, Any]) -> bool:
 
 
 def _are_texts(value: Any) -> bool:
-    """A group's attributes?"""
+    """Whether it is a group's attributes: strings and lists of them."""
     return isinstance(value, dict) and all(
         isinstance(text, str) or (isinstance(text, list) and all(isinstance(one, str) for one in text))
         for text in value.values()
@@ -110,7 +110,7 @@ def _are_texts(value: Any) -> bool:
 
 
 def _is_entry(value: Any) -> bool:
-    """A dataset's shape, if it has one, and dtype?"""
+    """Whether it is a dataset's shape, or None, and its dtype."""
     match value:
         case [None, str()]:
             return True
@@ -145,6 +145,7 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
         "PYTHONPATH": os.pathsep.join(sys.path),
         "OPENBLAS_NUM_THREADS": "1",
         "HDF5_PLUGIN_PRELOAD": "::",  # load no library for a filter that the file names
+        "HDF5_PLUGIN_PATH": "",  # nor look for one for a file that is none of HDF5's
     }
     pipe = subprocess.PIPE
     with subprocess.Popen(
@@ -155,12 +156,12 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
         watch = threading.Timer(PATIENCE * seconds, process.kill)
         watch.start()
         try:
-            with contextlib.suppress(BrokenPipeError):  # it has an error to tell, or has crashed
-                process.stdin.write(data)  # which it reads to the end before it answers
+            with contextlib.suppress(OSError):  # it has ended, and may have said why
+                process.stdin.write(data)  # all of which it reads before it answers
                 process.stdin.flush()
             yield Tree(process.stdin, process.stdout, limit)
         finally:
             watch.cancel()
             process.kill()
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 process.stdin.close()
