@@ -21,7 +21,7 @@ import reference
 
 import fastgru
 from fastgru import formats
-from fastgru.formats import _hdf5
+from fastgru.formats import _hdf5, _hdf5_start
 
 h5py = pytest.importorskip("h5py")
 pytestmark = pytest.mark.filterwarnings("ignore:You are using a softmax over axis")  # Keras 3, of one unit
@@ -1041,6 +1041,7 @@ def test_a_chunk_that_unpacks_to_more_than_it_says_ends_in_an_error(tmp_path):
         fastgru.load(path)
 
 
+READY = f"print({_hdf5.READY.decode().strip()!r}, flush=True)\n"
 SPIN = "while True: pass"
 CRASH = "import os; os.abort()"
 ANSWER = """
@@ -1067,8 +1068,8 @@ sys.stdin.readline()
 )
 def test_a_library_that_hangs_or_crashes_ends_in_an_error(program, bare, tmp_path, monkeypatch):
     mean = tmp_path / "mean.py"
-    mean.write_text(program)
-    monkeypatch.setattr(_hdf5, "PROGRAM", mean)
+    mean.write_text(READY + program)
+    monkeypatch.setattr(_hdf5_start, "PROGRAM", mean)
     monkeypatch.setattr(_hdf5, "SECONDS", 1)
     monkeypatch.setattr(_hdf5, "PATIENCE", 1)
     with pytest.raises(fastgru.FormatError, match="the HDF5 library crashed on it or took too long"):
@@ -1077,8 +1078,8 @@ def test_a_library_that_hangs_or_crashes_ends_in_an_error(program, bare, tmp_pat
 
 def test_a_process_that_answers_nonsense_is_not_waited_for(bare, tmp_path, monkeypatch):
     mean = tmp_path / "mean.py"
-    mean.write_text("print('[}', flush=True)\n" + SPIN)
-    monkeypatch.setattr(_hdf5, "PROGRAM", mean)
+    mean.write_text(READY + "print('[}', flush=True)\n" + SPIN)
+    monkeypatch.setattr(_hdf5_start, "PROGRAM", mean)
     with pytest.raises(fastgru.FormatError):  # at once: there are two minutes for an answer
         fastgru.load(bare, use_bias=False)
 
@@ -1087,7 +1088,7 @@ def test_a_process_that_answers_nonsense_is_not_waited_for(bare, tmp_path, monke
 def test_the_process_limits_its_own_time_and_memory(program, codes):
     limited = f"""
 import runpy
-runpy.run_path({str(_hdf5.PROGRAM)!r})["confine"](1, 1 << 20)
+runpy.run_path({str(_hdf5_start.PROGRAM)!r})["confine"](1, 1 << 20)
 try:
     {program}
 except MemoryError:
@@ -1112,10 +1113,10 @@ def test_no_process_and_no_open_file_is_left(bare, tmp_path, monkeypatch):
         members.writestr("metadata.json", json.dumps({"keras_version": "3.0"}))
         members.writestr("model.weights.h5", bare.read_bytes())
     mean = tmp_path / "mean.py"
-    mean.write_text(ANSWER + CRASH)
+    mean.write_text(READY + ANSWER + CRASH)
 
-    def load(path, *arguments, program=_hdf5.PROGRAM):
-        monkeypatch.setattr(_hdf5, "PROGRAM", program)
+    def load(path, *arguments, program=_hdf5_start.PROGRAM):
+        monkeypatch.setattr(_hdf5_start, "PROGRAM", program)
         fastgru.load(path, *arguments, use_bias=False, reset_after=True)
 
     def used():
@@ -1127,7 +1128,7 @@ def test_no_process_and_no_open_file_is_left(bare, tmp_path, monkeypatch):
     for i in range(50):
         path = (broken, archive, bare)[i % 3] if i < 6 else bare
         with pytest.raises(fastgru.FormatError):  # one has a bias
-            load(path, program=_hdf5.PROGRAM if i < 6 else mean)
+            load(path, program=_hdf5_start.PROGRAM if i < 6 else mean)
     with pytest.raises(ValueError, match="layer must be"):
         load(bare, "another")
     monkeypatch.undo()

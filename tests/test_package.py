@@ -206,6 +206,7 @@ def test_modules_import_downwards_only():
         {"stack"},
         {"streaming"},
         {"formats._model", "formats._hdf5_process"},
+        {"formats._hdf5_start"},
         {"formats._file", "formats._hdf5", "formats._pickle", "formats._protobuf", "formats._zip"},
         {"formats._safetensors", "formats._torch_file", "formats._torch_keys"},
         {"formats._torch_layers"},

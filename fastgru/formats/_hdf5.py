@@ -6,21 +6,17 @@ is trusted no more than the file, which may have taken it over.
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats import _model
+from fastgru.formats import _hdf5_start, _model
 from fastgru.formats._model import FormatError
 
-PROGRAM = Path(__file__).with_name("_hdf5_process.py")
+READY = b'{"ready": true}\n'  # the first line of the process
 SECONDS = 10  # of processor time, besides one for every 50 MB; the process starts in a quarter of one
 PATIENCE = 12  # times as many seconds on the clock, for a machine that is busy
 CRASHED = "the HDF5 library crashed on it or took too long"
@@ -135,33 +131,35 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
     FormatError
         If it is no HDF5 file, or the HDF5 library crashes on it or does not come to an end.
     ImportError
-        If h5py is not installed.
+        If h5py is not installed, or cannot be imported by the process.
+    OSError
+        If the process cannot be started.
     """
     _model.need("h5py", "keras")
     seconds = SECONDS + len(data) // 50_000_000
-    # -P: the names of modules beside the program, torch and onnx, are others' elsewhere
-    command = [sys.executable, "-P", str(PROGRAM), str(seconds), str(limit), str(len(data))]
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(sys.path),
-        "OPENBLAS_NUM_THREADS": "1",
-        "HDF5_PLUGIN_PRELOAD": "::",  # load no library for a filter that the file names
-        "HDF5_PLUGIN_PATH": "",  # nor look for one for a file that is none of HDF5's
-    }
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env=environment
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        watch = threading.Timer(PATIENCE * seconds, process.kill)
+    process = _hdf5_start.started(seconds, limit, len(data))
+    watch = threading.Timer(PATIENCE * seconds, process.kill)
+    try:
         watch.start()
-        try:
-            with contextlib.suppress(OSError):  # it has ended, and may have said why
-                process.stdin.write(data)  # all of which it reads before it answers
-                process.stdin.flush()
-            yield Tree(process.stdin, process.stdout, limit)
-        finally:
-            watch.cancel()
-            process.kill()
-            with contextlib.suppress(OSError):
-                process.stdin.close()
+        _check_ready(process.answers)
+        with contextlib.suppress(OSError):  # it has ended, and may have said why
+            process.requests.write(data)  # all of which it reads before it answers
+            process.requests.flush()
+        yield Tree(process.requests, process.answers, limit)
+    finally:
+        watch.cancel()
+        process.close()
+
+
+def _check_ready(answers: IO[bytes]) -> None:
+    """Wait until the process has all that it needs: what goes wrong before is not of the file."""
+    line = answers.readline(ANSWER)
+    if line == READY:
+        return
+    try:
+        message = str(json.loads(line)["unable"])
+    except (ValueError, TypeError, KeyError):
+        raise OSError(f"the process that reads HDF5 files did not start: it said {line!r:.80}") from None
+    if message.startswith("MemoryError"):
+        raise MemoryError("there is none for the process that reads HDF5 files")
+    raise ImportError(f"h5py cannot be imported by the process that reads HDF5 files: {message}", name="h5py")

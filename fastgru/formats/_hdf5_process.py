@@ -2,7 +2,8 @@
 
     python _hdf5_process.py SECONDS BYTES SIZE
 
-reads a file of SIZE bytes from its standard input and writes a line of JSON, either {"error": message} or
+writes the line {"ready": true}, or {"unable": message} if it cannot import h5py. Then it reads a file of SIZE
+bytes from its standard input and writes a line of JSON, either {"error": message} or
 
     {"attributes": {path: {name: str or [str]}}, "datasets": {path: [shape, dtype]}}
 
@@ -26,13 +27,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-# h5py looks at uname()[4], and Python fills in all of the tuple for that: the processor's name, unless it is
-# there, from the program `uname`.
-vars(platform.uname())["processor"] = ""
-
-import h5py  # noqa: E402
-import numpy as np  # noqa: E402
-from h5py import h5, h5a, h5d, h5l, h5s, h5t  # noqa: E402
+try:
+    if __name__ == "__main__":
+        # h5py looks at uname()[4], and Python fills in all of the tuple for that: the processor's name, if it
+        # is not there, by the program `uname`.
+        vars(platform.uname())["processor"] = ""
+    import h5py
+    import numpy as np
+    from h5py import h5, h5a, h5d, h5l, h5s, h5t
+except Exception as error:
+    if __name__ != "__main__":
+        raise
+    print(json.dumps({"unable": f"{type(error).__name__}: {error}"[:500]}), flush=True)
+    sys.exit(1)
 
 codecs.lookup("ascii")  # h5py asks for it when files can no longer be opened, and Python has it in one
 
@@ -265,8 +272,10 @@ def content(index: Index, file: h5py.File, path: str, limit: int) -> np.ndarray[
     return array
 
 
-def main(seconds: int, limit: int, size: int, requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until there are no more requests."""
+def main(
+    seconds: int, limit: int, size: int, requests: BinaryIO, answers: BinaryIO, confined: bool = True
+) -> None:
+    """Answer until there are no more requests; if not confined, in a process that is also another's."""
 
     def answer(message: dict[str, Any], array: np.ndarray[Any, Any] | None = None) -> None:
         answers.write(json.dumps(message).encode())
@@ -275,8 +284,10 @@ def main(seconds: int, limit: int, size: int, requests: BinaryIO, answers: Binar
             answers.write(array.reshape(-1).view(np.uint8).data)
         answers.flush()
 
+    answer({"ready": True})
     try:
-        confine(seconds, size + limit + MARGIN)
+        if confined:
+            confine(seconds, size + limit + MARGIN)
         data = requests.read(size)
         with h5py.File(io.BytesIO(data), "r") as file:
             index = Index(file, data, limit)

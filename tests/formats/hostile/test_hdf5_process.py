@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 import fastgru
-from fastgru.formats import _hdf5, _model
+from fastgru.formats import _hdf5, _hdf5_start, _model
 
 h5py = pytest.importorskip("h5py")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="what Linux tells of a process in /proc")
@@ -127,7 +128,7 @@ def test_the_process_that_reads_is_confined():
 
 CONFINED = f"""
 import os, resource, runpy, socket, sys, threading
-confine = runpy.run_path({str(_hdf5.PROGRAM)!r})["confine"]
+confine = runpy.run_path({str(_hdf5_start.PROGRAM)!r})["confine"]
 reading, writing = os.pipe()
 if {{drop}}:
     os.setuid(65534)
@@ -274,7 +275,7 @@ os.write(2, os.pread(status, 10_000, 0))
 
 def memory_of_process(data, requests=b""):
     """The most bytes that the process has for a file."""
-    arguments = map(str, (_hdf5.PROGRAM, _hdf5.SECONDS, _model.size_limit(len(data)), len(data)))
+    arguments = map(str, (_hdf5_start.PROGRAM, _hdf5.SECONDS, _model.size_limit(len(data)), len(data)))
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-P", "-c", MEASURED, *arguments],
@@ -514,12 +515,12 @@ def test_a_type_that_says_it_is_a_pointer_is_not_followed():
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """Has another program in place of the one that reads: it gets what `_hdf5.PROGRAM` would."""
+    """Has another program in place of the one that reads: it gets what `_hdf5_start.PROGRAM` would."""
 
-    def set_program(text):
+    def set_program(text, ready=True):
         path = tmp_path / "program.py"
-        path.write_text(text)
-        monkeypatch.setattr(_hdf5, "PROGRAM", path)
+        path.write_text(f"print({_hdf5.READY.decode().strip()!r}, flush=True)\n{text}" if ready else text)
+        monkeypatch.setattr(_hdf5_start, "PROGRAM", path)
         monkeypatch.setattr(_hdf5, "SECONDS", 1)
         monkeypatch.setattr(_hdf5, "PATIENCE", 1)
 
@@ -586,12 +587,126 @@ def test_a_file_that_is_not_read_to_its_end_is_not_written_for_ever(end, program
 
 
 def test_a_process_without_memory_says_so(program):
-    program(f"""
+    start = f"""
 import runpy, sys
-main = runpy.run_path({str(_hdf5.PROGRAM)!r})["main"]
+main = runpy.run_path({str(_hdf5_start.PROGRAM)!r})["main"]
 seconds, limit, size = map(int, sys.argv[1:])
 main.__globals__["MARGIN"] = -limit - size
 main(seconds, limit, size, sys.stdin.buffer, sys.stdout.buffer)
-""")
+"""
+    program(start, ready=False)
     with pytest.raises(fastgru.FormatError, match="needs more memory than a file of its size may take"):
         opened(bytes(10**8))
+
+
+# ---- a process that does not start -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "match"),
+    [
+        ("import sys; sys.exit(3)", OSError, "did not start: it said b''"),
+        ("print('Usage: app FILE')", OSError, "did not start: it said b'Usage: app FILE"),
+        ("while True: pass", OSError, "did not start"),
+        ("import os; os.abort()", OSError, "did not start"),
+        (
+            """print('{"unable": "ImportError: numpy is another"}')""",
+            ImportError,
+            "h5py cannot be .* numpy is another",
+        ),
+        ("""print('{"unable": "MemoryError: "}')""", MemoryError, "there is none for the process"),
+    ],
+)
+def test_what_goes_wrong_before_the_file_is_read_is_not_its_fault(text, error, match, program, tmp_path):
+    program(text, ready=False)
+    path = tmp_path / "model.h5"
+    path.write_bytes(written(model))
+    with pytest.raises(error, match=match) as caught:
+        fastgru.load(path)
+    assert not isinstance(caught.value, fastgru.FormatError)
+
+
+def test_an_h5py_that_cannot_be_imported_is_said(tmp_path, monkeypatch):
+    (tmp_path / "model.h5").write_bytes(written(model))
+    (tmp_path / "h5py").mkdir()
+    (tmp_path / "h5py" / "__init__.py").write_text("raise ImportError('built for another numpy')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="reads HDF5 files: ImportError: built for another numpy"):
+        fastgru.load(tmp_path / "model.h5")
+
+
+# ---- programs that are not Python --------------------------------------------------------------------
+
+# A program that has Python in it: whoever starts it starts all of this again
+OTHER = """
+import os, sys
+from pathlib import Path
+path, starts, executable, frozen = sys.argv[1:]
+with open(starts, "a") as file:
+    file.write("x")
+if os.path.getsize(starts) > 1:
+    sys.exit("the program was started again")
+sys.executable = executable or None
+if frozen:
+    sys.frozen = True
+if frozen == "alone":  # without a Python beside it
+    sys.base_exec_prefix = "/nonexistent"
+    sys._base_executable = executable
+import fastgru
+before = set(os.listdir("/proc/self/fd")) if os.path.exists("/proc") else set()
+for _ in range(3):
+    print(fastgru.load(path))
+try:
+    fastgru.load(path + ".damaged")
+except fastgru.FormatError as error:
+    print(str(error).rpartition(": ")[2])
+after = set(os.listdir("/proc/self/fd")) if os.path.exists("/proc") else set()
+print(len(after) - len(before))
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no child is left")
+"""
+
+
+@pytest.mark.parametrize("switch", ["", "here"])
+@pytest.mark.parametrize("frozen", ["", "yes", "alone"])
+@pytest.mark.parametrize("executable", ["app", "/nonexistent/app", ""])
+def test_a_file_is_read_where_the_executable_is_not_python(executable, frozen, switch, tmp_path):
+    data = written(model)
+    path, starts = tmp_path / "model.h5", tmp_path / "starts"
+    path.write_bytes(data)
+    (tmp_path / "model.h5.damaged").write_bytes(data[: len(data) // 2])
+    program = tmp_path / "other.py"
+    program.write_text(OTHER)
+    app = tmp_path / "app"
+    arguments = [str(path), str(starts), str(app), frozen]
+    app.write_text(f"#!/bin/sh\nexec {sys.executable} {program} {' '.join(arguments)}\n")
+    app.chmod(0o755)
+    if executable != "app":
+        arguments[2] = executable
+    run = [sys.executable, str(program), *arguments]
+    done = subprocess.run(
+        run, capture_output=True, text=True, check=False, env=os.environ | {"FASTGRU_HDF5": switch}
+    )
+    *loaded, damage, files, children = done.stdout.splitlines()
+    assert loaded == ["<GRU 'gru_0': 4 features, 3 units, float32>"] * 3, done.stderr
+    assert damage
+    assert files == "0"
+    assert children == "no child is left"
+    assert starts.read_text() == "x"
+
+
+def test_a_fork_hangs_no_longer_than_it_may(tmp_path, monkeypatch):
+    monkeypatch.setattr(_hdf5_start, "python", lambda: None)
+    monkeypatch.setattr(_hdf5, "SECONDS", 1)
+    monkeypatch.setattr(_hdf5, "PATIENCE", 1)
+    monkeypatch.setattr(_hdf5_start, "_run", lambda *_, **__: time.sleep(1000))
+    with pytest.raises(OSError, match="did not start"):
+        opened(written(model))
+
+
+def test_a_switch_that_is_none_is_refused(monkeypatch):
+    monkeypatch.setenv("FASTGRU_HDF5", "there")
+    with pytest.raises(OSError, match="FASTGRU_HDF5 must be here, or not be set, got 'there'"):
+        opened(written(model))
