@@ -1,6 +1,6 @@
 """Starts the process that reads an HDF5 file, also where `sys.executable` is not Python.
 
-That is so in frozen programs (PyInstaller, cx_Freeze), in uWSGI, and in programs that embed Python: to start it
+That is so in frozen programs (PyInstaller, cx_Freeze), uWSGI, and programs that embed Python: to start it
 would start the user's program again. A Python beside its libraries is taken instead, or this process forks.
 """
 

@@ -22,7 +22,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 Read = Callable[[str], Array]  # a tensor by its key
 
 WEIGHT = re.compile(  # of a GRU, or of a GRUCell, which has no level
-    r"(?P<kind>(?:weight|bias)_[ih]h)(?:_l(?P<level>0|[1-9][0-9]{0,5})(?P<suffix>(?:_reverse)?))?(?P<part>.*)",
+    r"(?P<kind>(?:weight|bias)_[ih]h)"
+    r"(?:_l(?P<level>0|[1-9][0-9]{0,5})(?P<suffix>(?:_reverse)?))?(?P<part>.*)",
     re.S,
 )
 PARAMETRIZED = "parametrizations"  # before a weight's name, of torch.nn.utils.parametrize
