@@ -1,0 +1,110 @@
+"""Weights by their place among the objects that have them: .weights.h5, and in .keras."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from fastgru.formats import _model
+from fastgru.formats._keras_config import is_gru
+from fastgru.formats._keras_model import Entry, entries_of, inner_layers
+from fastgru.formats._keras_weights import (
+    Architecture,
+    Directions,
+    Weights,
+    add,
+    bare_maker,
+    claimed_by,
+    makers_of,
+    read_the_same,
+)
+from fastgru.formats._model import FormatError, Maker, Makers
+
+
+def _variables(weights: Weights, path: str) -> list[str]:
+    """Paths of the weights of the layer at a path, and of its activations, which it shares with its cell."""
+    cell = f"{path}/cell" if f"{path}/cell/vars/0" in weights.shapes else path  # a CuDNNGRU has none
+    places = [f"{cell}/vars/{i}" for i in range(3)]
+    for activation in ("activation", "recurrent_activation"):
+        places += [f"{owner}/{activation}/vars/0" for owner in (path, f"{path}/cell")]
+    return [place for place in places if place in weights.shapes]
+
+
+def _at(weights: Weights, entry: Entry) -> list[list[str]]:
+    """Paths of the weights of each direction, or cell, of a layer of a model."""
+    path = entry.path
+    if "_layer_checkpoint_dependencies" in weights.attributes:  # Keras 2.12 and 2.13
+        path = path.replace("layers/", "_layer_checkpoint_dependencies/")
+    if entry.cells is not None:
+        numbers = (f"_{i}" if i else "" for i in range(len(entry.cells)))
+        ways: Sequence[str] = [f"/cell/cells/gru_cell{number}" for number in numbers]
+    else:
+        ways = ("/forward_layer", "/backward_layer") if entry.class_name == "Bidirectional" else ("",)
+    paths = [_variables(weights, path + way) for way in ways]
+    if not all(paths):
+        raise FormatError(f"weights of {entry.name} are missing")
+    return paths
+
+
+def layers_by_places(
+    weights: Weights, claimed: Collection[str] = (), taken: Collection[str] = (), hidden: bool = False
+) -> dict[str, Maker]:
+    """The layers of a .weights.h5, by their names where Keras 3 gives them, else by their paths.
+
+    Parameters
+    ----------
+    weights : Weights
+    claimed : collection of str
+        Kernels of layers that are known.
+    taken : collection of str
+        Names of layers that are known.
+    hidden : bool
+        As of `bare_maker`.
+    """
+    layers: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for group in sorted(weights.attributes, key=_numbers_as_such):
+        if not group.endswith("/vars") or group.startswith("optimizer/"):
+            continue
+        variables = [f"{group}/{i}" for i in range(3) if f"{group}/{i}" in weights.shapes]
+        if not is_gru([weights.shapes[variable] for variable in variables]) or variables[0] in claimed:
+            continue
+        path = group.removesuffix("/vars").removesuffix("/cell")
+        outer, _, way = path.rpartition("/")
+        if way not in ("forward_layer", "backward_layer"):
+            outer, way = path, ""
+        layers[outer][way] = _variables(weights, path)
+    found: dict[str, Directions] = {}
+    for path, ways in layers.items():
+        directions = [ways[way] for way in sorted(ways, reverse=True)]
+        if len(ways) == 2 and not read_the_same(weights, [paths[0] for paths in directions]):
+            found |= {f"{path}/{way}": [paths] for way, paths in ways.items()}
+        else:
+            found[path] = directions
+    names = {path: weights.attributes.get(f"{path}/vars", {}).get("name") for path in found}
+    used = Counter(name for name in names.values() if isinstance(name, str))
+    makers: dict[str, Maker] = {}
+    for path, directions in found.items():
+        name = names[path]
+        if not isinstance(name, str) or used[name] > 1 or name in taken:
+            name = re.sub("(^|/)(layers|_layer_checkpoint_dependencies)/", r"\1", path)
+            if name in taken:
+                name = path
+        add(makers, name, bare_maker(weights, name, directions, hidden))
+    return makers
+
+
+def _numbers_as_such(path: str) -> list[Any]:
+    """A key for sorting that puts gru_9 before gru_10."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split("([0-9]{1,9})", path))]
+
+
+def model_by_places(weights: Weights, architecture: Architecture, joined: _model.Names) -> Makers:
+    """The layers of a model whose weights are in groups by the classes of its layers."""
+    entries = list(entries_of(inner_layers(architecture.model) or [], joined))
+
+    def paths(entry: Entry) -> Directions:
+        return _at(weights, entry)
+
+    names = {entry.name for entry in entries}
+    hidden = layers_by_places(weights, claimed_by(entries, paths), names, hidden=True)
+    return makers_of(weights, architecture, entries, paths, hidden)
