@@ -89,7 +89,8 @@ class NamedFormula(Named):
         self._function = function
 
     def formula(self, x: Array) -> Array:
-        return self._function(x)
+        with np.errstate(all="ignore"):
+            return self._function(x)
 
 
 def _hard_silu(x: Array) -> Array:
