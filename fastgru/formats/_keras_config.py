@@ -254,20 +254,24 @@ def _is_cell(cell: Any) -> bool:
     return isinstance(cell, dict) and cell.get("class_name") == "GRUCell" and not _is_ones_own(cell)
 
 
+def _goes_one_way(layer: Any) -> bool:
+    """GRU, CuDNNGRU, RNN of one GRUCell."""
+    config = layer.get("config") if isinstance(layer, dict) else None
+    if not isinstance(config, dict) or _is_ones_own(layer):
+        return False
+    name = layer.get("class_name")
+    return name in ("GRU", "CuDNNGRU") or (name == "RNN" and _is_cell(config.get("cell")))
+
+
 def is_recurrent(layer: Config) -> bool:
     """GRU, CuDNNGRU, RNN of GRUCells, Bidirectional of one of them that is one layer."""
     config = layer.get("config")
     if not isinstance(config, dict) or _is_ones_own(layer):
         return False
-    match layer.get("class_name"):
-        case "GRU" | "CuDNNGRU":
-            return True
-        case "RNN":
-            return _is_cell(config.get("cell")) or cells_of(layer) is not None
-        case "Bidirectional":
-            inner = config.get("layer"), config.get("backward_layer") or config.get("layer")
-            return all(isinstance(one, dict) and is_recurrent(one) and cells_of(one) is None for one in inner)
-    return False
+    if layer.get("class_name") == "Bidirectional":
+        backward = config.get("backward_layer")
+        return _goes_one_way(config.get("layer")) and (backward is None or _goes_one_way(backward))
+    return _goes_one_way(layer) or cells_of(layer) is not None
 
 
 # ---- weights ---------------------------------------------------------------------------------

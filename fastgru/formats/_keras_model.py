@@ -99,6 +99,8 @@ def _entries_in(
         yield Entry(names, layer["class_name"], config, path, trainable)
     elif (inner := inner_layers(layer)) is not None:
         yield from entries_of(inner, joined, names, joined.join(path, "/"), trainable)
+    elif layer.get("class_name") == "Bidirectional":
+        return  # of other layers: their weights show what GRUs are in them
     elif isinstance(config, dict) and isinstance(config.get("layer"), dict):  # TimeDistributed
         yield from _entries_in(config["layer"], joined, names, joined.join(path, "/layer"), trainable)
 

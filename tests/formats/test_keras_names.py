@@ -195,6 +195,19 @@ def test_cells_in_a_row_of_weights_alone_stay_apart(library, tmp_path):
             fastgru.load(path, **GIVEN)
 
 
+def test_cells_in_a_row_of_both_directions_are_found_one_by_one(library, tmp_path):
+    layers = library.layers
+    inputs = library.Input((None, FEATURES))
+    rnn = layers.RNN([layers.GRUCell(4), layers.GRUCell(3)])
+    model = library.Model(inputs, layers.Bidirectional(rnn, name="both")(inputs))
+    arrays = {array.tobytes() for array in model.get_weights()}
+    for extension in ("h5", "keras", "weights.h5"):
+        found = fastgru.load_all(saved(model, tmp_path / f"m.{extension}"), **GIVEN)
+        assert len(found) == 4
+        assert {type(layer) for layer in found.values()} == {fastgru.GRU}
+        assert {array.tobytes() for layer in found.values() for array in layer.get_weights()} == arrays
+
+
 def test_cells_in_a_row_that_go_backwards_are_refused(library, tmp_path):
     layers = library.layers
     inputs = library.Input((None, FEATURES))
@@ -331,6 +344,17 @@ def test_a_class_of_ones_own_that_is_called_gru_is_not_taken_for_keras(tmp_path)
         with pytest.raises(fastgru.FormatError, match="config does not show mine"):
             fastgru.load(path)
         assert_weights(fastgru.load(path, **GIVEN), arrays)
+
+
+def test_layers_nested_in_each_other_are_looked_into_once(tmp_path):
+    """Each Bidirectional has two layers: to look into both is to look into one 2 ** 200 times."""
+    nested = gru("deep", 4)
+    for _ in range(200):
+        nested = {"class_name": "Bidirectional", "config": {"name": "b", "layer": nested}}
+    config = {"class_name": "Sequential", "config": {"name": "s", "layers": [nested]}}
+    path = legacy(tmp_path / "m.h5", {"b": {"b/gru_cell": weights_of(FEATURES, 4)}}, config)
+    with pytest.raises(fastgru.FormatError, match="config does not show b,"):
+        fastgru.load(path)
 
 
 def test_weights_that_are_said_to_be_missing_may_be_there_by_another_name(tmp_path):
