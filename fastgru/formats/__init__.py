@@ -138,9 +138,10 @@ def _reader(
 @contextlib.contextmanager
 def _layers(path: Any, config: Any = None) -> Iterator[dict[str, Maker]]:
     """The layers of a file, one or more, by name; whatever is wrong with them is said with its name."""
-    architecture = None if config is None else _architecture(config)
     with _blaming(path):
         source = _file.opened(path)
+    architecture = None if config is None else _architecture(config, source)
+    with _blaming(path):
         try:
             with _reader(source, architecture) as makers:
                 if not makers:
@@ -155,11 +156,11 @@ def _layers(path: Any, config: Any = None) -> Iterator[dict[str, Maker]]:
             raise FormatError(f"it is damaged ({type(error).__name__}: {error})") from error
 
 
-def _architecture(config: Any) -> Architecture:
+def _architecture(config: Any, weights: Source) -> Architecture:
     """The architecture that a caller gives beside the weights."""
     with _blaming(config):
         data = _file.opened(config).data
-        return keras.architecture_of("the architecture", data, len(data))
+        return keras.architecture_of("the architecture", data, len(data) + weights.size)
 
 
 @contextlib.contextmanager

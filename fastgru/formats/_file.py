@@ -35,6 +35,11 @@ class Source(NamedTuple):
     folder: Path | None
 
     @property
+    def size(self) -> int:
+        """Bytes of all of it."""
+        return self.content.size if isinstance(self.content, Folder) else len(self.content)
+
+    @property
     def data(self) -> bytes:
         """Its bytes, which it must have.
 

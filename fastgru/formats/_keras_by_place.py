@@ -1,7 +1,7 @@
 """Weights by their place among the objects that have them: .weights.h5, and in .keras."""
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -19,6 +19,8 @@ from fastgru.formats._keras_weights import (
     read_the_same,
 )
 from fastgru.formats._model import FormatError, Maker, Makers
+
+WAYS = ("/forward_layer", "/backward_layer")
 
 
 def _variables(weights: Weights, path: str) -> list[str]:
@@ -39,7 +41,7 @@ def _at(weights: Weights, entry: Entry) -> list[list[str]]:
         numbers = (f"_{i}" if i else "" for i in range(len(entry.cells)))
         ways: Sequence[str] = [f"/cell/cells/gru_cell{number}" for number in numbers]
     else:
-        ways = ("/forward_layer", "/backward_layer") if entry.class_name == "Bidirectional" else ("",)
+        ways = WAYS if entry.class_name == "Bidirectional" else ("",)
     paths = [_variables(weights, path + way) for way in ways]
     if not all(paths):
         raise FormatError(f"weights of {entry.name} are missing")
@@ -61,7 +63,7 @@ def layers_by_places(
     hidden : bool
         As of `bare_maker`.
     """
-    layers: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    found: dict[str, Directions] = {}
     for group in sorted(weights.attributes, key=_numbers_as_such):
         if not group.endswith("/vars") or group.startswith("optimizer/"):
             continue
@@ -69,17 +71,15 @@ def layers_by_places(
         if not is_gru([weights.shapes[variable] for variable in variables]) or variables[0] in claimed:
             continue
         path = group.removesuffix("/vars").removesuffix("/cell")
-        outer, _, way = path.rpartition("/")
-        if way not in ("forward_layer", "backward_layer"):
-            outer, way = path, ""
-        layers[outer][way] = _variables(weights, path)
-    found: dict[str, Directions] = {}
-    for path, ways in layers.items():
-        directions = [ways[way] for way in sorted(ways, reverse=True)]
-        if len(ways) == 2 and not read_the_same(weights, [paths[0] for paths in directions]):
-            found |= {f"{path}/{way}": [paths] for way, paths in ways.items()}
+        if path in found:  # a layer that has weights besides those of its cell
+            found[group] = [variables]
         else:
-            found[path] = directions
+            found[path] = [_variables(weights, path)]
+    for path in [path for path in found if path.endswith(WAYS[0])]:
+        outer = path.removesuffix(WAYS[0])
+        backward = found.get(outer + WAYS[1])
+        if backward and read_the_same(weights, [found[path][0][0], backward[0][0]]) and outer not in found:
+            found[outer] = [*found.pop(path), *found.pop(outer + WAYS[1])]
     names = {path: weights.attributes.get(f"{path}/vars", {}).get("name") for path in found}
     used = Counter(name for name in names.values() if isinstance(name, str))
     makers: dict[str, Maker] = {}
@@ -87,7 +87,7 @@ def layers_by_places(
         name = names[path]
         if not isinstance(name, str) or used[name] > 1 or name in taken:
             name = re.sub("(^|/)(layers|_layer_checkpoint_dependencies)/", r"\1", path)
-            if name in taken:
+            if name in taken or name in makers:
                 name = path
         add(makers, name, bare_maker(weights, name, directions, hidden))
     return makers

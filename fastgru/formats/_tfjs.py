@@ -2,6 +2,7 @@
 
 import bisect
 import itertools
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,6 +163,16 @@ def _stored(name: str, weight: dict[str, Any]) -> tuple[np.dtype[Any], float, fl
     return DTYPES[dtype], scale, least
 
 
+def _bytes_beside(folder: Path) -> int:
+    """Bytes of what may be shards, which the memory that the text takes is held against."""
+    with os.scandir(folder) as entries:
+        return sum(
+            entry.stat(follow_symlinks=False).st_size
+            for entry in entries
+            if entry.name.endswith(".bin") and entry.is_file(follow_symlinks=False)
+        )
+
+
 def layers(data: bytes, folder: Path | None) -> Makers:
     """The layers of a model.json.
 
@@ -178,7 +189,8 @@ def layers(data: bytes, folder: Path | None) -> Makers:
         If it is no layers model, its manifest and the shards do not agree, or a shard is missing or is a
         link.
     """
-    model = an_object("the text", _zip.parse_json("the text", data, len(data)))
+    size = len(data) + (0 if folder is None else _bytes_beside(folder))
+    model = an_object("the text", _zip.parse_json("the text", data, size))
     if "modelTopology" not in model:
         if "class_name" in model and "config" in model:
             raise FormatError(
@@ -200,5 +212,5 @@ def layers(data: bytes, folder: Path | None) -> Makers:
     if folder is None:
         raise FormatError("a model of TensorFlow.js, whose weights lie in files beside it: give its path")
     weights = _Manifest(model.get("weightsManifest"), folder)
-    joined = _model.Names(_model.size_limit(len(data)))
+    joined = _model.Names(_model.size_limit(size))
     return model_by_names(weights, Architecture(config, major(version)), "", joined, together=True)

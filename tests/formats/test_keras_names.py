@@ -346,6 +346,29 @@ def test_a_class_of_ones_own_that_is_called_gru_is_not_taken_for_keras(tmp_path)
         assert_weights(fastgru.load(path, **GIVEN), arrays)
 
 
+def test_attributes_that_are_called_as_directions_may_be_of_other_layers(tmp_path):
+    places = {
+        "a/forward_layer/cell": 5,  # reads other inputs
+        "a/backward_layer/cell": 4,
+        "b/cell": 5,  # has layers of such names
+        "b/forward_layer/cell": 5,
+        "b/backward_layer/cell": 5,
+        "c/forward_layer/cell": 5,  # alone
+        "d": 5,  # beside a cell
+        "d/cell": 5,
+    }
+    arrays = {place: weights_of(features, 4, i) for i, (place, features) in enumerate(places.items())}
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        for place, three in arrays.items():
+            for i, array in enumerate(three):
+                file[f"{place}/vars/{i}"] = array
+    found = fastgru.load_all(tmp_path / "m.weights.h5", **GIVEN)
+    assert {type(layer) for layer in found.values()} == {fastgru.GRU}
+    assert len(found) == len(places)
+    kernels = {array.tobytes() for three in arrays.values() for array in three}
+    assert {array.tobytes() for layer in found.values() for array in layer.get_weights()} == kernels
+
+
 def test_layers_nested_in_each_other_are_looked_into_once(tmp_path):
     """Each Bidirectional has two layers: to look into both is to look into one 2 ** 200 times."""
     nested = gru("deep", 4)

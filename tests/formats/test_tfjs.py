@@ -295,6 +295,24 @@ def test_any_change_of_the_file_ends_in_layers_or_a_format_error(model):
         assert message.startswith(f"{model}: ")
 
 
+def test_a_text_is_held_against_the_shards_too(tmp_path):
+    """It takes many times its size when it is read, as that of a model of a thousand layers does."""
+    count = 1000
+    layers = [gru(f"layer_{i}", 8, return_sequences=True) for i in range(count)]
+    arrays = weights_of(8, 8)
+    weights = {
+        name: array for i in range(count) for name, array in named(f"layer_{i}/gru_cell", arrays).items()
+    }
+    path = written(tmp_path, layers, [weights], 10**7)
+    found = fastgru.load_all(path)
+    assert list(found) == [f"layer_{i}" for i in range(count)]
+    assert_weights(found["layer_999"], arrays)
+    (shard,) = tmp_path.glob("*.bin")
+    shard.write_bytes(b"")
+    with pytest.raises(fastgru.FormatError, match="more than a file may hold"):
+        fastgru.load_all(path)
+
+
 def test_bytes_have_no_shards(model):
     with pytest.raises(fastgru.FormatError, match="whose weights lie in files beside it: give its path"):
         fastgru.load(model.read_bytes())
