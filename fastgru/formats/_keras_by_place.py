@@ -75,11 +75,7 @@ def layers_by_places(
             found[group] = [variables]
         else:
             found[path] = [_variables(weights, path)]
-    for path in [path for path in found if path.endswith(WAYS[0])]:
-        outer = path.removesuffix(WAYS[0])
-        backward = found.get(outer + WAYS[1])
-        if backward and read_the_same(weights, [found[path][0][0], backward[0][0]]) and outer not in found:
-            found[outer] = [*found.pop(path), *found.pop(outer + WAYS[1])]
+    found = _with_both_directions(weights, found)
     names = {path: weights.attributes.get(f"{path}/vars", {}).get("name") for path in found}
     used = Counter(name for name in names.values() if isinstance(name, str))
     makers: dict[str, Maker] = {}
@@ -91,6 +87,21 @@ def layers_by_places(
                 name = path
         add(makers, name, bare_maker(weights, name, directions, hidden))
     return makers
+
+
+def _with_both_directions(weights: Weights, found: dict[str, Directions]) -> dict[str, Directions]:
+    """The same layers, but those that are directions of a Bidirectional as one."""
+    layers: dict[str, Directions] = {}
+    for path, directions in found.items():
+        outer, _, way = path.rpartition("/")
+        both = [found.get(outer + way) for way in WAYS]
+        kernels = [one[0][0] for one in both if one is not None]
+        paired = f"/{way}" in WAYS and outer not in found and len(kernels) == 2
+        if paired and read_the_same(weights, kernels):
+            layers[outer] = [paths for one in both if one is not None for paths in one]
+        else:
+            layers[path] = directions
+    return layers
 
 
 def _numbers_as_such(path: str) -> list[Any]:
