@@ -17,13 +17,17 @@ MEASURED = ("engine", "us per step")
 
 def inspect(model: Path, measure: bool) -> None:
     """Print the table."""
-    rows = []
+    rows: list[list[object]] = []
     for name, layer in _model.named(model, None, stateful=False).items():
         parts = layer.layers if isinstance(layer, fastgru.Stack) else [layer]
         for part in parts:
             shown = name if part is layer else f"{name}: {part.name}"
             rows.append([*facts(shown, part), *(measured(part) if measure else ())])
-    _terminal.table(COLUMNS + MEASURED if measure else COLUMNS, rows, str(model))
+    columns = COLUMNS + MEASURED if measure else COLUMNS
+    for name in _model.without_config(model):
+        told = {"name": name, "activations": "not in the file"}
+        rows.append([told.get(column) for column in columns])
+    _terminal.table(columns, rows, str(model))
 
 
 def facts(name: str, layer: Any) -> list[object]:

@@ -179,6 +179,13 @@ def format_of(path: Any) -> str:
         return "keras" if isinstance(content, _file.Folder) else _told(content)[0]
 
 
+def with_and_without_config(path: Any) -> tuple[list[str], list[str]]:
+    """Names of a file's layers that load without arguments, and of those whose weights are all it has."""
+    with _layers(path) as makers:
+        bare = makers.bare if isinstance(makers, Makers) else frozenset()
+        return [name for name in makers if name not in bare], [name for name in makers if name in bare]
+
+
 def _check(arguments: Arguments) -> None:
     """Complain of the caller's arguments before the file is blamed for them."""
     if "weights" in arguments:

@@ -12,14 +12,13 @@ from fastgru.formats._keras_weights import (
     Architecture,
     Directions,
     Weights,
-    add,
-    bare_maker,
+    bare_layers,
     claimed_by,
     makers_of,
     read_the_same,
     slashed,
 )
-from fastgru.formats._model import FormatError, Maker, Makers
+from fastgru.formats._model import FormatError, Makers
 
 
 def _names(attributes: Mapping[str, Any], kind: str) -> list[str]:
@@ -249,26 +248,29 @@ def model_by_names(
 
     claimed = claimed_by(entries, paths)
     names = {entry.name for entry in entries}
-    hidden: dict[str, Maker] = {}
-    for group, cells in all_cells.items():
-        left = {folder: paths for folder, paths in cells.items() if paths[0] not in claimed}
-        layer = group.removeprefix(base)
-        taken = {*names, layer} if len(left) < len(cells) else names
-        for name, directions in _named(_layers_in(weights, layer, left), layer, taken, joined):
-            if name in names:  # of a layer whose weights are said to be missing
-                name = joined.join(directions[0][0].rpartition("/")[0])
-            add(hidden, name, bare_maker(weights, name, directions, hidden=True))
+
+    def left() -> Iterator[tuple[str, Directions]]:
+        for group, cells in all_cells.items():
+            unclaimed = {folder: paths for folder, paths in cells.items() if paths[0] not in claimed}
+            layer = group.removeprefix(base)
+            taken = {*names, layer} if len(unclaimed) < len(cells) else names
+            for name, directions in _named(_layers_in(weights, layer, unclaimed), layer, taken, joined):
+                if name in names:  # of a layer whose weights are said to be missing
+                    name = joined.join(directions[0][0].rpartition("/")[0])
+                yield name, directions
+
+    hidden = bare_layers(weights, left(), hidden=True)
     return makers_of(weights, architecture, entries, paths, hidden)
 
 
-def layers_by_names(weights: Weights, joined: _model.Names) -> dict[str, Maker]:
+def layers_by_names(weights: Weights, joined: _model.Names) -> Makers:
     """The layers of an .h5 file of `save_weights`."""
-    makers: dict[str, Maker] = {}
     names = _names(weights.attributes[""], "layer_names")
     if len(set(names)) < len(names):
         raise FormatError("two layers have the same name")
-    for layer in names:
-        found = _layers_in(weights, layer, _cells(weights, layer, joined))
-        for name, directions in _named(found, layer, (), joined):
-            add(makers, name, bare_maker(weights, name, directions))
-    return makers
+
+    def found() -> Iterator[tuple[str, Directions]]:
+        for layer in names:
+            yield from _named(_layers_in(weights, layer, _cells(weights, layer, joined)), layer, (), joined)
+
+    return bare_layers(weights, found())

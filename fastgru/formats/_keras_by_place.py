@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from fastgru.formats import _model
@@ -12,13 +12,12 @@ from fastgru.formats._keras_weights import (
     Architecture,
     Directions,
     Weights,
-    add,
-    bare_maker,
+    bare_layers,
     claimed_by,
     makers_of,
     read_the_same,
 )
-from fastgru.formats._model import FormatError, Maker, Makers
+from fastgru.formats._model import FormatError, Makers
 
 WAYS = ("/forward_layer", "/backward_layer")
 
@@ -50,7 +49,7 @@ def _at(weights: Weights, entry: Entry) -> list[list[str]]:
 
 def layers_by_places(
     weights: Weights, claimed: Collection[str] = (), taken: Collection[str] = (), hidden: bool = False
-) -> dict[str, Maker]:
+) -> Makers:
     """The layers of a .weights.h5, by their names where Keras 3 gives them, else by their paths.
 
     Parameters
@@ -76,17 +75,24 @@ def layers_by_places(
         else:
             found[path] = [_variables(weights, path)]
     found = _with_both_directions(weights, found)
+    return bare_layers(weights, _named(weights, found, taken), hidden)
+
+
+def _named(
+    weights: Weights, found: dict[str, Directions], taken: Collection[str]
+) -> Iterator[tuple[str, Directions]]:
+    """The layers by their names, or by their paths where these are others' names, too."""
     names = {path: weights.attributes.get(f"{path}/vars", {}).get("name") for path in found}
     used = Counter(name for name in names.values() if isinstance(name, str))
-    makers: dict[str, Maker] = {}
+    given = set(taken)
     for path, directions in found.items():
         name = names[path]
-        if not isinstance(name, str) or used[name] > 1 or name in taken:
+        if not isinstance(name, str) or used[name] > 1 or name in given:
             name = re.sub("(^|/)(layers|_layer_checkpoint_dependencies)/", r"\1", path)
-            if name in taken or name in makers:
+            if name in given:
                 name = path
-        add(makers, name, bare_maker(weights, name, directions, hidden))
-    return makers
+        given.add(name)
+        yield name, directions
 
 
 def _with_both_directions(weights: Weights, found: dict[str, Directions]) -> dict[str, Directions]:

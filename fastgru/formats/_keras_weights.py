@@ -1,7 +1,7 @@
 """Arrays in files of Keras, by their paths, and the layers that they are."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from fastgru.formats import _model
@@ -75,7 +75,7 @@ def makers_of(
     architecture: Architecture,
     entries: Sequence[Entry],
     paths: Callable[[Entry], Directions],
-    hidden: dict[str, Maker],
+    hidden: Makers,
 ) -> Makers:
     """The layers of a model.
 
@@ -87,7 +87,7 @@ def makers_of(
         What its config shows.
     paths : callable
         Of an entry, to the paths of its weights.
-    hidden : dict of Maker
+    hidden : Makers
         Layers whose weights are there, and which the config does not show.
     """
 
@@ -106,6 +106,7 @@ def makers_of(
     if name is not None:
         makers.whole = lambda given: _model.stack(name, list(makers.values()), given)
     makers |= hidden
+    makers.bare = hidden.bare
     return makers
 
 
@@ -160,10 +161,23 @@ def bare_maker(weights: Weights, name: str, directions: Directions, hidden: bool
     return made
 
 
-def add(makers: dict[str, Maker], name: str, maker: Maker) -> None:
-    if name in makers:
-        raise FormatError(f"two layers have the name {name}")
-    makers[name] = maker
+def bare_layers(weights: Weights, found: Iterable[tuple[str, Directions]], hidden: bool = False) -> Makers:
+    """Layers without a config, by name, each of its directions.
+
+    Raises
+    ------
+    FormatError
+        If two have the same name.
+    """
+    makers, bare = Makers(), set()
+    for name, directions in found:
+        if name in makers:
+            raise FormatError(f"two layers have the name {name}")
+        makers[name] = bare_maker(weights, name, directions, hidden)
+        if not is_cudnn([weights.shapes[path] for path in directions[0]]):
+            bare.add(name)
+    makers.bare = frozenset(bare)
+    return makers
 
 
 def read_the_same(weights: Weights, kernels: Sequence[str]) -> bool:

@@ -390,3 +390,24 @@ def test_weights_that_are_said_to_be_missing_may_be_there_by_another_name(tmp_pa
     with formats._layers(path) as makers:
         (name,) = set(makers) - {"m/a", "m/b"}
     assert_weights(fastgru.load(path, name, **GIVEN), arrays)
+
+
+def test_the_command_takes_no_layer_without_a_config_for_one_of_its_defaults(tmp_path, capfd):
+    run = pytest.importorskip("fastgru.cli._main").run
+    config = {
+        "class_name": "Sequential",
+        "config": {"name": "s", "layers": [gru("plain", 4, reset_after=False)]},
+    }
+    arrays = weights_of(FEATURES, 4, bias=())
+    groups = {"plain": {"plain/gru_cell": arrays}, "own": {"own/gru/gru_cell": arrays}}
+    path = legacy(tmp_path / "m.h5", groups, config)
+    assert run(["inspect", str(path)]) == 0
+    shown = capfd.readouterr().out.splitlines()
+    assert any("plain" in line and "sigmoid" in line for line in shown)
+    assert any("own" in line and "not in the file" in line for line in shown)
+    np.save(tmp_path / "x.npy", np.zeros((2, 3, FEATURES), np.float32))
+    call = ["run", str(path), str(tmp_path / "x.npy"), "--output", str(tmp_path / "y.npy")]
+    for layer, expected in (("own", "of 'own' the file has the weights only"), (None, "by --layer")):
+        assert run(call if layer is None else [*call, "--layer", layer]) != 0
+        assert expected in capfd.readouterr().err
+    assert run([*call, "--layer", "plain"]) == 0
