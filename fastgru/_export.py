@@ -1,7 +1,7 @@
 """How a layer leaves: methods that hand it over to fastgru.formats, which no layer needs to compute."""
 
 import os
-from typing import Any
+from typing import IO, Any
 
 from numpy.typing import NDArray
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 class Exports:
     """What layers with weights have in common that leave for other libraries and for files."""
 
-    def save(self: Any, path: str | os.PathLike[str]) -> None:
+    def save(self: Any, path: str | os.PathLike[str] | IO[bytes]) -> None:
         """Write the layer with its weights into a file that `fastgru.load` reads.
 
         Parameters
         ----------
-        path : str or path-like
+        path : str, path-like or binary file object
             An .npz of arrays and JSON, without pickle, in place of a file that may be there; written
-            whole or not at all. A recorded state is not in it.
+            whole or not at all, but into a file that is open. A recorded state is not in it.
 
         Raises
         ------

@@ -84,6 +84,13 @@ def implementation(value: Any) -> int:
     raise ValueError(f"implementation must be 1 or 2, got {value!r}")
 
 
+def keras_version(value: Any) -> int:
+    """2 or 3."""
+    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value in (2, 3):
+        return int(value)
+    raise ValueError(f"keras_version must be 2, which is version 1's too, or 3, got {value!r}")
+
+
 def _type_name(value: Any) -> Any:
     """Name of a NumPy type, or a name itself."""
     return (

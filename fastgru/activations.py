@@ -1,5 +1,6 @@
 """Activations by Keras' names: callables on arrays, most of them with a kernel of their own."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,72 @@ class NamedSoftmax(Named):
         return result
 
 
+class NamedFormula(Named):
+    """An activation that runs in NumPy, by a function of float arrays."""
+
+    def __init__(self, name: str, function: Callable[[Array], Array]) -> None:
+        super().__init__(name)
+        self.kernel = None
+        self._function = function
+
+    def formula(self, x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            return self._function(x)
+
+
+def _hard_silu(x: Array) -> Array:
+    return np.where(x > -3, x * keras3_hard_sigmoid(x), np.zeros_like(x))
+
+
+def _hard_tanh(x: Array) -> Array:
+    clipped: Array = np.clip(x, -1, 1)
+    return clipped
+
+
+def _hard_shrink(x: Array) -> Array:
+    return np.where(np.abs(x) > 0.5, x, np.zeros_like(x))
+
+
+def _soft_shrink(x: Array) -> Array:
+    shrunk: Array = x - np.clip(x, -0.5, 0.5)
+    return shrunk
+
+
+def _tanh_shrink(x: Array) -> Array:
+    rest: Array = x - tanh(x)
+    return rest
+
+
+def _log_sigmoid(x: Array) -> Array:
+    return -softplus(-x)
+
+
+def _sparse_plus(x: Array) -> Array:
+    within = np.clip(x, -1, 1) + 1
+    return np.where(x < 1, within * within / 4, x)
+
+
+def _squareplus(x: Array) -> Array:
+    root = np.hypot(x, x.dtype.type(2))
+    # below zero the quotient, as a sum of two that differ in sign would cancel
+    plus: Array = np.where(x < 0, 2 / (root - np.minimum(x, 0)), (np.maximum(x, 0) + root) / 2)
+    return plus
+
+
+def _sparsemax(x: Array) -> Array:
+    """Of the elements that are in it the sums of all that are larger, added up: as Keras 3 computes it.
+
+    Martins and Astudillo 2016, arXiv:1602.02068, have the last of these sums in place of their sum.
+    """
+    falling = -np.sort(-x, axis=-1)
+    sums = np.cumsum(falling, axis=-1, dtype=x.dtype)
+    inside = falling - (sums - 1) / np.arange(1, x.shape[-1] + 1, dtype=x.dtype) > 0
+    count = inside.sum(axis=-1, keepdims=True).astype(x.dtype)
+    total = np.where(inside, sums, 0).sum(axis=-1, keepdims=True, dtype=x.dtype)
+    left: Array = np.maximum(x - (total - 1) / count, 0)
+    return left
+
+
 linear = Named("linear")
 tanh = Named("tanh")
 sigmoid = Named("sigmoid")
@@ -97,6 +164,23 @@ softsign = Named("softsign")
 exponential = Named("exponential")
 softmax = NamedSoftmax("softmax", log=False)
 log_softmax = NamedSoftmax("log_softmax", log=True)
+
+celu = Named("celu", 1.0, kernel="elu")  # which it is for an alpha of 1
+sparse_sigmoid = Named("sparse_sigmoid", 0.5, kernel="clipped_line")
+hard_silu = NamedFormula("hard_silu", _hard_silu)
+hard_tanh = NamedFormula("hard_tanh", _hard_tanh)
+hard_shrink = NamedFormula("hard_shrink", _hard_shrink)
+soft_shrink = NamedFormula("soft_shrink", _soft_shrink)
+tanh_shrink = NamedFormula("tanh_shrink", _tanh_shrink)
+log_sigmoid = NamedFormula("log_sigmoid", _log_sigmoid)
+sparse_plus = NamedFormula("sparse_plus", _sparse_plus)
+squareplus = NamedFormula("squareplus", _squareplus)
+sparsemax = NamedFormula("sparsemax", _sparsemax)
+
+KERAS_3 = (  # which Keras 2 has not
+    celu, sparse_sigmoid, hard_silu, hard_tanh, hard_shrink, soft_shrink, tanh_shrink, log_sigmoid,
+    sparse_plus, squareplus, sparsemax,
+)  # fmt: skip
 
 
 class LayerActivation(Configurable, Activation):
@@ -310,10 +394,10 @@ _registry: Registry[Any] = Registry(
         activation.__name__: activation
         for activation in (
             linear, tanh, sigmoid, hard_sigmoid, keras3_hard_sigmoid, relu, relu6, leaky_relu, elu, selu,
-            gelu, swish, mish, softplus, softsign, exponential, softmax, log_softmax,
+            gelu, swish, mish, softplus, softsign, exponential, softmax, log_softmax, *KERAS_3,
         )
     }
-    | {"silu": swish},
+    | {"silu": swish, "hard_swish": hard_silu},
     wrong_type=TypeError,
 )  # fmt: skip
 

@@ -66,6 +66,10 @@ class GRU(WeightedLayer):
         With 'float16' every weight but the bias is rounded to the nearest float16, and the sums are
         float32's; the packed engine then reads half as many bytes, and reading is what one row's time is
         spent on. `get_weights` returns what was set.
+    keras_version : {2, 3}, keyword
+        Whose rules hold where Keras 3 has others: with 3 a stateful layer that is given an initial state
+        starts every call from it, with 2 (version 1, too) only the first one, and with 3 a layer that is not
+        trainable has no losses of its weights.
     default_state : array_like, shape (units,) or (batch, units), keyword
         The state that a call starts from which is given none, and a stateful layer after
         `reset_states()`; zeros by default. A network may have been trained with one.
@@ -147,12 +151,14 @@ class GRU(WeightedLayer):
         zero_output_for_mask: bool = False,
         weights_dtype: Any = None,
         default_state: Any = None,
+        keras_version: int = 2,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._weights_dtype = _validate.weights_dtype(
             weights_dtype, self._compute_dtype, _config.CHOICE.isa in float16_isas()
         )
+        self._keras_version = _validate.keras_version(keras_version)
         self._units = _validate.units(units)
         self._activation = activations.get(activation)
         self._recurrent_activation = activations.get(recurrent_activation)
@@ -210,6 +216,7 @@ class GRU(WeightedLayer):
     recurrent_dropout = _read_only("recurrent_dropout")
     implementation = _read_only("implementation")
     reset_after = _read_only("reset_after")
+    keras_version = _read_only("keras_version")
 
     @property
     def weights_dtype(self) -> str:
@@ -367,7 +374,7 @@ class GRU(WeightedLayer):
             types are cast.
         initial_state : ndarray, shape (batch, units), optional
             Or a list or tuple of it. Zeros or the layer's `default_state` by default. A stateful layer uses
-            it only while its own state is that default.
+            it only while its own state is that default, or always with `keras_version=3`.
         mask : array_like, shape (batch, timesteps), optional
             Or (timesteps, batch) if `time_major`. At a step where it is false the row keeps its
             state, and its output is that of its last step before, or zeros if there was none; the
@@ -506,6 +513,8 @@ class GRU(WeightedLayer):
     def _start(self, batch: int, initial_state: Array | None, stateful: bool) -> Array | None:
         """What a call starts from that was given this; None: zeros."""
         if stateful:
+            if initial_state is not None and self._keras_version == 3:
+                return initial_state
             first = self._first_state(batch)
             recorded = first if self._state is None else self._state
             return recorded if initial_state is None or np.any(recorded != first) else initial_state
@@ -713,6 +722,8 @@ class GRU(WeightedLayer):
         }
         if self.zero_output_for_mask:
             config["zero_output_for_mask"] = True
+        if self._keras_version != 2:
+            config["keras_version"] = self._keras_version
         if self._weights_dtype != self._compute_dtype:
             config["weights_dtype"] = self.weights_dtype
         if self._default_state is not None:
@@ -738,6 +749,13 @@ class GRU(WeightedLayer):
             "reset_after": self._reset_after,
         }
 
+    @property
+    def losses(self) -> list[Any]:
+        losses = super().losses
+        if self._keras_version == 3 and not self.trainable:
+            return losses[: len(losses) - sum(spec.regularizer is not None for spec in self._specs)]
+        return losses
+
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:  # calls write into the recorded state
             state = super().__getstate__()
@@ -747,6 +765,10 @@ class GRU(WeightedLayer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
+        if "seed" in config:  # as Keras 3 alone has it
+            from fastgru.formats import _keras_config
+
+            config = _keras_config.arguments_of_keras_3(config)
         # where TensorFlow reads its variables means nothing here
         config = {key: value for key, value in config.items() if key != "enable_caching_device"}
         if config.get("implementation") == 0:  # written by Keras 2.0, where 0 was what 1 is now

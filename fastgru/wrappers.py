@@ -469,6 +469,11 @@ class Bidirectional(CompositeLayer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         config = dict(config)
+        layer = config.get("layer")
+        if isinstance(layer, dict) and "seed" in (layer.get("config") or ()):  # as Keras 3 alone has it
+            from fastgru.formats import _keras_config
+
+            config = _keras_config.wrapper_of_keras_3(config)
         if config.pop("num_constants", 0):
             raise ValueError("num_constants must be 0, as a GRU takes no constants")
         for name in ("layer", "backward_layer"):

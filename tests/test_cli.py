@@ -584,7 +584,7 @@ def test_a_name_in_a_file_cannot_write_to_the_terminal(tmp_path, capfd):
     out = capfd.readouterr().out
     assert r"a\x1b]0;b\x07\nc ü" in out
     assert "\x1b" not in out
-    assert r"a\nb.npz" in out
+    assert r"a\nb.npz" in out.replace("\n", "")  # a path may be longer than a line
     quick(capfd, "inspect", tmp_path / "\x1b[2J")
     assert "\x1b" not in quick(capfd, "inspect", tmp_path / "\x1b[2J")[2]
 

@@ -466,8 +466,8 @@ def test_a_path_is_a_str_or_path_like(tmp_path):
     for path in (Place(), str(tmp_path / "layer.npz"), tmp_path / "layer.npz"):
         assert_same(fastgru.load(path), layer)
         assert_same(fastgru.load_all(path)[layer.name], layer)
-    for path in (3, None, b"layer.npz", open):
-        with pytest.raises(TypeError):
+    for path in (3, None, open):
+        with pytest.raises(TypeError, match="path must be a path, bytes or a file opened for reading bytes"):
             fastgru.load(path)
 
 

@@ -1280,7 +1280,7 @@ def test_other_objects_are_refused(libraries):
     for library, cls in libraries.values():
         layers = library.layers
         others += [layers.LSTM(3), layers.Dense(3), layers.GRUCell(3), layers.Bidirectional(layers.LSTM(3))]
-        others += [layers.RNN([layers.GRUCell(3), layers.GRUCell(3)]), cls]
+        others += [layers.RNN([layers.GRUCell(3), layers.LSTMCell(3)]), cls]
     for other in others:
         with pytest.raises(TypeError, match="layer must be a GRU or a Bidirectional GRU of Keras, got"):
             fastgru.from_keras(other)
@@ -1436,6 +1436,7 @@ def test_layers_that_keras_has_not_are_not_handed_over():
 def test_every_name_goes_to_keras_and_comes_back(libraries):
     """Whatever fastgru knows by name; both libraries' hard sigmoids apart."""
     names = set(fastgru.activations._registry._functions) - {"hard_sigmoid", "keras3_hard_sigmoid"}
+    only_3 = {activation.__name__ for activation in fastgru.activations.KERAS_3} | {"hard_swish"}
     layers = ["ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax"]
     initializers = ["zeros", "orthogonal", "he_uniform", "lecun_normal", "identity", "truncated_normal"]
     for kind, (_, cls) in libraries.items():
@@ -1448,6 +1449,10 @@ def test_every_name_goes_to_keras_and_comes_back(libraries):
                 kernel_regularizer=[None, "l1", "l2", "l1_l2"][i % 4],
                 bias_constraint=[None, "max_norm", "non_neg", "unit_norm", "min_max_norm"][i % 5],
             )
+            if kind != "keras 3" and name in only_3:
+                with pytest.raises(ValueError, match=r"Keras 2 has no activation"):
+                    ours.to_keras_config(2)
+                continue
             config = json.loads(json.dumps(ours.to_keras_config(3 if kind == "keras 3" else 2)))
             back = fastgru.from_keras(cls.from_config(config))
             assert type(back.activation) is type(ours.activation)

@@ -17,17 +17,23 @@ MEASURED = ("engine", "us per step")
 
 def inspect(model: Path, measure: bool) -> None:
     """Print the table, and what else the file has that cannot be loaded."""
-    rows = []
+    rows: list[list[object]] = []
     errors = []
+    bare = _model.without_config(model)
     for name, layer in _model.each(model, stateful=False).items():
         if isinstance(layer, fastgru.FormatError):
-            errors.append(f"{name} cannot be loaded: {str(layer).removeprefix(f'{model}: ')}")
+            if name not in bare:
+                errors.append(f"{name} cannot be loaded: {str(layer).removeprefix(f'{model}: ')}")
             continue
         parts = layer.layers if isinstance(layer, fastgru.Stack) else [layer]
         for part in parts:
             shown = name if part is layer else f"{name}: {part.name}"
             rows.append([*facts(shown, part), *(measured(part) if measure else ())])
-    _terminal.table(COLUMNS + MEASURED if measure else COLUMNS, rows, str(model))
+    columns = COLUMNS + MEASURED if measure else COLUMNS
+    for name in bare:
+        told = {"name": name, "activations": "not in the file"}
+        rows.append([told.get(column) for column in columns])
+    _terminal.table(columns, rows, str(model))
     for error in errors:
         print(_terminal.printable(error))
 

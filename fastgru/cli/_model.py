@@ -18,7 +18,7 @@ def read(model: Path, layer: str | None, **arguments: Any) -> Layer:
     ValueError
         As `fastgru.load`; it says --layer for layer.
     """
-    _check_whole(model)
+    _check_config(model, layer)
     try:
         return fastgru.load(model, layer, **arguments)
     except fastgru.FormatError:
@@ -27,7 +27,7 @@ def read(model: Path, layer: str | None, **arguments: Any) -> Layer:
         if not str(error).startswith("layer must"):
             raise
         names: list[str] = []
-        for name, found in fastgru.load_all(model, **arguments).items():
+        for name, found in named(model, None, **arguments).items():
             members = found.layers if isinstance(found, fastgru.Stack) else []
             for member in members:
                 if member.name == layer:
@@ -42,6 +42,8 @@ def read(model: Path, layer: str | None, **arguments: Any) -> Layer:
 def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
     """The layers that `fastgru.load_all` gives, by name, or only the one that is named.
 
+    Those of which the file has the weights only are not among them.
+
     Raises
     ------
     ValueError
@@ -49,7 +51,9 @@ def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
     """
     if layer is not None:
         return {layer: read(model, layer, **arguments)}
-    _check_whole(model)
+    known, bare = _check_config(model, None)
+    if bare:
+        return {name: fastgru.load(model, name, **arguments) for name in known}
     return fastgru.load_all(model, **arguments)
 
 
@@ -63,24 +67,34 @@ def each(model: Path, **arguments: Any) -> dict[str, Layer]:
     """
     from fastgru import formats  # not for --help
 
-    _check_whole(model)
+    _check_config(model, None)
     return formats.load_each(model, **arguments)
 
 
-def _check_whole(model: Path) -> None:
-    """Refuse weights alone: the commands' own arguments would pass for those that the layer was made with."""
+def without_config(model: Path) -> list[str]:
+    """Names of the layers of which the file has the weights only."""
     from fastgru import formats  # not for --help
 
-    if formats.format_of(model) != "hdf5":
-        return
-    try:
-        fastgru.load_all(model)
-    except fastgru.FormatError as error:
-        if "the file has weights only" in str(error):
-            raise fastgru.FormatError(
-                f"{model}: a file of weights alone: save the whole model, or load it in Python with the "
-                "layer's arguments"
-            ) from error
+    return formats.with_and_without_config(model)[1]
+
+
+def _check_config(model: Path, layer: str | None) -> tuple[list[str], list[str]]:
+    """Refuse weights alone: the commands' own arguments would pass for those that the layer was made with.
+
+    Returns
+    -------
+    list of str, list of str
+        Names of the layers that the file has a config of, and of the others.
+    """
+    from fastgru import formats  # not for --help
+
+    known, bare = formats.with_and_without_config(model)
+    if layer in bare or not known:
+        what = f"of {layer!r} the file has the weights only" if known else "a file of weights alone"
+        raise fastgru.FormatError(
+            f"{model}: {what}: save the whole model, or load it in Python with the layer's arguments"
+        )
+    return known, bare
 
 
 def features(layer: Layer) -> int:

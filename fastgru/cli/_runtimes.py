@@ -324,7 +324,7 @@ def keras_model(path: Path, kind: str) -> Any:
                     f"{path}: it holds weights only, of which Keras makes no model: name --against"
                 )
             version = file.attrs.get("keras_version", "1")
-    return _keras(3 if keras_format._major(version) >= 3 else 2).models.load_model(path, compile=False)
+    return _keras(3 if keras_format.major(version) >= 3 else 2).models.load_model(path, compile=False)
 
 
 def _keras(version: int) -> Any:

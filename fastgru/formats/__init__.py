@@ -4,13 +4,14 @@
 """
 
 import contextlib
-import os
+import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
-from fastgru.formats import _file, _torch_file, _zip, keras, native, onnx, torch
+from fastgru.formats import _file, _tfjs, _torch_file, _zip, keras, native, onnx, torch
+from fastgru.formats._file import Source
+from fastgru.formats._keras_weights import Architecture
 from fastgru.formats._model import FormatError, Layer, Maker, Makers, check_arguments
 from fastgru.formats.keras import from_keras
 from fastgru.formats.onnx import from_onnx
@@ -24,12 +25,21 @@ ONNX_FIRST = b"\x08\x12\x1a\x22\x28\x32\x3a\x42\x72\xa2\xca\xd2"  # tags of the 
 # the start of a pickle by protocols 2 to 5, and of PyTorch's first one by protocol 1
 PICKLE_FIRST = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5", b"L%dL" % _torch_file.MAGIC)
 TAR = 257, b"ustar"  # where an archive says what it is
+TFLITE = 4, b"TFL3"
+GZIP = b"\x1f\x8b"
+GIT_LFS = b"version https://git-lfs.github.com/spec/"
+SAVED_MODEL_FIRST = b"\x08\x01\x12"  # version 1 of its schema, and a graph
+CHECKPOINT_FIRST = b"model_checkpoint_path:"  # of the text beside the tables,
+CHECKPOINT_LAST = bytes.fromhex("57fb808b247547db")  # and the last bytes of a table
+MODEL_FILES = re.compile(  # in an archive of files
+    r"\.(h5|hdf5|keras|onnx|pt|pth|ckpt|safetensors|npz|tflite)$|(^|/)(config\.json|model\.json|saved_model\.pb)$"
+)
 
 
 def _told(data: bytes) -> tuple[str, Any]:
     """What the content is, and what is read of it: a zip archive as such, all else as it is.
 
-    It is hdf5, keras, fastgru, npz, safetensors, torch or onnx.
+    It is hdf5, keras, tfjs, fastgru, npz, safetensors, torch or onnx.
     """
     if any(data[start : start + len(HDF5)] == HDF5 for start in BLOCKS):
         return "hdf5", data
@@ -39,6 +49,8 @@ def _told(data: bytes) -> tuple[str, Any]:
             return "torch", archive
         if "config.json" in archive:
             return "keras", archive
+        if not any(name.endswith(".npy") for name in archive.names):
+            _refuse_files(archive)
         return "fastgru" if native.HEADER in archive else "npz", archive
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         return "safetensors", data
@@ -50,20 +62,62 @@ def _told(data: bytes) -> tuple[str, Any]:
             "a tar archive, as PyTorch wrote before version 0.2: if you trust it, convert it by "
             "torch.save(torch.load(path, weights_only=False), 'model.pt')"
         )
+    _refuse_known(data)
+    if data.lstrip()[:1] == b"{":
+        return "tfjs", data
     if data[:1] and data[:1] in ONNX_FIRST:
         return "onnx", data
     raise FormatError("no model file of Keras, PyTorch, ONNX or fastgru")
 
 
-def _reader(path: Path, data: bytes) -> AbstractContextManager[dict[str, Maker]]:
+def _refuse_files(archive: _zip.Archive) -> None:
+    """Say that a zip archive of files of models is one."""
+    name = next(filter(MODEL_FILES.search, archive.names), None)
+    if name is not None:
+        raise FormatError(f"a zip archive with a model in it, {name:.80}: unpack it, and load that")
+
+
+def _refuse_known(data: bytes) -> None:
+    """Say what a file is that is known, and not read."""
+    place, mark = TFLITE
+    if data[place : place + len(mark)] == mark:
+        raise FormatError(
+            "a model of TensorFlow Lite, which has lost its layers: save the Keras model that it was made of "
+            "as .keras or .h5"
+        )
+    if data.startswith(GIT_LFS):
+        raise FormatError("a pointer of Git LFS in place of the file: get the file by `git lfs pull`")
+    if data.startswith(GZIP):
+        raise FormatError("compressed by gzip: unpack it, and load what is in it")
+    if data.startswith(SAVED_MODEL_FIRST):
+        raise FormatError(_file.SAVED_MODEL)
+    if data.startswith(CHECKPOINT_FIRST) or data.endswith(CHECKPOINT_LAST):
+        raise FormatError(_file.CHECKPOINT)
+
+
+def _reader(
+    source: Source, architecture: Architecture | None = None
+) -> AbstractContextManager[dict[str, Maker]]:
     """The layers of a file by name, to be made while the context lasts."""
-    match _told(data):
+    if isinstance(source.content, _file.Folder):
+        told: tuple[str, Any] = "keras", source.content
+        data = b""
+    else:
+        data = source.content
+        told = _told(data)
+    if architecture is not None and told[0] != "hdf5":
+        raise FormatError(
+            f"config must be given with weights of Keras in HDF5, got it with a file of {told[0]}"
+        )
+    match told:
         case "hdf5", _:
-            return keras.hdf5(data)
+            return keras.hdf5(data, architecture)
         case "keras", archive:
             return keras.archive(archive)
+        case "tfjs", _:
+            makers: dict[str, Maker] = _tfjs.layers(data, source.folder)
         case "onnx", _:
-            makers = onnx.file(data, path.parent)
+            makers = onnx.file(data, source.folder)  # type: ignore[arg-type]  # None: no files beside it
         case "safetensors", _:
             makers = torch.safetensors(data)
         case "torch", _zip.Archive() as archive:
@@ -78,49 +132,77 @@ def _reader(path: Path, data: bytes) -> AbstractContextManager[dict[str, Maker]]
 
 
 @contextlib.contextmanager
-def _layers(path: Path) -> Iterator[dict[str, Maker]]:
+def _layers(path: Any, config: Any = None) -> Iterator[dict[str, Maker]]:
     """The layers of a file, one or more, by name."""
-    with _blaming(path):
-        data = _file.read(path)
-        with _reader(path, data) as makers:
-            if not makers:
-                raise FormatError("the file holds no GRU")
-            yield makers
+    source = _opened(path)
+    architecture = None if config is None else _architecture(config, source)
+    with _blaming(path), _reader(source, architecture) as makers:
+        if not makers:
+            raise FormatError("the file holds no GRU")
+        yield makers
+
+
+def _opened(path: Any) -> Source:
+    """What a path, bytes or an open file hold; what else is given is the caller's error, not the file's."""
+    try:
+        return _file.opened(path)
+    except FormatError as error:
+        raise FormatError(f"{_file.name_of(path)}: {error}") from error
+
+
+def _architecture(config: Any, weights: Source) -> Architecture:
+    """The architecture that a caller gives beside the weights."""
+    source = _opened(config)
+    with _blaming(config):
+        data = source.data
+        return keras.architecture_of("the architecture", data, len(data) + weights.size)
 
 
 @contextlib.contextmanager
-def _blaming(path: Path) -> Iterator[None]:
+def _blaming(path: Any) -> Iterator[None]:
     """Make a FormatError that names the file of every error, but for those of the system and the caller."""
     try:
         yield
     except (ImportError, MemoryError, OSError, Warning):
         raise
     except ValueError as error:  # FormatError, and what layers say of their arguments
-        raise FormatError(f"{path}: {error}") from error
+        raise FormatError(f"{_file.name_of(path)}: {error}") from error
     except TypeError as error:  # they say so, too
         text = " ".join(map(str, error.args))
-        raise FormatError(f"{path}: a value in it is of the wrong kind: {text}") from error
+        raise FormatError(f"{_file.name_of(path)}: a value in it is of the wrong kind: {text}") from error
     except Exception as error:  # whatever a reader took for granted
-        raise FormatError(f"{path}: it is damaged ({type(error).__name__}: {error})") from error
+        said = f"it is damaged ({type(error).__name__}: {error})"
+        raise FormatError(f"{_file.name_of(path)}: {said}") from error
 
 
-def format_of(path: Path) -> str:
+def format_of(path: Any) -> str:
     """The format of a file that holds a layer: as `_told` has it."""
+    content = _opened(path).content
     with _blaming(path):
-        return _told(_file.read(path))[0]
+        return "keras" if isinstance(content, _file.Folder) else _told(content)[0]
 
 
-def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: Any) -> Layer:
+def with_and_without_config(path: Any) -> tuple[list[str], list[str]]:
+    """Names of a file's layers that load without arguments, and of those whose weights are all it has."""
+    with _layers(path) as makers:
+        bare = makers.bare if isinstance(makers, Makers) else frozenset()
+        return [name for name in makers if name not in bare], [name for name in makers if name in bare]
+
+
+def load(path: Any, layer: str | None = None, *, config: Any = None, **arguments: Any) -> Layer:
     """The GRU layer of a model file.
 
     Parameters
     ----------
-    path : str or path-like
-        Keras: ``.h5`` of a model or of weights, ``.keras``, ``.weights.h5``. ONNX. PyTorch: a state dict
+    path : str, path-like, bytes or binary file object
+        Keras: ``.h5`` of a model or of weights, ``.keras`` or the folder that Keras 3 makes with
+        ``zipped=False``, ``.weights.h5``. TensorFlow.js: ``model.json``. ONNX. PyTorch: a state dict
         in ``.pt``, ``.safetensors`` or ``.npz``, a checkpoint that has some, a module saved whole or as
         TorchScript. fastgru's own ``.npz``. Told by content.
     layer : str, optional
         Its name, where there are several.
+    config : str, path-like, bytes or binary file object, optional
+        Of Keras' weights in ``.h5`` or ``.weights.h5``: the architecture that `to_json` of the model gave.
     **arguments
         Of `GRU` and of `Bidirectional`; they come before what the file says. A file of weights alone says
         nothing: give all that the layer was made with. They are for all layers of a Stack, but that the name
@@ -138,13 +220,16 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
     ------
     FormatError
         If the file is damaged, of another format or holds no GRU that fastgru computes; it is a
-        ValueError. Nothing in the file is run, and no other file is read but an ONNX file's data beside it.
+        ValueError. Nothing in the file is run, and no other file is read but data beside an ONNX file or a
+        model.json, which cannot be found for bytes and for files that are open.
     ValueError
         If there are several layers and none is named, or none of that name.
     ImportError
         If the format's library is not installed; names the extra that brings it.
     OSError
         If the file cannot be opened.
+    TypeError
+        If `path` or `config` is none of these.
 
     Examples
     --------
@@ -157,19 +242,19 @@ def load(path: str | os.PathLike[str], layer: str | None = None, **arguments: An
     ...     fastgru.load(f"{folder}/voice.npz", stateful=True, batch_size=1)
     <GRU 'voice': 3 features, 4 units, float32>
     """
-    path = Path(os.fspath(path))
     check_arguments(arguments)
-    with _layers(path) as makers:
+    with _layers(path, config) as makers:
         names = list(makers)
         if layer is None and isinstance(makers, Makers) and makers.whole is not None:
             return makers.whole(arguments)
         wanted = names[0] if layer is None and len(names) == 1 else layer
         if wanted in names:
             return makers[wanted](arguments)
-    raise ValueError(f"layer must be one of {', '.join(map(repr, names))}, the GRUs in {path}, got {layer!r}")
+    known, where = ", ".join(map(repr, names)), _file.name_of(path)
+    raise ValueError(f"layer must be one of {known}, the GRUs in {where}, got {layer!r}")
 
 
-def load_all(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer]:
+def load_all(path: Any, *, config: Any = None, **arguments: Any) -> dict[str, Layer]:
     """All GRU layers of a model file, by name and in the order of the file; otherwise as `load`.
 
     Layers of Keras come one by one, also where `load` makes a Stack of them.
@@ -185,13 +270,12 @@ def load_all(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer]
     ...     fastgru.load_all(f"{folder}/model.npz")
     {'voice': <GRU 'voice': 3 features, 4 units, float64>}
     """
-    path = Path(os.fspath(path))
     check_arguments(arguments)
-    with _layers(path) as makers:
+    with _layers(path, config) as makers:
         return {name: make(arguments) for name, make in makers.items()}
 
 
-def load_each(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer | FormatError]:
+def load_each(path: Any, **arguments: Any) -> dict[str, Layer | FormatError]:
     """All GRU layers of a model file as `load_all` has them, or what is wrong with one that cannot be made.
 
     Raises
@@ -199,7 +283,6 @@ def load_each(path: str | os.PathLike[str], **arguments: Any) -> dict[str, Layer
     FormatError
         If the file cannot be read, or none of its layers be made.
     """
-    path = Path(os.fspath(path))
     check_arguments(arguments)
     found: dict[str, Layer | FormatError] = {}
     with _layers(path) as makers:

@@ -32,9 +32,12 @@ class Makers(dict[str, Maker]):
     ----------
     whole : Maker or None
         Of all of them as one, where that is what they are.
+    bare : frozenset of str
+        Names of those of which the file has the weights only, so that they want the caller's arguments.
     """
 
     whole: Maker | None = None
+    bare: frozenset[str] = frozenset()
 
 
 class FormatError(ValueError):

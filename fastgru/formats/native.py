@@ -41,6 +41,9 @@ def save(layer: Layer, path: Any) -> None:
         arrays |= {f"{prefix}{i}": array for i, array in enumerate(direction.weights)}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    if hasattr(path, "write"):
+        path.write(buffer.getbuffer())
+        return
     _replace(Path(os.fspath(path)), buffer.getbuffer())
 
 
