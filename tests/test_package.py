@@ -211,7 +211,7 @@ def test_modules_import_downwards_only():
         {"formats.keras", "formats.onnx", "formats.torch", "formats.native"},
         {"formats.__init__"},
         {"__init__"},
-        {"cli._files", "cli._terminal", "cli._model", "cli._measure"},
+        {"cli._files", "cli._terminal", "cli._model", "cli._measure", "cli._onnxruntime"},
         {"cli._inspect", "cli._run", "cli._runtimes"},
         {"cli._bench", "cli._compare"},
         {"cli._convert"},
