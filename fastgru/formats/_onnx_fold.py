@@ -323,10 +323,10 @@ class Folder:
         if any(array is not None and array.dtype.kind not in "biufV" for array in arrays):
             return Unknown(f"{_said(node)} has inputs that are no numbers")
         size, work = _onnx_size.of(kind, arrays, given)
+        self._reader.spend(size)
         self._work -= work
         if self._work < 0:
             raise FormatError("its constants take more products to compute than a reader of files makes")
-        self._reader.spend(size)
         operator = self._operator(kind, inside.opset, node, given)
         with np.errstate(all="ignore"):
             results: tuple[Array, ...] = operator.run(*arrays)
