@@ -22,6 +22,7 @@ from fastgru.formats._onnx_tensor import Reader
 Array = NDArray[Any]
 
 NODE = 150  # bytes that a result takes besides its values
+FIRST = {"ConstantOfShape": 9, "Where": 9}  # opsets of operators that PyTorch wrote for older ones
 SINCE = {"DequantizeLinear": 19}  # reference operators that older opsets lack, which have part of them
 MOST = 4096  # that a size is which is tried
 RANK = 8  # of values of which nothing is known: as many sizes are made up
@@ -308,10 +309,11 @@ class Folder:
             return Unknown(f"{_said(node)} is no operator that is computed when a file is read")
         if kind == "Identity" or (kind == "Dropout" and len(arrays) < 3 and len(node.output) == 1):
             return (arrays[0],)  # without a third input Dropout is for training alone
-        if (kind, inside.opset) not in self._types:
-            schema = defs.get_schema(kind, inside.opset, "").attributes
-            self._types[kind, inside.opset] = {name: int(each.type.value) for name, each in schema.items()}
-        types = self._types[kind, inside.opset]
+        opset = max(inside.opset, FIRST.get(kind, 0))
+        if (kind, opset) not in self._types:
+            schema = defs.get_schema(kind, opset, "").attributes
+            self._types[kind, opset] = {name: int(each.type.value) for name, each in schema.items()}
+        types = self._types[kind, opset]
         given: dict[str, Any] = {}
         for attribute in _onnx_graph.attributes(node, inside.attributes):
             if attribute.type != types.get(attribute.name) or attribute.name in given:
@@ -327,7 +329,7 @@ class Folder:
         self._work -= work
         if self._work < 0:
             raise FormatError("its constants take more products to compute than a reader of files makes")
-        operator = self._operator(kind, inside.opset, node, given)
+        operator = self._operator(kind, opset, node, given)
         with np.errstate(all="ignore"):
             results: tuple[Array, ...] = operator.run(*arrays)
         self._reader.spend(max(0, _onnx_size.owned(results, arrays) - size))

@@ -2,7 +2,7 @@
 
 import bisect
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -109,9 +109,10 @@ def nodes(walk: Walk, names: _model.Names) -> Iterator[Node]:
                 yield Node(names.join(inside.prefix, name), node, inside, is_used)
 
 
-def reads(graph: Any) -> Iterator[str]:
-    """What a graph returns and its own nodes read."""
+def reads(graph: Any, besides: Sequence[str] = ()) -> Iterator[str]:
+    """What a graph returns and its own nodes read, but for those of these operators."""
     for value in graph.output:  # of a function they are names
         yield value if isinstance(value, str) else value.name
     for node in graph.node:
-        yield from node.input
+        if node.op_type not in besides:
+            yield from node.input

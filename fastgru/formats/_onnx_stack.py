@@ -29,7 +29,12 @@ def is_stack(nodes: Sequence[Node], walk: Walk, folder: Folder) -> bool:
     """
     if len(nodes) < 2 or any(node.inside is not walk.found[0] for node in nodes):
         return False
-    readers = Counter(name for inside in walk.found if not inside.root for name in reads(inside.graph))
+    readers = Counter(
+        name
+        for inside in walk.found
+        if not inside.root
+        for name in reads(inside.graph, besides=("Shape", "Size"))
+    )
     try:
         return all(_follows(lower, upper, readers, folder) for lower, upper in itertools.pairwise(nodes))
     except ValueError:  # who asks for the layer hears what is wrong with it
@@ -46,7 +51,10 @@ def _follows(lower: Node, upper: Node, readers: Counter[str], folder: Folder) ->
     if not units or not lower.proto.output or not _is_way(lower, upper, readers):
         return False
     y = Output(lower.proto, 0, lower.inside)
-    for timesteps, batch in ((5, 3), (2, 4)):
+    for sizes in folder.apart:
+        x = folder.shape(lower.source("X"), sizes)
+        first, second = (sizes.size, sizes.size + 1) if x is None or len(x) != 3 else x[:2]
+        timesteps, batch = (second, first) if attributes["layout"] else (first, second)
         shape = timesteps, len(backwards), batch, units
         folder.spend(_model.check_size("Y", shape, 8, NO_LIMIT))
         array = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
