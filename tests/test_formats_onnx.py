@@ -746,7 +746,10 @@ REFUSED = {
         lambda m: m.opset_import[0].__setattr__("version", NEWEST + 1),
         f"must be from 7 to {NEWEST}, got {NEWEST + 1}",
     ),
-    "opset--1": (lambda m: m.opset_import[0].__setattr__("version", -1), f"must be from 7 to {NEWEST}, got -1"),
+    "opset--1": (
+        lambda m: m.opset_import[0].__setattr__("version", -1),
+        f"must be from 7 to {NEWEST}, got -1",
+    ),
     "opset-twice": (lambda m: m.opset_import.append(m.opset_import[0]), "must have the version of one opset"),
     "opset-missing": (lambda m: m.ClearField("opset_import"), "must have the version of one opset"),
 }  # fmt: skip
@@ -1260,6 +1263,139 @@ def test_opsets_out_of_range_are_refused(opset):
 def test_layers_without_weights_are_refused(layer):
     with pytest.raises(ValueError, match="must be built to be exported: it has no weights yet"):
         layer.to_onnx()
+
+
+def stacked(*layers, return_state=True):
+    """A Stack with random weights, and what it reads, (timesteps, batch, features)."""
+    stack = fastgru.Stack(layers, return_state, name="stack")
+    stack.build((None, None, FEATURES))
+    random = np.random.default_rng(0)
+    stack.set_weights([random.normal(scale=0.5, size=array.shape) for array in stack.weights])
+    return stack, random.normal(size=(TIMESTEPS, BATCH, FEATURES)).astype(np.float32)
+
+
+def part(units, both=False, **arguments):
+    layer = fastgru.GRU(units, **{"return_sequences": True, "time_major": True} | arguments)
+    return fastgru.Bidirectional(layer) if both else layer
+
+
+def run_as_stack(model, x, states=None):
+    """Y as the Stack returns it, (timesteps, batch, units), and the last states one by one."""
+    feed = {"X": x}
+    if states is not None:
+        for name, count in (
+            (each.name, each.type.tensor_type.shape.dim[0].dim_value) for each in model.graph.input
+        ):
+            if name != "X":
+                feed[name], states = np.stack(states[:count]), states[count:]
+    y, *last = session(model).run(None, feed)
+    return y.swapaxes(1, 2).reshape(*y.shape[:1], y.shape[2], -1), [row for array in last for row in array]
+
+
+STACKS = {
+    "two": lambda: [part(5), part(3)],
+    "three of different kinds": lambda: [
+        part(5, reset_after=True),
+        part(4, both=True),
+        part(2, activation="relu"),
+    ],
+    "both ways": lambda: [part(3, both=True), part(4, both=True)],
+    "backwards below": lambda: [part(3, go_backwards=True), part(4)],
+    "backwards in the middle": lambda: [part(3), part(4, go_backwards=True), part(2, both=True)],
+    "names that are the same": lambda: [part(3, name="gru"), part(4, name="gru"), part(2, name="gru_1")],
+    "states to start from": lambda: [
+        part(3, default_state=np.ones((BATCH, 3))),
+        part(4, default_state=[1, 2, 3, 4]),
+    ],
+}
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 13, 17, NEWEST])
+@pytest.mark.parametrize("kind", STACKS)
+def test_a_stack_is_exported_and_comes_back(tmp_path, kind, opset):
+    stack, x = stacked(*STACKS[kind]())
+    if opset < 10 and "backwards" in kind:
+        with pytest.raises(
+            ValueError, match="opset must be at least 10 for a layer that goes backwards below"
+        ):
+            stack.to_onnx(opset)
+        return
+    model = stack.to_onnx(opset)
+    onnx.checker.check_model(model, full_check=True)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    again = fastgru.load(path)
+    assert isinstance(again, fastgru.Stack)
+    assert (again.name, again.return_state) == ("stack", True)
+    y, *last = stack(x)
+    for ours, same in zip([y, *last], again(x), strict=True):
+        assert np.array_equal(ours, same)
+    names = [layer.name for layer in fastgru.load_all(path).values()]
+    assert names == list(fastgru.from_onnx(model)) == [layer.name for layer in again.layers]
+    assert len(set(names)) == len(stack.layers)
+    if opset <= 22:  # what this onnxruntime knows
+        theirs, ends = run_as_stack(model, x)
+        for ours, their in zip([y, *last], [theirs, *ends], strict=True):
+            np.testing.assert_allclose(ours, their, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["two", "three of different kinds", "states to start from"])
+def test_states_of_a_stack_are_inputs_on_request(kind):
+    stack, x = stacked(*STACKS[kind]())
+    random = np.random.default_rng(2)
+    states = [random.normal(size=(BATCH, one.units)).astype(np.float32) for one in stack._parts]
+    model = stack.to_onnx(initial_state=True)
+    names = [layer.name for layer in stack.layers]
+    assert [each.name for each in model.graph.input] == ["X", *(f"{name}/initial_h" for name in names)]
+    assert [each.name for each in model.graph.output] == ["Y", *(f"{name}/Y_h" for name in names)]
+    y, *last = stack(x, states)
+    theirs, ends = run_as_stack(model, x, states)
+    for ours, their in zip([y, *last], [theirs, *ends], strict=True):
+        np.testing.assert_allclose(ours, their, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_a_stack_comes_back_with_what_it_returns(tmp_path, return_sequences, return_state):
+    last = part(3, return_sequences=return_sequences)
+    stack, _ = stacked(part(5), last, return_state=return_state)
+    path = tmp_path / "model.onnx"
+    onnx.save(stack.to_onnx(), path)
+    again = fastgru.load(path)
+    if return_sequences or return_state:
+        assert again.return_state == return_state
+    assert again.layers[-1].return_sequences == return_sequences
+
+
+def test_a_stack_of_different_types_is_refused():
+    stack, _ = stacked(part(5), part(3, dtype="float64"))
+    with pytest.raises(ValueError, match=r"one dtype for all layers, got \['float32', 'float64'\]"):
+        stack.to_onnx()
+    stack, _ = stacked(fastgru.Bidirectional(part(5), merge_mode="sum"), part(3))
+    with pytest.raises(ValueError, match="merge_mode='sum': merge them after it"):
+        stack.to_onnx()
+
+
+@pytest.mark.parametrize("change", ["read twice", "returned", "between", "another axis"])
+def test_layers_with_something_between_them_are_no_stack(tmp_path, change):
+    stack, _ = stacked(part(5), part(3))
+    model, path = stack.to_onnx(), tmp_path / "model.onnx"
+    graph = model.graph
+    name = stack.layers[0].name
+    if change == "read twice":
+        graph.node.append(helper.make_node("Neg", [f"{name}/Y"], ["minus"]))
+    elif change == "returned":
+        graph.output.append(helper.make_tensor_value_info(f"{name}/Y", TensorProto.FLOAT, None))
+    elif change == "between":
+        graph.node.insert(2, helper.make_node("Neg", [f"{name}/outputs"], ["minus"]))
+        graph.node[3].input[0] = "minus"
+    else:
+        graph.node.insert(2, helper.make_node("Transpose", [f"{name}/outputs"], ["turned"], perm=[1, 0, 2]))
+        graph.node[3].input[0] = "turned"
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match="layer must be one of"):
+        fastgru.load(path)
+    assert len(fastgru.load_all(path)) == 2
 
 
 def test_exports_of_any_layer_come_back_with_the_same_bits(tmp_path, choice):

@@ -666,6 +666,20 @@ def test_weights_may_come_out_of_functions():
     assert_agrees(graph.model(functions=functions, opsets=[helper.make_opsetid("own", 1)]))
 
 
+@pytest.mark.parametrize("kind", ["Loop", "Scan"])
+def test_of_a_loop_it_is_said_who_writes_it_and_what_to_load(tmp_path, kind):
+    graph = Graph(17, np.random.default_rng(0))
+    body = helper.make_graph([helper.make_node("Identity", ["in"], ["out"])], "body", [], [])
+    graph.nodes.append(helper.make_node(kind, ["", "", "X"], ["Y", "Y_h"], "model/gru/while", body=body))
+    model, path = graph.model(), tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    said = f"no GRU node, but a {kind}, 'model/gru/while', as tf2onnx writes .* load the .keras or .h5 file"
+    with pytest.raises(fastgru.FormatError, match=said):
+        fastgru.load(path)
+    with pytest.raises(fastgru.FormatError, match=said):
+        fastgru.from_onnx(model)
+
+
 # ---- files of exporters ------------------------------------------------------------------------
 
 

@@ -109,6 +109,24 @@ def nodes(walk: Walk, names: _model.Names) -> Iterator[Node]:
                 yield Node(names.join(inside.prefix, name), node, inside, is_used)
 
 
+def refuse_loops(walk: Walk) -> None:
+    """Say that there is a loop where there is no GRU: that is how some converters write one.
+
+    Raises
+    ------
+    FormatError
+        If there is one; names what to load instead.
+    """
+    for inside in walk.found:
+        for name, node in _onnx_graph.named(inside.graph):
+            if node.op_type in ("Loop", "Scan") and node.domain in _onnx_graph.STANDARD:
+                raise FormatError(
+                    f"it has no GRU node, but a {node.op_type}, {inside.prefix + name!r:.80}, as tf2onnx "
+                    "writes Keras' GRU with reset_after=False, hard_sigmoid or a mask: load the .keras or "
+                    ".h5 file that it was made from"
+                )
+
+
 def reads(graph: Any, besides: Sequence[str] = ()) -> Iterator[str]:
     """What a graph returns and its own nodes read, but for those of these operators."""
     for value in graph.output:  # of a function they are names

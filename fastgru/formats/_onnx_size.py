@@ -17,7 +17,7 @@ Inputs = Sequence[Array | None]
 Given = Mapping[str, Any]  # attributes by name
 Numbers = Callable[[Inputs, Given], int]  # that a result has, at most
 
-WORK = 1 << 33  # multiplications in all matrix products of a file
+WORK = 1 << 32  # multiplications in all matrix products of a file
 WIDEST = 8  # bytes of a number
 
 

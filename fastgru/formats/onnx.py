@@ -145,6 +145,8 @@ def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
         if node.name in makers:
             raise FormatError(f"two nodes have the name {node.name!r:.80}")
         makers[node.name] = maker(node)
+    if not makers:
+        _onnx_node.refuse_loops(walk)
     if _onnx_stack.is_stack(nodes, walk, folder):
         name = model.graph.name or "stack"
         return_state = any(node.outputs()[1] for node in nodes)
