@@ -139,7 +139,7 @@ def _grus(graphs: Sequence[Any], functions: Sequence[Any], prefix: str = "") -> 
         kind = node.op_type.lower()
         name = prefix + (node.name or f"{kind}_{numbers[kind]}")
         numbers[kind] += 1
-        called = [each for each in functions if (each.domain, each.name) == (node.domain, node.op_type)]
+        called = [each for each in functions if _key(each) == (node.domain, node.op_type, _overload(node))]
         if called:
             yield from _grus([*graphs, called[0]], functions, f"{name}/")
         elif node.op_type == "GRU" and node.domain in STANDARD:
@@ -147,6 +147,16 @@ def _grus(graphs: Sequence[Any], functions: Sequence[Any], prefix: str = "") -> 
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _grus([*graphs, attribute.g], functions, f"{name}/{attribute.name}/")
+
+
+def _key(function: Any) -> tuple[str, str, str]:
+    """What a node must have that calls a function."""
+    return function.domain, function.name, _overload(function)
+
+
+def _overload(proto: Any) -> str:
+    """Which of the functions of a name it is; older versions of onnx have one alone."""
+    return str(getattr(proto, "overload", ""))
 
 
 class _Flat:

@@ -112,7 +112,11 @@ class Folder:
         FormatError
             If it depends on an input, cannot be told, or takes more memory than the file allows.
         """
-        found = self.value(value, what=what)
+        if isinstance(value, Alias):
+            value = _onnx_graph.find(value.scope, value.name)
+        if value is not None and not isinstance(value, Output | Given):  # a tensor, which need not be kept
+            return self._reader.array(what, value)
+        found = self.value(value)
         if isinstance(found, Kind):
             raise FormatError(f"{what} must be a constant of the file, but depends on {found.value}")
         if isinstance(found, Unknown):
@@ -127,7 +131,7 @@ class Folder:
             self._reader.spend(array.nbytes)
         self._read.add(id(array))
 
-    def value(self, value: Any, sizes: Sizes | None = None, what: str = "") -> Result:
+    def value(self, value: Any, sizes: Sizes | None = None) -> Result:
         """What a value is: an array, or why it is none.
 
         Parameters
@@ -135,8 +139,6 @@ class Folder:
         value : onnx.TensorProto, Output, Given, Alias or None
         sizes : Sizes, optional
             Without them what depends on the sizes of inputs is `Kind.SIZES`.
-        what : str, optional
-            How messages call it, if it is a tensor.
         """
         pending = [value]
         begun: set[Any] = set()
@@ -156,7 +158,7 @@ class Folder:
                 pending += missing
                 continue
             self._reader.spend(NODE)
-            self._memo[key, sizes] = self._computed(top, sizes, what if top is value else "")
+            self._memo[key, sizes] = self._computed(top, sizes)
             pending.pop()
         return self._got(value, sizes)
 
@@ -203,7 +205,7 @@ class Folder:
     def _is_shape(value: Output) -> bool:
         return value.node.op_type in ("Shape", "Size") and value.node.domain in _onnx_graph.STANDARD
 
-    def _computed(self, value: Any, sizes: Sizes | None, what: str) -> Any:
+    def _computed(self, value: Any, sizes: Sizes | None) -> Any:
         """The result of a value, or the results of a node, of which all inputs are known."""
         if isinstance(value, Alias):
             return self._got(value.scope.get(value.name), sizes)
@@ -212,7 +214,7 @@ class Folder:
         if isinstance(value, Given):
             return Kind.CALL
         if not isinstance(value, Output):
-            return self._reader.array(what or f"the tensor {value.name!r:.80}", value)
+            return self._reader.array(f"the tensor {value.name!r:.80}", value)
         node = value.node
         if node.op_type == "Constant" and node.domain in _onnx_graph.STANDARD:
             return self._constant(value)

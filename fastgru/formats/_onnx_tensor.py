@@ -83,6 +83,8 @@ class Reader:
             size = _model.check_size(what, shape, dtype.itemsize, NO_LIMIT)
             data = self._data(what, tensor, size, dtype, TYPES[kind][1])
             self.spend(size)
+            if dtype.kind == "b":  # of which a byte may be neither 0 nor 1
+                data = (np.frombuffer(data, np.uint8) != 0).tobytes()
             return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="), copy=False)
         if kind not in FOREIGN:
             raise FormatError(f"{what} must be of numbers, got the data type {kind}")

@@ -175,7 +175,11 @@ def file(data: bytes, folder: Path) -> dict[str, Maker]:
 
 def _folder(message: Any) -> Folder:
     """What computes constants of a model, or a graph, that is in memory."""
-    return Folder(Reader(None, _model.size_limit(message.ByteSize()) + MEMORY))
+    try:
+        size = message.ByteSize()
+    except Exception:  # protobuf's own, if it is larger than a message may be in a file
+        return Folder(Reader(None, NO_LIMIT))
+    return Folder(Reader(None, _model.size_limit(size) + MEMORY))
 
 
 def from_onnx(model: Any) -> Layer | dict[str, Layer]:
