@@ -80,7 +80,7 @@ class Exports:
             7 to the newest that the installed `onnx` knows; at least 10 for a Stack in which a layer that
             goes backwards is below another.
         initial_state : bool
-            Is the state before the first step, initial_h (directions, batch, units), an input?
+            True: the state before the first step, initial_h (directions, batch, units), is an input.
 
         Returns
         -------

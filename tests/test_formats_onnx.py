@@ -211,6 +211,23 @@ def test_a_node_of_any_version_agrees_with_onnxruntime(opset, direction, reset_a
     assert (one.go_backwards, layer.name) == (direction == "reverse", "the_gru")
 
 
+@pytest.mark.parametrize("opset", range(23, NEWEST + 1))
+def test_a_newer_opset_with_the_same_operator_is_read_as_that_of_22(opset):
+    assert onnx.defs.get_schema("GRU", opset).since_version == 22
+    gru = Gru("bidirectional", opset=22)
+    wanted = onnx_results(fastgru.from_onnx(gru.model()), gru.x)
+    gru.opset = opset
+    for ours, same in zip(onnx_results(fastgru.from_onnx(gru.model()), gru.x), wanted, strict=True):
+        assert np.array_equal(ours, same)
+
+
+def test_an_opset_with_another_operator_is_refused(monkeypatch):
+    monkeypatch.setattr("fastgru.formats._onnx_graph.VERSIONS", (7, 14))
+    with pytest.raises(ValueError, match=r"GRU of one of the opsets \(7, 14\), got 22 with that of 22"):
+        fastgru.from_onnx(Gru(opset=22).model())
+    assert fastgru.from_onnx(Gru(opset=21).model())
+
+
 @pytest.mark.parametrize("reset_after", [False, True])
 @pytest.mark.parametrize("place", [0, 1])
 @pytest.mark.parametrize("name", FORMULAS)

@@ -49,7 +49,7 @@ class Sizes:
     size : int
         That of every axis, or of the first one.
     apart : bool
-        Has every axis that has a name, or belongs to an input, a size of its own?
+        True: every axis that has a name, or belongs to an input, has a size of its own.
     """
 
     def __init__(self, size: int, apart: bool = False) -> None:

@@ -67,7 +67,7 @@ class Node(NamedTuple):
         return self.inside.scope.get(name) if name else None
 
     def outputs(self) -> tuple[bool, bool]:
-        """Are Y and Y_h used? If none of them is, are they there?"""
+        """Whether Y and Y_h are used; if none of them is, whether they are there."""
         y, y_h = [*self.proto.output, "", ""][:2]
         used = bool(y) and self.is_used(y), bool(y_h) and self.is_used(y_h)
         return used if any(used) else (bool(y), bool(y_h))
