@@ -18,6 +18,7 @@ Given = Mapping[str, Any]  # attributes by name
 Numbers = Callable[[Inputs, Given], int]  # that a result has, at most
 
 WORK = 1 << 32  # multiplications in all matrix products of a file
+SLOWER = 16  # how many multiplications one counts for that BLAS does not do: of integers and float16
 WIDEST = 8  # bytes of a number
 
 
@@ -35,9 +36,8 @@ def of(kind: str, inputs: Inputs, given: Given) -> tuple[int, int]:
     numbers, itemsize = OPERATORS[kind](inputs, given), _itemsize(kind, inputs, given)
     work = 0
     if kind in ("MatMul", "Gemm"):
-        work = numbers * (
-            max(first.shape, default=1) if kind == "Gemm" else first.shape[-1] if first.ndim else 1
-        )
+        inner = max(first.shape, default=1) if kind == "Gemm" else first.shape[-1] if first.ndim else 1
+        work = numbers * inner * (1 if first.dtype in (np.float32, np.float64) else SLOWER)
     return numbers * itemsize, work
 
 
