@@ -72,14 +72,15 @@ class Exports:
         return _torch_write.to_state_dict(self)
 
     def to_onnx(self: Any, opset: int = 14, initial_state: bool = False) -> Any:
-        """An ONNX model whose one node is the layer.
+        """An ONNX model whose one node is the layer; of a Stack there is a node for each.
 
         Parameters
         ----------
         opset : int
-            7 to 22.
+            7 to the newest that the installed `onnx` knows; at least 10 for a Stack in which a layer that
+            goes backwards is below another.
         initial_state : bool
-            Is the state before the first step, initial_h (directions, batch, units), an input?
+            True: the state before the first step, initial_h (directions, batch, units), is an input.
 
         Returns
         -------
@@ -87,13 +88,15 @@ class Exports:
             From X (timesteps, batch, features) to Y (timesteps, directions, batch, units) with
             `return_sequences`, and to Y_h (directions, batch, units) without it or with `return_state`.
             Outputs of a layer that goes backwards belong to the inputs' timesteps, as ONNX has it. A
-            `default_state` is a constant, which fixes the batch to its own.
+            `default_state` is a constant, which fixes the batch to its own. Of a Stack the last states are
+            NAME/Y_h, and the first ones NAME/initial_h, by the names of its layers.
 
         Raises
         ------
         ValueError
-            If ONNX has not such a node: a Stack, an activation such as gelu, a `merge_mode` other than concat
-            and None, directions of different kinds.
+            If ONNX has not such a node: an activation such as gelu, a `merge_mode` other than concat and
+            None, directions of different kinds; or if layers of a Stack differ in dtype, or `opset` is out of
+            range.
         ImportError
             If onnx is not installed.
         """

@@ -16,7 +16,7 @@ import fastgru
 from fastgru import _core
 from fastgru.cli import _compare, _convert, _model, _runtimes
 from fastgru.cli._commands import fastgru as command
-from fastgru.formats import _torch_keys
+from fastgru.formats import _onnx_fold, _onnx_state, _torch_keys
 
 SEED = 20261123
 UNITS, FEATURES = 7, 5
@@ -91,6 +91,156 @@ def test_a_batch_major_node_is_compared(tmp_path):
     onnx.save(model, path)
     assert fastgru.load(path).time_major is False
     assert_equal(path)
+
+
+def onnx_file(path, nodes, values, opset=17, inputs=None, **more):
+    """A model with a GRU node and these besides; initializers by name."""
+    helper = onnx.helper
+    nodes = [helper.make_node(*each[:3], **dict(each[3:])) for each in nodes]
+    tensors = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in values.items()]
+    shown = [helper.make_tensor_value_info("X", 1, ["time", "batch", FEATURES])] if inputs is None else inputs
+    outputs = [helper.make_tensor_value_info(name, 1, None) for name in ("Y", "Y_h")]
+    graph = helper.make_graph(nodes, "graph", shown, outputs, tensors)
+    opsets = [helper.make_opsetid("", opset), *more.pop("opsets", [])]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8, **more), path)
+
+
+def onnx_weights():
+    """W, R and B of a node."""
+    kernel, recurrent, bias = weights()
+    return {"W": kernel.T[None].copy(), "R": recurrent.T[None].copy(), "B": bias.reshape(1, -1)}
+
+
+def gru_node(state="", name="gru", **attributes):
+    attributes = {"hidden_size": UNITS, "linear_before_reset": 1} | attributes
+    inputs = ["X", "W", "R", "B", *(["", state] if state else [])]
+    return ("GRU", inputs, ["Y", "Y_h"], ("name", name), *attributes.items())
+
+
+STATE = np.linspace(-1, 1, UNITS, dtype=np.float32).reshape(1, 1, UNITS)
+
+
+def folded(path):
+    """A model whose weights and initial state come out of nodes."""
+    values = onnx_weights()
+    scale = np.float32(np.abs(values["W"]).max() / 127)
+    update, reset, candidate = np.split(values.pop("R"), 3, axis=1)
+    quantized = np.round(values.pop("W") / scale).astype(np.int8)
+    values |= {"q": quantized, "scale": scale, "z": update, "r": reset, "h": candidate, "state": STATE}
+    values |= {
+        "one": np.array([1]),
+        "one_more": np.array([1]),
+        "end": np.array([2]),
+        "units": np.array([UNITS]),
+    }
+    nodes = [
+        ("DequantizeLinear", ["q", "scale"], ["W"]),
+        ("Concat", ["z", "r", "h"], ["R"], ("axis", 1)),
+        ("Shape", ["X"], ["shape"]),
+        ("Slice", ["shape", "one", "end"], ["batch"]),
+        ("Concat", ["one_more", "batch", "units"], ["wanted"], ("axis", 0)),
+        ("Tanh", ["state"], ["bounded"]),
+        ("Expand", ["bounded", "wanted"], ["H"]),
+        gru_node("H"),
+    ]
+    onnx_file(path, nodes, values)
+
+
+def test_weights_and_states_that_the_graph_computes_are_compared(tmp_path):
+    folded(tmp_path / "model.onnx")
+    loaded = fastgru.load(tmp_path / "model.onnx")
+    np.testing.assert_allclose(loaded.default_state, np.tanh(STATE)[0], rtol=0, atol=1e-6)
+    assert_equal(tmp_path / "model.onnx")
+
+
+def halved(*arguments, original=_onnx_fold.Folder.constant):
+    return original(*arguments) / 2
+
+
+def turned(*arguments, original=_onnx_fold.Folder.constant):
+    """Weights with the first two gates in each other's place."""
+    array = original(*arguments)
+    return (
+        array
+        if array.ndim < 3
+        else np.concatenate([*np.split(array, 3, axis=1)[1::-1], array[:, -UNITS:]], 1)
+    )
+
+
+FAULTS = {
+    "a wrong result of a node": (_onnx_fold.Folder, "constant", halved),
+    "gates in another order": (_onnx_fold.Folder, "constant", turned),
+    "a state that is dropped": (_onnx_state, "initial", lambda *arguments: [None]),
+    "a state of another layer": (_onnx_state, "initial", lambda *arguments: [-STATE[0]]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_reader_of_onnx_is_a_difference(tmp_path, monkeypatch, fault):
+    folded(tmp_path / "model.onnx")
+    monkeypatch.setattr(*FAULTS[fault])
+    status, output = invoke(tmp_path / "model.onnx")
+    assert status == 1
+    assert "DIFFERENT" in output
+
+
+def test_a_state_that_the_graph_is_given_is_the_caller_s(tmp_path):
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, 1, shape)
+        for name, shape in (("X", ["t", "b", FEATURES]), ("before", ["b", UNITS]))
+    ]
+    nodes = [("Unsqueeze", ["before", "zero"], ["H"]), gru_node("H")]
+    onnx_file(tmp_path / "model.onnx", nodes, onnx_weights() | {"zero": np.array([0])}, inputs=inputs)
+    assert fastgru.load(tmp_path / "model.onnx").default_state is None
+    assert_equal(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("layout", [0, 1])
+def test_a_state_of_the_batch_of_another_input_is_compared(tmp_path, layout):
+    inputs = [
+        onnx.helper.make_tensor_value_info(name, 1, shape)
+        for name, shape in (("X", [None, None, FEATURES]), ("ids", ["b", 1]))
+    ]
+    values = onnx_weights() | {"state": STATE, "zero": np.array([0]), "end": np.array([1])}
+    values |= {"one": np.array([1]), "once": np.array([1])}
+    order = ["batch", "once"] if layout else ["once", "batch"]
+    nodes = [
+        ("Shape", ["ids"], ["shape"]),
+        ("Slice", ["shape", "zero", "end"], ["batch"]),
+        ("Concat", [*order, "one"], ["times"], ("axis", 0)),
+        ("Tile", ["state", "times"], ["H"]),
+        gru_node("H", **({"layout": 1} if layout else {})),
+    ]
+    onnx_file(tmp_path / "model.onnx", nodes, values, inputs=inputs)
+    loaded = fastgru.load(tmp_path / "model.onnx")
+    assert loaded.time_major != layout
+    np.testing.assert_array_equal(loaded.default_state, STATE[0])
+    assert_equal(tmp_path / "model.onnx")
+
+
+def test_nodes_in_branches_and_functions_are_compared(tmp_path):
+    helper = onnx.helper
+    kind = helper.make_tensor_value_info("Z", 1, None)
+    branches = []
+    for name in ("then_branch", "else_branch"):
+        node = helper.make_node("GRU", ["X", "W", "R", "B"], ["Z"], hidden_size=UNITS, linear_before_reset=1)
+        branches.append((name, helper.make_graph([node], name, [], [kind])))
+    inside = [helper.make_node("GRU", ["x", "w", "r", "b"], ["y"], linear_before_reset=1, hidden_size=UNITS)]
+    inside[0].attribute[0].CopyFrom(onnx.AttributeProto(name="hidden_size", ref_attr_name="units", type=2))
+    opsets = [helper.make_opsetid("", 17)]
+    function = helper.make_function("own", "Net", ["x", "w", "r", "b"], ["y"], inside, opsets, ["units"])
+    nodes = [
+        ("Net", ["X", "W", "R", "B"], ["N"], ("domain", "own"), ("units", UNITS), ("name", "called")),
+        ("If", ["which"], ["P"], *branches),
+        gru_node(),
+    ]
+    inputs = [helper.make_tensor_value_info("X", 1, ["t", "b", FEATURES])]
+    path, values = tmp_path / "model.onnx", onnx_weights() | {"which": np.array(True)}
+    more = {"functions": [function], "opsets": [helper.make_opsetid("own", 1)]}
+    onnx_file(path, nodes, values, inputs=inputs, **more)
+    output = assert_equal(path)
+    for name in ("called/gru_0", "if_0/then_branch/gru_0", "if_0/else_branch/gru_0"):
+        assert name in output
 
 
 # ---- PyTorch ---------------------------------------------------------------------------------------

@@ -192,15 +192,11 @@ def test_a_stack_that_is_none_is_refused(change, message, tmp_path):
         fastgru.load(path)
 
 
-def test_a_stack_leaves_layer_by_layer_for_those_that_have_none(tmp_path):
+def test_a_stack_leaves_layer_by_layer_for_keras_which_has_none(tmp_path):
     layer = stacked()
     for version in (2, 3):
         with pytest.raises(ValueError, match="Keras has no layer that is a Stack: write its `layers` one by"):
             layer.to_keras_config(version)
-    pytest.importorskip("onnx")
-    with pytest.raises(ValueError, match="is one layer, got a Stack: write its `layers` one by one"):
-        layer.to_onnx()
-    assert layer.layers[0].to_onnx()
     with pytest.raises(ValueError, match="must be built to be saved"):
         fastgru.Stack([fastgru.GRU(2)]).save(tmp_path / "layer.npz")
 

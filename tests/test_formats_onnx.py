@@ -19,6 +19,7 @@ import fastgru
 
 TIMESTEPS, BATCH, FEATURES, UNITS = 7, 3, 4, 5
 BACKWARDS = {"forward": [False], "reverse": [True], "bidirectional": [False, True]}
+NEWEST = onnx.defs.onnx_opset_version()
 VERSIONS = [7, 13, 14, 21, 22]  # of the opset, around those that changed the operator
 FORMULAS = {  # of x, alpha, beta
     "Relu": lambda x: np.maximum(x, 0),
@@ -208,6 +209,23 @@ def test_a_node_of_any_version_agrees_with_onnxruntime(opset, direction, reset_a
     one = layer.forward_layer if direction == "bidirectional" else layer
     assert (one.reset_after, one.use_bias, one.time_major) == (reset_after, bias, True)
     assert (one.go_backwards, layer.name) == (direction == "reverse", "the_gru")
+
+
+@pytest.mark.parametrize("opset", range(23, NEWEST + 1))
+def test_a_newer_opset_with_the_same_operator_is_read_as_that_of_22(opset):
+    assert onnx.defs.get_schema("GRU", opset).since_version == 22
+    gru = Gru("bidirectional", opset=22)
+    wanted = onnx_results(fastgru.from_onnx(gru.model()), gru.x)
+    gru.opset = opset
+    for ours, same in zip(onnx_results(fastgru.from_onnx(gru.model()), gru.x), wanted, strict=True):
+        assert np.array_equal(ours, same)
+
+
+def test_an_opset_with_another_operator_is_refused(monkeypatch):
+    monkeypatch.setattr("fastgru.formats._onnx_graph.VERSIONS", (7, 14))
+    with pytest.raises(ValueError, match=r"GRU of one of the opsets \(7, 14\), got 22 with that of 22"):
+        fastgru.from_onnx(Gru(opset=22).model())
+    assert fastgru.from_onnx(Gru(opset=21).model())
 
 
 @pytest.mark.parametrize("reset_after", [False, True])
@@ -740,9 +758,15 @@ REFUSED = {
         lambda m: m.graph.node.append(helper.make_node("GRU", ["X", "W", "R"], ["Z"], "the_gru")),
         "two nodes have the name 'the_gru'",
     ),
-    "opset-6": (lambda m: m.opset_import[0].__setattr__("version", 6), "must be from 7 to 22, got 6"),
-    "opset-23": (lambda m: m.opset_import[0].__setattr__("version", 23), "must be from 7 to 22, got 23"),
-    "opset--1": (lambda m: m.opset_import[0].__setattr__("version", -1), "must be from 7 to 22, got -1"),
+    "opset-6": (lambda m: m.opset_import[0].__setattr__("version", 6), f"must be from 7 to {NEWEST}, got 6"),
+    "opset-new": (
+        lambda m: m.opset_import[0].__setattr__("version", NEWEST + 1),
+        f"must be from 7 to {NEWEST}, got {NEWEST + 1}",
+    ),
+    "opset--1": (
+        lambda m: m.opset_import[0].__setattr__("version", -1),
+        f"must be from 7 to {NEWEST}, got -1",
+    ),
     "opset-twice": (lambda m: m.opset_import.append(m.opset_import[0]), "must have the version of one opset"),
     "opset-missing": (lambda m: m.ClearField("opset_import"), "must have the version of one opset"),
 }  # fmt: skip
@@ -767,13 +791,16 @@ def test_a_constant_initial_state_of_another_shape_is_refused(shape):
         fastgru.from_onnx(gru.model())
 
 
-def test_an_expanded_state_of_one_number_is_refused():
+def test_a_number_may_be_expanded_to_a_row():
     gru = Gru(initial_h="input")
+    state = gru.h[0, :, :1]
     expand = helper.make_node("Expand", ["state", "shape"], ["initial_h"])
-    tensors = {**gru.weights, "state": np.ones((BATCH, 1), "f"), "shape": np.array([1, BATCH, UNITS])}
+    tensors = {**gru.weights, "state": state, "shape": np.array([1, BATCH, UNITS])}
     model = gru.model([expand, gru.node()], [numpy_helper.from_array(a, name) for name, a in tensors.items()])
-    with pytest.raises(ValueError, match="initial_h must have the shape"):
-        fastgru.from_onnx(model)
+    del model.graph.input[1]
+    gru.initial_h = np.broadcast_to(state, gru.h.shape)
+    ours = onnx_results(fastgru.from_onnx(model), gru.x)
+    assert_as_exact(ours, session(model).run(None, {"X": gru.x}), gru.equations())
 
 
 def test_graphs_nested_without_end_are_refused():
@@ -1243,9 +1270,9 @@ def test_directions_the_other_way_round_are_refused():
         built(bidirectional={}, go_backwards=True).to_onnx()
 
 
-@pytest.mark.parametrize("opset", [6, 23, -1, "14"])
+@pytest.mark.parametrize("opset", [6, NEWEST + 1, -1, "14"])
 def test_opsets_out_of_range_are_refused(opset):
-    with pytest.raises(ValueError, match="opset must be from 7 to 22, got"):
+    with pytest.raises(ValueError, match=f"opset must be from 7 to {NEWEST}, got"):
         built().to_onnx(opset)
 
 
@@ -1253,6 +1280,139 @@ def test_opsets_out_of_range_are_refused(opset):
 def test_layers_without_weights_are_refused(layer):
     with pytest.raises(ValueError, match="must be built to be exported: it has no weights yet"):
         layer.to_onnx()
+
+
+def stacked(*layers, return_state=True):
+    """A Stack with random weights, and what it reads, (timesteps, batch, features)."""
+    stack = fastgru.Stack(layers, return_state, name="stack")
+    stack.build((None, None, FEATURES))
+    random = np.random.default_rng(0)
+    stack.set_weights([random.normal(scale=0.5, size=array.shape) for array in stack.weights])
+    return stack, random.normal(size=(TIMESTEPS, BATCH, FEATURES)).astype(np.float32)
+
+
+def part(units, both=False, **arguments):
+    layer = fastgru.GRU(units, **{"return_sequences": True, "time_major": True} | arguments)
+    return fastgru.Bidirectional(layer) if both else layer
+
+
+def run_as_stack(model, x, states=None):
+    """Y as the Stack returns it, (timesteps, batch, units), and the last states one by one."""
+    feed = {"X": x}
+    if states is not None:
+        for name, count in (
+            (each.name, each.type.tensor_type.shape.dim[0].dim_value) for each in model.graph.input
+        ):
+            if name != "X":
+                feed[name], states = np.stack(states[:count]), states[count:]
+    y, *last = session(model).run(None, feed)
+    return y.swapaxes(1, 2).reshape(*y.shape[:1], y.shape[2], -1), [row for array in last for row in array]
+
+
+STACKS = {
+    "two": lambda: [part(5), part(3)],
+    "three of different kinds": lambda: [
+        part(5, reset_after=True),
+        part(4, both=True),
+        part(2, activation="relu"),
+    ],
+    "both ways": lambda: [part(3, both=True), part(4, both=True)],
+    "backwards below": lambda: [part(3, go_backwards=True), part(4)],
+    "backwards in the middle": lambda: [part(3), part(4, go_backwards=True), part(2, both=True)],
+    "names that are the same": lambda: [part(3, name="gru"), part(4, name="gru"), part(2, name="gru_1")],
+    "states to start from": lambda: [
+        part(3, default_state=np.ones((BATCH, 3))),
+        part(4, default_state=[1, 2, 3, 4]),
+    ],
+}
+
+
+@pytest.mark.parametrize("opset", [7, 9, 10, 13, 17, NEWEST])
+@pytest.mark.parametrize("kind", STACKS)
+def test_a_stack_is_exported_and_comes_back(tmp_path, kind, opset):
+    stack, x = stacked(*STACKS[kind]())
+    if opset < 10 and "backwards" in kind:
+        with pytest.raises(
+            ValueError, match="opset must be at least 10 for a layer that goes backwards below"
+        ):
+            stack.to_onnx(opset)
+        return
+    model = stack.to_onnx(opset)
+    onnx.checker.check_model(model, full_check=True)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    again = fastgru.load(path)
+    assert isinstance(again, fastgru.Stack)
+    assert (again.name, again.return_state) == ("stack", True)
+    y, *last = stack(x)
+    for ours, same in zip([y, *last], again(x), strict=True):
+        assert np.array_equal(ours, same)
+    names = [layer.name for layer in fastgru.load_all(path).values()]
+    assert names == list(fastgru.from_onnx(model)) == [layer.name for layer in again.layers]
+    assert len(set(names)) == len(stack.layers)
+    if opset <= 22:  # what this onnxruntime knows
+        theirs, ends = run_as_stack(model, x)
+        for ours, their in zip([y, *last], [theirs, *ends], strict=True):
+            np.testing.assert_allclose(ours, their, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("kind", ["two", "three of different kinds", "states to start from"])
+def test_states_of_a_stack_are_inputs_on_request(kind):
+    stack, x = stacked(*STACKS[kind]())
+    random = np.random.default_rng(2)
+    states = [random.normal(size=(BATCH, one.units)).astype(np.float32) for one in stack._parts]
+    model = stack.to_onnx(initial_state=True)
+    names = [layer.name for layer in stack.layers]
+    assert [each.name for each in model.graph.input] == ["X", *(f"{name}/initial_h" for name in names)]
+    assert [each.name for each in model.graph.output] == ["Y", *(f"{name}/Y_h" for name in names)]
+    y, *last = stack(x, states)
+    theirs, ends = run_as_stack(model, x, states)
+    for ours, their in zip([y, *last], [theirs, *ends], strict=True):
+        np.testing.assert_allclose(ours, their, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+@pytest.mark.parametrize("return_sequences", [False, True])
+def test_a_stack_comes_back_with_what_it_returns(tmp_path, return_sequences, return_state):
+    last = part(3, return_sequences=return_sequences)
+    stack, _ = stacked(part(5), last, return_state=return_state)
+    path = tmp_path / "model.onnx"
+    onnx.save(stack.to_onnx(), path)
+    again = fastgru.load(path)
+    if return_sequences or return_state:
+        assert again.return_state == return_state
+    assert again.layers[-1].return_sequences == return_sequences
+
+
+def test_a_stack_of_different_types_is_refused():
+    stack, _ = stacked(part(5), part(3, dtype="float64"))
+    with pytest.raises(ValueError, match=r"one dtype for all layers, got \['float32', 'float64'\]"):
+        stack.to_onnx()
+    stack, _ = stacked(fastgru.Bidirectional(part(5), merge_mode="sum"), part(3))
+    with pytest.raises(ValueError, match="merge_mode='sum': merge them after it"):
+        stack.to_onnx()
+
+
+@pytest.mark.parametrize("change", ["read twice", "returned", "between", "another axis"])
+def test_layers_with_something_between_them_are_no_stack(tmp_path, change):
+    stack, _ = stacked(part(5), part(3))
+    model, path = stack.to_onnx(), tmp_path / "model.onnx"
+    graph = model.graph
+    name = stack.layers[0].name
+    if change == "read twice":
+        graph.node.append(helper.make_node("Neg", [f"{name}/Y"], ["minus"]))
+    elif change == "returned":
+        graph.output.append(helper.make_tensor_value_info(f"{name}/Y", TensorProto.FLOAT, None))
+    elif change == "between":
+        graph.node.insert(2, helper.make_node("Neg", [f"{name}/outputs"], ["minus"]))
+        graph.node[3].input[0] = "minus"
+    else:
+        graph.node.insert(2, helper.make_node("Transpose", [f"{name}/outputs"], ["turned"], perm=[1, 0, 2]))
+        graph.node[3].input[0] = "turned"
+    onnx.save(model, path)
+    with pytest.raises(ValueError, match="layer must be one of"):
+        fastgru.load(path)
+    assert len(fastgru.load_all(path)) == 2
 
 
 def test_exports_of_any_layer_come_back_with_the_same_bits(tmp_path, choice):

@@ -61,23 +61,23 @@ def _onnxruntime(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Ca
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     model = layer.to_onnx(initial_state=True).SerializeToString()
     session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
-    x, h = _inputs(layer, batch, timesteps or 1)
-    y = np.empty((timesteps or 1, *h.shape), h.dtype)
+    x, _ = _inputs(layer, batch, timesteps or 1)
+    shapes = {each.name: each.shape for each in session.get_inputs() if each.name != "X"}
+    before = {name: np.zeros((shape[0], batch, shape[2]), x.dtype) for name, shape in shapes.items()}
+    after = {name: np.empty_like(array) for name, array in before.items()}
+    y = np.empty((timesteps or 1, *list(before.values())[-1].shape), x.dtype)
 
-    def bound(before: Array, after: Array) -> Any:
+    def bound(starts: Mapping[str, Array], ends: Mapping[str, Array]) -> Any:
         binding = session.io_binding()
-        for name, array, bind in (
-            ("X", x, binding.bind_input),
-            ("initial_h", before, binding.bind_input),
-            ("Y", y, binding.bind_output),
-            ("Y_h", after, binding.bind_output),
-        ):
-            bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+        outputs = {"Y": y} | {name.replace("initial_h", "Y_h"): array for name, array in ends.items()}
+        for bind, arrays in ((binding.bind_input, {"X": x, **starts}), (binding.bind_output, outputs)):
+            for name, array in arrays.items():
+                bind(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         return binding
 
-    other = np.empty_like(h)
-    turns = itertools.cycle([bound(h, other), bound(other, h)] if not timesteps else [bound(h, other)])
-    kept = x, h, other, y  # bound by their addresses
+    there = bound(before, after)
+    turns = itertools.cycle([there] if timesteps else [there, bound(after, before)])
+    kept = x, before, after, y  # bound by their addresses
 
     def call() -> object:
         session.run_with_iobinding(next(turns))

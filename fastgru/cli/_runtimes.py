@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import formats
-from fastgru.cli import _model
+from fastgru.cli import _model, _onnxruntime
 from fastgru.formats import keras as keras_format
-from fastgru.formats import onnx as onnx_format
 
 Array = NDArray[Any]
 Run = Callable[[Array, Array | None, Sequence[Array] | None], list[Array]]
@@ -91,97 +90,9 @@ def onnx_model(path: Path) -> Any:
 
 
 def onnxruntime(model: Any, name: str | None = None) -> Runtime:
-    """The GRU node of a name, by default the only one, with the constants that the model has for it."""
-    nodes = list(onnx_format._nodes(model.graph))
-    node = next(node for node in nodes if name in (None, node.name))
-    session, initial_h = _single(model, node)
-    reverse = node.attributes()["direction"] == b"reverse"
-
-    def run(x: Array, mask: Array | None, states: Sequence[Array] | None) -> list[Array]:
-        shape = initial_h.shape[0], x.shape[0], initial_h.shape[2]
-        given = {
-            "X": np.ascontiguousarray(x.swapaxes(0, 1)),
-            "sequence_lens": lengths(mask, x).astype(np.int32),
-            "initial_h": np.ascontiguousarray(
-                np.broadcast_to(initial_h, shape) if states is None else np.stack(states)
-            ),
-        }
-        y, y_h = session.run(["Y", "Y_h"], given)
-        outputs = y.transpose(2, 0, 1, 3).reshape(*x.shape[:2], -1)
-        return [outputs[:, ::-1] if reverse else outputs, *y_h]  # Keras has a reversed run in its own order
-
-    return Runtime(False, run)
-
-
-def _single(model: Any, node: Any) -> tuple[Any, Array]:
-    """A session of the one node, whose other inputs are the caller's; its own initial_h, or zeros."""
-    import onnx
-    import onnxruntime
-
-    proto, names = onnx.NodeProto.FromString(node.proto.SerializeToString()), node.inputs()
-    constants = {key: _tensor(node.scope.get(names[key])) for key in "WRB" if names[key]}
-    for i, attribute in enumerate(proto.attribute):
-        if attribute.name == "layout":  # the order of axes, which is ours to choose
-            del proto.attribute[i]
-            break
-    given = {**constants, "X": None, "sequence_lens": None, "initial_h": None}
-    proto.ClearField("input")
-    proto.input.extend(key if key in given else "" for key in onnx_format.INPUTS)
-    proto.ClearField("output")
-    proto.output.extend(["Y", "Y_h"])
-    tensors = []
-    for key, tensor in constants.items():
-        tensors.append(onnx.TensorProto.FromString(tensor.SerializeToString()))
-        tensors[-1].name = key
-    element = constants["W"].data_type
-    directions, _, units = constants["R"].dims
-    values = {
-        key: onnx.helper.make_tensor_value_info(key, kind, None)
-        for key, kind in (
-            ("X", element),
-            ("sequence_lens", onnx.TensorProto.INT32),
-            ("initial_h", element),
-            ("Y", element),
-            ("Y_h", element),
-        )
-    }
-    graph = onnx.helper.make_graph(
-        [proto],
-        "layer",
-        [values[key] for key in ("X", "sequence_lens", "initial_h")],
-        [values["Y"], values["Y_h"]],
-        tensors,
-    )
-    made = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what fails is raised, too
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(made.SerializeToString(), options, ["CPUExecutionProvider"])
-    return session, _initial_h(node, names, directions, units, onnx.helper.tensor_dtype_to_np_dtype(element))
-
-
-def _tensor(value: Any) -> Any:
-    """A constant of the model as a tensor: a node of a Constant may have a list of floats."""
-    import onnx
-
-    if hasattr(value, "data_type"):
-        return value
-    return onnx.numpy_helper.from_array(np.array(value, np.float32))
-
-
-def _initial_h(node: Any, names: Mapping[str, str], directions: int, units: int, dtype: Any) -> Array:
-    """The states that the network itself starts from, (directions, 1 or batch, units)."""
-    import onnx
-
-    value = node.scope.get(names["initial_h"])
-    if value is None:
-        return np.zeros((directions, 1, units), dtype)
-    expanded = isinstance(value, onnx_format.Expanded)
-    states = onnx.numpy_helper.to_array(_tensor(value.tensor if expanded else value))
-    layout = node.attributes()["layout"]
-    one_row = (1, directions, units) if layout else (directions, 1, units)
-    states = np.broadcast_to(states, np.broadcast_shapes(states.shape, one_row))
-    return states.swapaxes(0, 1) if layout else states
+    """The GRU node of a name, by default the only one, with what the model has for it."""
+    gru = _onnxruntime.Gru(model, name)
+    return Runtime(False, lambda x, mask, states: gru.run(x, lengths(mask, x), states))
 
 
 # ---- PyTorch -----------------------------------------------------------------------------------

@@ -177,6 +177,16 @@ def read_part(path: Path, start: int, size: int) -> tuple[bytes, int]:
         return file.read(max(0, min(size, whole - start))), whole
 
 
+def is_plain_below(path: Path, folder: Path) -> bool:
+    """True of a plain file in a folder, or below it, that no link leads to; the folder is resolved."""
+    try:
+        return path.resolve() == path and folder in path.parents and path.is_file()
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero in it, is none of a file
+        if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+
+
 def _opened(path: Path, flags: int = 0) -> int:
     """A descriptor of a file, which must be a plain one."""
     flags |= os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
