@@ -57,7 +57,8 @@ def _members(layers: Any) -> list[Any]:
             )
         members += layer.layers if isinstance(layer, Stack) else [layer]
     parts = [part for layer in members for part in layer._parts]
-    twice = next((part for i, part in enumerate(parts) if any(part is other for other in parts[:i])), None)
+    last = {id(part): i for i, part in enumerate(parts)}
+    twice = next((part for i, part in enumerate(parts) if last[id(part)] != i), None)
     if twice is not None:
         raise ValueError(
             f"layers must hold every layer once, got {twice.name!r} twice: make another one from its config "

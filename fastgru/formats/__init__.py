@@ -117,7 +117,7 @@ def _reader(
         case "tfjs", _:
             makers: dict[str, Maker] = _tfjs.layers(data, source.folder)
         case "onnx", _:
-            makers = onnx.file(data, source.folder)  # type: ignore[arg-type]  # None: no files beside it
+            makers = onnx.file(data, source.folder)
         case "safetensors", _:
             makers = torch.safetensors(data)
         case "torch", _zip.Archive() as archive:

@@ -22,6 +22,7 @@ from fastgru.formats._onnx_tensor import Reader
 Array = NDArray[Any]
 
 NODE = 1200  # bytes that a node and its result take in CPython besides values (measured, 2026-11-30)
+LAYER = 8192  # bytes of half a layer, besides its weights
 FIRST = {"ConstantOfShape": 9, "Where": 9}  # opsets of operators that PyTorch wrote for older ones
 SINCE = {"DequantizeLinear": 19}  # reference operators that older opsets lack, which have part of them
 MOST = 4096  # that a size is which is tried
@@ -115,6 +116,9 @@ class Folder:
         if isinstance(value, Alias):
             value = _onnx_graph.find(value.scope, value.name)
         if value is not None and not isinstance(value, Output | Given):  # a tensor, which need not be kept
+            if id(value) in self._read:
+                self._reader.spend(LAYER)
+            self._read.add(id(value))
             return self._reader.array(what, value)
         found = self.value(value)
         if isinstance(found, Kind):
@@ -126,9 +130,9 @@ class Folder:
         return array
 
     def share(self, array: Array) -> None:
-        """Count an array again that is read again: every GRU has a copy of its own."""
+        """Count an array again that is read again: every GRU has a copy of its own, and is a layer."""
         if id(array) in self._read:
-            self._reader.spend(array.nbytes)
+            self._reader.spend(array.nbytes + LAYER)
         self._read.add(id(array))
 
     def value(self, value: Any, sizes: Sizes | None = None) -> Result:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats import _model, _pickle, _zip
+from fastgru.formats import _model, _pickle, _torch_keys, _zip
 from fastgru.formats._model import FormatError
 
 Array = NDArray[Any]
@@ -22,6 +22,7 @@ Read = Callable[["Storage"], bytes]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a legacy file
 PROTOCOL = 1001  # the second one
+AGAIN = 8192  # bytes of half a layer, of which a name of a tensor that has another may be the cause
 DEPTH = 100  # of dicts, lists and modules in each other
 LISTED = 8  # names in a message
 MEMBERS = ("_parameters", "_buffers", "_modules")  # attributes of a torch.nn.Module
@@ -204,19 +205,25 @@ class _Walk:
         self.classes: dict[str, None] = {}
         self._names = names
         self._entered: set[int] = set()  # by id
+        self._barren: set[int] = set()  # in which there is nothing
+        self._met: set[int] = set()  # tensors
+        self._found = 0
 
     def into(self, found: Any, where: tuple[str, ...], depth: int) -> None:
         """Look at what lies in these dicts and lists."""
         if depth > DEPTH:
             raise FormatError(f"its dicts and lists are nested deeper than {DEPTH}")
-        if id(found) in self._entered:  # it lies in itself
+        if id(found) in self._entered or id(found) in self._barren:  # it lies in itself, or was looked at
             return
         self._entered.add(id(found))
+        before = self._found
         if _is_module(found):
             self._in_module(found, where, "", depth)
         elif isinstance(found, dict | list | tuple | _pickle.Object):
             self._in_container(found, where, depth)
         self._entered.discard(id(found))
+        if self._found == before:
+            self._barren.add(id(found))
 
     def _in_container(self, found: Any, where: tuple[str, ...], depth: int) -> None:
         if isinstance(found, _pickle.Object):
@@ -243,12 +250,17 @@ class _Walk:
     def _add(self, value: Any, where: tuple[str, ...], prefix: str, key: str) -> bool:
         """Note a tensor, or an object in the place of one; return False if there may be others in it."""
         if isinstance(value, Tensor):
+            self._found += 1
+            if id(value) in self._met:  # by another name, under which it may be a layer's, too
+                self._names.spend(AGAIN)
+            self._met.add(id(value))
             self._group(where).tensors[self._names.join(prefix, key)] = value
             return True
         if isinstance(value, dict | list | tuple) or _is_module(value):
             self._names.join(*where, prefix, key)
             return False
-        if isinstance(value, _pickle.Object):
+        if isinstance(value, _pickle.Object) and _torch_keys.place(key):
+            self._found += 1
             self._group(where).others[self._names.join(prefix, key)] = value.name
         return True
 
@@ -307,11 +319,13 @@ def _dict(arguments: Sequence[Any]) -> dict[str, Any]:
     """An OrderedDict and the like: of nothing, another dict or, as Python 2 has it, a list of pairs."""
     given = arguments[-1] if arguments else ()
     if isinstance(given, dict):
-        return dict(given)
-    pairs = given if isinstance(given, list) else []
+        return given
+    pairs: list[Any] = given if isinstance(given, list) else []
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs):
         raise FormatError("the pickle is damaged: a dict of what are no pairs")
-    return {key: value for key, value in pairs if isinstance(key, str)}
+    made = {key: value for key, value in pairs if isinstance(key, str)}
+    pairs.clear()  # they were for this dict: no pickle makes many of one list
+    return made
 
 
 def _tensor(name: str, arguments: Sequence[Any]) -> Any:

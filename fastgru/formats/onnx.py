@@ -155,8 +155,8 @@ def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
     return makers
 
 
-def file(data: bytes, folder: Path) -> dict[str, Maker]:
-    """The layers of an ONNX file, of whose tensors some may lie in files in its folder."""
+def file(data: bytes, folder: Path | None) -> dict[str, Maker]:
+    """The layers of an ONNX file, of whose tensors some may lie in files in its folder, if it has one."""
     _model.need("onnx", "onnx")
     import onnx
 
