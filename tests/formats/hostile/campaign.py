@@ -29,7 +29,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # the folder of tests, as for pytest
 
 from formats.hostile import judging, mutants, real_files
-from formats.hostile.generators import archives, hdf5, keras, native, npy, onnx, pickles, safetensors
+from formats.hostile.generators import archives, hdf5, keras, native, npy, onnx, pickles, safetensors, tfjs
 
 from fastgru.formats import _hdf5
 
@@ -107,6 +107,7 @@ KINDS = {
     "safetensors": generated_by(safetensors.file, safetensors.PRODUCTIONS, 1500),
     "npy": generated_by(npy.file, npy.PRODUCTIONS, 1500),
     "native": generated_by(native.file, native.PRODUCTIONS, 1500),
+    "tfjs": generated_by(tfjs.model, tfjs.PRODUCTIONS, 1000),
     "keras-archives": generated_by(keras.archive, keras.PRODUCTIONS, 750, same_weights=True),
     "keras-h5": generated_by(keras.h5, keras.OF_H5, 12),
     "hdf5": generated_by(hdf5.file, hdf5.PRODUCTIONS, 24),
@@ -164,7 +165,12 @@ def reports(kind, seeds, kept=None):
                 seed, *done = json.loads(line)
                 if done:
                     report = Report(seed, *done)
-                    if kind.hostile and not report.hostile and report.outcome != "loaded":
+                    if (
+                        kind.hostile
+                        and not report.hostile
+                        and not report.failed
+                        and report.outcome != "loaded"
+                    ):
                         refused = f"FAILED: nothing hostile is in it: {report.outcome}"
                         report = report._replace(outcome=refused)
                     yield report

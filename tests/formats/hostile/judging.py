@@ -42,9 +42,10 @@ CODECS = "cp437", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ut
 
 # Memory that it may take to load a file and to call each of its layers: so many times the file and, by the
 # ending of its name, so many bytes besides. Measured were up to 5.8 MB of these, which readers allow to files
-# of any size, some of it twice for a moment; and 89 MB for ONNX, whose weights may lie in other files.
+# of any size, some of it twice for a moment; and 154 MB for ONNX, whose weights may lie in other files, and
+# where many wide nodes of one unit may share one, whose packed weights are padded.
 TIMES = 8
-BESIDES = {"": 24 << 20, ".onnx": 96 << 20}
+BESIDES = {"": 24 << 20, ".onnx": 160 << 20}
 
 # ---- confinement -----------------------------------------------------------------------------
 
@@ -178,12 +179,17 @@ def is_expected(event, arguments, files, hdf5):
     hdf5 : bool
         Whether the process that reads HDF5 files has been started, which is ended by a signal.
     """
+    folders = {file.parent for file in files}
     match event, arguments:
         case "open", (int(), _, _):  # what is open already
             return True
         case "open", (str(path), _, flags):
-            writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT
-            return (Path(path) in files and not flags & writing) or (hdf5 and path == os.devnull)
+            reading = not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            folder = Path(path).parent
+            missing = folder in folders and Path(path) not in folder.iterdir()
+            return (reading and (Path(path) in files or missing)) or (hdf5 and path == os.devnull)
+        case "os.scandir", (str() | os.PathLike() as folder,):  # of shards of TensorFlow.js
+            return Path(folder) in folders
         case "os.kill", (_, signal.SIGKILL):
             return hdf5
         case "_thread.start_new_thread" | "_thread.start_joinable_thread", _:  # of Python 3.12 and later
