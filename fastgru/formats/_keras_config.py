@@ -232,7 +232,7 @@ def bidirectional_of(
 
 
 def _is_ones_own(layer: Config) -> bool:
-    """Is the class another one than Keras', which may compute anything, though it be called GRU?"""
+    """True of a class that is not Keras' own: it may compute anything, whatever it is called."""
     module = layer.get("module", KERAS[0])  # None: of a program's own file
     known = isinstance(module, str) and module.partition(".")[0] in KERAS
     return not known or layer.get("registered_name") is not None
@@ -250,7 +250,7 @@ def cells_of(layer: Config) -> list[dict[str, Any]] | None:
 
 
 def _is_cell(cell: Any) -> bool:
-    """Is it a GRUCell of Keras?"""
+    """True of a GRUCell of Keras."""
     return isinstance(cell, dict) and cell.get("class_name") == "GRUCell" and not _is_ones_own(cell)
 
 
@@ -278,12 +278,12 @@ def is_recurrent(layer: Config) -> bool:
 
 
 def is_cudnn(shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Are these the shapes of a CuDNNGRU, whose bias is flat?"""
+    """True of the shapes of a CuDNNGRU, whose bias is flat."""
     return len(shapes) == 3 and len(shapes[1]) == 2 and shapes[2] == (6 * shapes[1][0],)
 
 
 def is_gru(shapes: Sequence[tuple[int, ...]]) -> bool:
-    """Are these the shapes of a GRU of any version of Keras, without alphas?"""
+    """True of the shapes of a GRU of any version of Keras, without alphas."""
     if len(shapes) not in (2, 3, 9) or any(len(shape) != 2 for shape in shapes[:2]):
         return False
     (features, _), (units, _) = shapes[:2]

@@ -121,7 +121,7 @@ def sequential_of(model: Config, count: int) -> str | None:
 
 
 def _returns_sequences(layer: Config) -> bool:
-    """Is that so of a recurrent layer?"""
+    """True of a recurrent layer that returns sequences."""
     config = layer["config"]
     if layer["class_name"] == "Bidirectional":
         return _returns_sequences(config["layer"])

@@ -181,5 +181,5 @@ def bare_layers(weights: Weights, found: Iterable[tuple[str, Directions]], hidde
 
 
 def read_the_same(weights: Weights, kernels: Sequence[str]) -> bool:
-    """Have kernels the same features, as those of both directions?"""
+    """True of kernels that have the same features, as those of both directions."""
     return len({weights.shapes[path][0] for path in kernels}) == 1

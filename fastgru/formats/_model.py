@@ -222,7 +222,7 @@ def _check_kernels(arrays: Sequence[Array]) -> None:
 
 
 def finite(layer: Layer) -> bool:
-    """Are all weights and the states to start from finite?"""
+    """True if all weights and the states to start from are finite."""
     grus: Sequence[Any] = layer._parts
     states = [one.default_state for one in grus if one.default_state is not None]
     return all(np.isfinite(array).all() for array in [*layer.weights, *states])
@@ -237,7 +237,7 @@ def bidirectional(forward: GRU, backward: GRU, arguments: Arguments) -> Bidirect
 
 
 def check_features(layer: Bidirectional) -> None:
-    """Do both directions read the same inputs?"""
+    """Refuse directions that do not read the same inputs."""
     features = [one.weights[0].shape[0] for one in (layer.forward_layer, layer.backward_layer)]
     if features[0] != features[1]:
         raise FormatError(f"both directions must have the same features, got {features[0]} and {features[1]}")

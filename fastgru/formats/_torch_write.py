@@ -60,7 +60,7 @@ def _directions(layer: GRU | Bidirectional) -> Sequence[GRU]:
 
 
 def _check(layer: GRU) -> None:
-    """Can PyTorch compute this direction?"""
+    """Refuse a direction that PyTorch cannot compute."""
     if not layer.reset_after:
         raise ValueError(
             "PyTorch's GRU applies the reset gate after the recurrent product, got reset_after=False, which "
