@@ -148,6 +148,8 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
         yield Tree(process.requests, process.answers, limit)
     finally:
         watch.cancel()
+        if watch.ident is not None:  # it has started
+            watch.join()
         process.close()
 
 
