@@ -104,7 +104,8 @@ def _strength(name: str, value: Any, default: float | None = None) -> float:
         value = default
     if not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{name} must be a finite int or float, got {value!r}")
-    return float(np.float32(value))
+    with np.errstate(over="ignore"):  # float32 is what Keras computes with
+        return float(np.float32(value))
 
 
 def _absolute(strength: float, w: NDArray[Any]) -> Any:

@@ -644,3 +644,18 @@ def test_no_other_file_is_opened(tmp_path, several):
 
 def test_the_format_has_one_number():
     assert native.FORMAT == 1  # a file of another one must be refused, or still be read
+
+
+@pytest.mark.parametrize("block", [512, 1024, 2048, 4096])
+def test_an_archive_with_hdf5_where_a_block_would_end_is_an_archive(block, tmp_path):
+    layer = built()
+    layer.save(tmp_path / "layer.npz")
+    with zipfile.ZipFile(tmp_path / "layer.npz") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "model", "w") as archive:
+        archive.writestr("first", bytes(block - 2 * 30 - len("first") - len("second")))
+        archive.writestr("second", b"\x89HDF\r\n\x1a\n")
+        for name, content in members.items():
+            archive.writestr(name, content)
+    assert (tmp_path / "model").read_bytes()[block:].startswith(b"\x89HDF")
+    assert_same(fastgru.load(tmp_path / "model"), layer)

@@ -41,9 +41,10 @@ def _told(data: bytes) -> tuple[str, Any]:
 
     It is hdf5, keras, tfjs, fastgru, npz, safetensors, torch or onnx.
     """
-    if any(data[start : start + len(HDF5)] == HDF5 for start in BLOCKS):
+    is_zip = data[:4] == b"PK\x03\x04"  # which may have a member of HDF5 where a block would end
+    if not is_zip and any(data[start : start + len(HDF5)] == HDF5 for start in BLOCKS):
         return "hdf5", data
-    if data[:4] == b"PK\x03\x04":
+    if is_zip:
         archive = _zip.Archive(data)
         if any(name.endswith(("/data.pkl", "/model.json")) for name in archive.names):
             return "torch", archive

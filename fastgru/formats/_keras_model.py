@@ -80,7 +80,7 @@ def entries_of(
     used: dict[str, int] = defaultdict(int)
     for layer in layers:
         name = _name(layer)
-        snake = _snake(str(layer.get("class_name")))
+        snake = _snake(joined.join(str(layer.get("class_name"))))
         number = f"_{used[snake]}" if used[snake] else ""
         used[snake] += 1
         inner = joined.join(path, "layers/", snake, number)

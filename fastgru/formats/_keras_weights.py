@@ -182,4 +182,4 @@ def bare_layers(weights: Weights, found: Iterable[tuple[str, Directions]], hidde
 
 def read_the_same(weights: Weights, kernels: Sequence[str]) -> bool:
     """True of kernels that have the same features, as those of both directions."""
-    return len({weights.shapes[path][0] for path in kernels}) == 1
+    return len({weights.shapes[path][:1] for path in kernels}) == 1

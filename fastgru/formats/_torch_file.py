@@ -155,7 +155,8 @@ class Saved:
         if tensor.scale is not None:  # in float32, as PyTorch computes it
             scale = self._along(tensor, tensor.scale, np.float32)
             zero_point = self._along(tensor, tensor.zero_point, np.int32)
-            numbers: Array = (array - zero_point).astype(np.float32) * scale
+            with np.errstate(over="ignore", invalid="ignore"):
+                numbers: Array = (array - zero_point).astype(np.float32) * scale
             return numbers
         if tensor.storage.kind == "bfloat16":  # the upper half of a float32
             return (array.astype(np.uint32) << 16).view(np.float32)
@@ -163,11 +164,12 @@ class Saved:
 
     def _along(self, tensor: Tensor, parameter: Any, dtype: Any) -> Any:
         """A scale or zero point of a tensor, shaped to its axis if there are several."""
-        if not isinstance(parameter, Tensor):
-            return dtype(parameter)
-        shape = [1] * len(tensor.shape)
-        shape[tensor.axis] = -1
-        return self._elements(parameter).astype(dtype).reshape(shape)
+        with np.errstate(over="ignore"):  # what is infinite then makes weights that are refused
+            if not isinstance(parameter, Tensor):
+                return dtype(parameter)
+            shape = [1] * len(tensor.shape)
+            shape[tensor.axis] = -1
+            return self._elements(parameter).astype(dtype).reshape(shape)
 
     def _elements(self, tensor: Tensor) -> Array:
         """A tensor's elements as the file has them: a view of its storage."""
@@ -281,7 +283,7 @@ def _members(state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         yield from state.items()
     else:
         for kind in MEMBERS:
-            if isinstance(state[kind], dict):
+            if isinstance(state.get(kind), dict):
                 yield from state[kind].items()
 
 

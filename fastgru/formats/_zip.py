@@ -269,11 +269,13 @@ def parse_json(what: str, text: bytes, file_bytes: int) -> Any:
             raise FormatError(f"{what} has the same name twice in one object")
         return made
 
-    size = len(text) + sum(text.count(character) * cost for character, cost in JSON_COSTS.items())
+    text = text.removeprefix(b"\xef\xbb\xbf")  # a mark of UTF-8 that editors on Windows leave
+    width = 1 if text.isascii() else 4  # bytes of a character
+    size = width * len(text) + sum(text.count(character) * cost for character, cost in JSON_COSTS.items())
     if len(text) > JSON or size > _model.size_limit(file_bytes):
         raise FormatError(f"{what} is JSON of {len(text)} bytes that takes {size}, more than a file may hold")
     try:
-        return json.loads(text, object_pairs_hook=once)
+        return json.loads(text.decode(), object_pairs_hook=once)
     except RecursionError:
         raise FormatError(f"{what} is nested too deeply") from None
     except FormatError:

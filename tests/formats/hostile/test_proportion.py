@@ -224,7 +224,7 @@ METADATA = "metadata.json", b'{"keras_version": "3.0.0"}'
 
 def keras_archive(config):
     text = config if isinstance(config, bytes) else json.dumps(config).encode()
-    return archives.sound([METADATA, ("config.json", text), ("model.weights.h5", keras.all_weights())])
+    return archives.sound([METADATA, ("config.json", text), ("model.weights.h5", keras.weights_of(0))])
 
 
 def gru(name):

@@ -127,7 +127,7 @@ def written(draw, shards, number, group):
     data = b"".join(content for _, content in group)
     count = rng.choice([1, 1, 2, 3])
     if draw.hostile("many shards", 0.5):
-        count = 300
+        count = 40
     ends = sorted(rng.randrange(len(data) + 1) for _ in range(count - 1))
     parts = [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True)]
     paths = [f"group{number}-shard{i}of{count}.bin" for i in range(count)]
