@@ -45,7 +45,7 @@ CODECS = "cp437", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "ut
 # of any size, some of it twice for a moment; and 154 MB for ONNX, whose weights may lie in other files, and
 # where many wide nodes of one unit may share one, whose packed weights are padded.
 TIMES = 8
-BESIDES = {"": 24 << 20, ".onnx": 160 << 20}
+BESIDES = {"": 8 << 20, ".onnx": 96 << 20}
 
 # ---- confinement -----------------------------------------------------------------------------
 
