@@ -23,6 +23,7 @@ Array = NDArray[Any]
 
 NODE = 1200  # bytes that a node and its result take in CPython besides values (measured, 2026-11-30)
 LAYER = 8192  # bytes of half a layer, besides its weights
+VECTOR = 16  # units that a packed layer has room for at least, with AVX2
 FIRST = {"ConstantOfShape": 9, "Where": 9}  # opsets of operators that PyTorch wrote for older ones
 SINCE = {"DequantizeLinear": 19}  # reference operators that older opsets lack, which have part of them
 MOST = 4096  # that a size is which is tried
@@ -116,10 +117,11 @@ class Folder:
         if isinstance(value, Alias):
             value = _onnx_graph.find(value.scope, value.name)
         if value is not None and not isinstance(value, Output | Given):  # a tensor, which need not be kept
+            read: Array = self._reader.array(what, value)
             if id(value) in self._read:
-                self._reader.spend(LAYER)
+                self._reader.spend(_taken_again(read) - read.nbytes)
             self._read.add(id(value))
-            return self._reader.array(what, value)
+            return read
         found = self.value(value)
         if isinstance(found, Kind):
             raise FormatError(f"{what} must be a constant of the file, but depends on {found.value}")
@@ -132,7 +134,7 @@ class Folder:
     def share(self, array: Array) -> None:
         """Count an array again that is read again: every GRU has a copy of its own, and is a layer."""
         if id(array) in self._read:
-            self._reader.spend(array.nbytes + LAYER)
+            self._reader.spend(_taken_again(array))
         self._read.add(id(array))
 
     def value(self, value: Any, sizes: Sizes | None = None) -> Result:
@@ -367,6 +369,12 @@ class Folder:
             implemented = max(opset, SINCE.get(kind, 0))
             self._operators[key] = load_op("", kind, implemented)(plain, parameters)
         return self._operators[key]
+
+
+def _taken_again(array: Array) -> int:
+    """Bytes that one more layer takes of weights that another has, whose few units are padded to vectors."""
+    units = array.shape[1] // 3 if array.ndim == 3 else VECTOR
+    return LAYER + array.nbytes * max(1, VECTOR // max(1, units))
 
 
 def _check_number(tensor: Any) -> None:

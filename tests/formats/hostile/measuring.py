@@ -46,16 +46,16 @@ class Lines:
 
 
 def measured(what, path, arguments):
-    """The number of lines or bytes that it takes to read a file, and what becomes of the file."""
-    outcome = "loaded"
+    """The number of lines, or of bytes besides its layers, that reading takes, and what comes of the file."""
+    outcome, layers = "loaded", {}
     counted = Lines() if what == "lines" else None
     memory = judging.Memory()
     with counted or contextlib.nullcontext():
         try:
-            fastgru.load_all(path, **arguments)
+            layers = fastgru.load_all(path, **arguments)
         except fastgru.FormatError as error:
             outcome = str(error).removeprefix(f"{path}: ")
-    return counted.count if counted else memory.peak(), outcome
+    return counted.count if counted else memory.peak() - judging.held(layers.values()), outcome
 
 
 class Measurer:
