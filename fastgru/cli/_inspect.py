@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import fastgru
-from fastgru import activations
+from fastgru import activations, formats
 from fastgru._core import Plan
 from fastgru.cli import _model, _terminal
 
@@ -17,25 +17,23 @@ MEASURED = ("engine", "us per step")
 
 def inspect(model: Path, measure: bool) -> None:
     """Print the table, and what else the file has that cannot be loaded."""
+    found = formats.find(model, stateful=False)
+    if not found.layers:
+        raise next(iter(found.errors.values()), _model.without_config(model, None))
     rows: list[list[object]] = []
-    errors = []
-    bare = _model.without_config(model)
-    for name, layer in _model.each(model, stateful=False).items():
-        if isinstance(layer, fastgru.FormatError):
-            if name not in bare:
-                errors.append(f"{name} cannot be loaded: {str(layer).removeprefix(f'{model}: ')}")
-            continue
+    for name, layer in found.layers.items():
         parts = layer.layers if isinstance(layer, fastgru.Stack) else [layer]
         for part in parts:
             shown = name if part is layer else f"{name}: {part.name}"
             rows.append([*facts(shown, part), *(measured(part) if measure else ())])
     columns = COLUMNS + MEASURED if measure else COLUMNS
-    for name in bare:
+    for name in found.bare:
         told = {"name": name, "activations": "not in the file"}
         rows.append([told.get(column) for column in columns])
     _terminal.table(columns, rows, str(model))
-    for error in errors:
-        print(_terminal.printable(error))
+    for name, error in found.errors.items():
+        reason = str(error).removeprefix(f"{model}: ")
+        print(_terminal.printable(f"{name} cannot be loaded: {reason}"))
 
 
 def facts(name: str, layer: Any) -> list[object]:

@@ -57,27 +57,6 @@ def named(model: Path, layer: str | None, **arguments: Any) -> dict[str, Layer]:
     return fastgru.load_all(model, **arguments)
 
 
-def each(model: Path, **arguments: Any) -> dict[str, Layer]:
-    """All layers by name, and a FormatError in the place of one that cannot be loaded.
-
-    Raises
-    ------
-    FormatError
-        If none can be.
-    """
-    from fastgru import formats  # not for --help
-
-    _check_config(model, None)
-    return formats.load_each(model, **arguments)
-
-
-def without_config(model: Path) -> list[str]:
-    """Names of the layers of which the file has the weights only."""
-    from fastgru import formats  # not for --help
-
-    return formats.with_and_without_config(model)[1]
-
-
 def _check_config(model: Path, layer: str | None) -> tuple[list[str], list[str]]:
     """Refuse weights alone: the commands' own arguments would pass for those that the layer was made with.
 
@@ -90,11 +69,16 @@ def _check_config(model: Path, layer: str | None) -> tuple[list[str], list[str]]
 
     known, bare = formats.with_and_without_config(model)
     if layer in bare or not known:
-        what = f"of {layer!r} the file has the weights only" if known else "a file of weights alone"
-        raise fastgru.FormatError(
-            f"{model}: {what}: save the whole model, or load it in Python with the layer's arguments"
-        )
+        raise without_config(model, layer if known else None)
     return known, bare
+
+
+def without_config(model: Path, layer: str | None) -> fastgru.FormatError:
+    """The error of a layer, or a file, of weights alone."""
+    what = "a file of weights alone" if layer is None else f"of {layer!r} the file has the weights only"
+    return fastgru.FormatError(
+        f"{model}: {what}: save the whole model, or load it in Python with the layer's arguments"
+    )
 
 
 def features(layer: Layer) -> int:

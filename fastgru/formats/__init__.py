@@ -7,7 +7,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastgru.formats import _file, _tfjs, _torch_file, _zip, keras, native, onnx, torch
 from fastgru.formats._file import Source
@@ -276,24 +276,43 @@ def load_all(path: Any, *, config: Any = None, **arguments: Any) -> dict[str, La
         return {name: make(arguments) for name, make in makers.items()}
 
 
-def load_each(path: Any, **arguments: Any) -> dict[str, Layer | FormatError]:
-    """All GRU layers of a model file as `load_all` has them, or what is wrong with one that cannot be made.
+class Found(NamedTuple):
+    """What a file holds, as far as it can be loaded.
+
+    Attributes
+    ----------
+    layers : dict of str to layer
+        As `load_all` has them.
+    errors : dict of str to FormatError
+        What is wrong with those that cannot be made.
+    bare : list of str
+        Names of those of which the file has the weights only.
+    """
+
+    layers: dict[str, Layer]
+    errors: dict[str, FormatError]
+    bare: list[str]
+
+
+def find(path: Any, **arguments: Any) -> Found:
+    """All GRU layers of a model file that need no more arguments, and what else there is.
 
     Raises
     ------
     FormatError
-        If the file cannot be read, or none of its layers be made.
+        If the file cannot be read.
     """
     check_arguments(arguments)
-    found: dict[str, Layer | FormatError] = {}
+    found = Found({}, {}, [])
     with _layers(path) as makers:
+        bare = makers.bare if isinstance(makers, Makers) else frozenset()
         for name, make in makers.items():
+            if name in bare:
+                found.bare.append(name)
+                continue
             try:
                 with _blaming(path):
-                    found[name] = make(arguments)
+                    found.layers[name] = make(arguments)
             except FormatError as error:
-                found[name] = error
-    errors = [one for one in found.values() if isinstance(one, FormatError)]
-    if len(errors) == len(found):
-        raise errors[0]
+                found.errors[name] = error
     return found
