@@ -82,8 +82,8 @@ class Tree:
         data = self._answers.read(size)
         if len(data) != size:
             raise FormatError(CRASHED)
-        if dtype.kind == "V":  # the upper half of a float32
-            array = (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        if dtype.kind == "V":  # bfloat16, for which NumPy has no type
+            array = _model.of_bfloat16(np.frombuffer(data, "<u2"))
         else:
             array = np.frombuffer(data, dtype).astype(dtype.newbyteorder("="), copy=False)
         return _model.floats(path, array.reshape(shape))

@@ -130,6 +130,11 @@ def check_size(what: str, shape: Sequence[int], itemsize: int, limit: int) -> in
     return size
 
 
+def of_bfloat16(halves: NDArray[np.uint16]) -> Array:
+    """Numbers of bfloat16, which is the upper half of a float32, as float32."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
+
+
 def floats(what: str, array: Array) -> Array:
     """A trained weight: finite numbers of a float type."""
     if array.dtype not in (np.float32, np.float64, np.float16):

@@ -72,8 +72,8 @@ class Tensors:
         array = np.frombuffer(self._data[self._start + begin : self._start + end], FLOATS[dtype]).reshape(
             shape
         )
-        if dtype == "BF16":  # the upper half of a float32
-            array = (array.astype(np.uint32) << 16).view(np.float32)
+        if dtype == "BF16":
+            array = _model.of_bfloat16(array)
         return _model.floats(key, array.astype(array.dtype.newbyteorder("="), copy=False))
 
 

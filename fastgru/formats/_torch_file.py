@@ -158,8 +158,8 @@ class Saved:
             with np.errstate(over="ignore", invalid="ignore"):
                 numbers: Array = (array - zero_point).astype(np.float32) * scale
             return numbers
-        if tensor.storage.kind == "bfloat16":  # the upper half of a float32
-            return (array.astype(np.uint32) << 16).view(np.float32)
+        if tensor.storage.kind == "bfloat16":
+            return _model.of_bfloat16(array)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
     def _along(self, tensor: Tensor, parameter: Any, dtype: Any) -> Any:
