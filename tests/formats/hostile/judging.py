@@ -201,7 +201,7 @@ def is_expected(event, arguments, files, hdf5):
 
 
 def held(layers):
-    """Bytes that layers take, which SECURITY.md counts besides those of reading them."""
+    """Bytes that layers take, which docs/reference/formats.md counts besides those of reading them."""
     parts = [part for layer in layers for part in layer._parts]
     weights = sum(array.nbytes for part in parts for array in part.weights)
     packed = sum(getattr(part._plan, "nbytes", 0) for part in parts)
