@@ -12,7 +12,7 @@ import pytest
 sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
 
 from benchmarks import __main__ as bench
-from benchmarks import bench_gru, bench_import, bench_kernels, bench_shares, engines
+from benchmarks import bench_gru, bench_import, bench_kernels, bench_load, bench_shares, engines
 from benchmarks.tasks import Shape, Task
 
 LARGEST_ERROR = {"float32": 1e-5, "float64": 1e-12}
@@ -80,18 +80,32 @@ def test_benchmarks_of_shares_run(suite, parameters):
         assert name.startswith("time_") or 0 < result < np.inf
 
 
+@pytest.mark.parametrize(("suite", "parameters"), [*cases(bench_load)])
+def test_benchmarks_of_files_run_and_find_the_layer(suite, parameters):
+    file = suite()
+    file.setup(*parameters)
+    for name, benchmark in benchmarks(file).items():
+        result = benchmark(*parameters)
+        assert name.startswith("time_") or 0 < result < np.inf
+    weights = file.arrays.kernel, file.arrays.recurrent_kernel, file.arrays.bias
+    for got, expected in zip(file.load().weights, weights, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
 def test_parameters_are_named():
-    for suite in suites(bench_gru, bench_kernels, bench_shares):
+    for suite in suites(bench_gru, bench_kernels, bench_load, bench_shares):
         assert len(suite.param_names) == len(suite.params)
 
 
-@pytest.mark.parametrize("suite", [bench_gru.Stream, bench_kernels.Plans])
-def test_setup_between_timed_calls_does_nothing(suite):
+@pytest.mark.parametrize(
+    ("suite", "made"), [(bench_gru.Stream, "x"), (bench_kernels.Plans, "x"), (bench_load.Load, "path")]
+)
+def test_setup_between_timed_calls_does_nothing(suite, made):
     call, parameters = suite(), [values[0] for values in suite.params]
     call.setup(*parameters)
-    x = call.x
+    first = getattr(call, made)
     call.setup(*parameters)
-    assert call.x is x
+    assert getattr(call, made) is first
 
 
 @pytest.mark.parametrize("suite", suites(bench_import))
