@@ -311,24 +311,23 @@ def npz_levels(n):
     return archives.sound([(f"weight_{kind}_l{i}.npy", ROW) for i, kind in names])
 
 
-@shape(".npz", 200_000)
-def npz_packed_zeros(n):
-    """So many bytes that are no weight, and more that are packed: of a layer of one unit."""
+def npz_packed(n, units):
+    """So many bytes that are no weight, and more that are packed."""
     members = [archives.Member(b"padding", bytes(n))]
-    for kind, shape in (("ih", (3, n // 3)), ("hh", (3, 1))):
-        array = archives.npy(np.zeros(shape, np.float32))
+    for kind, columns in (("ih", n // (3 * units)), ("hh", units)):
+        array = archives.npy(np.zeros((3 * units, columns), np.float32))
         members.append(archives.Member(f"weight_{kind}_l0.npy".encode(), array, archives.DEFLATED))
     return archives.written(members)
+
+
+@shape(".npz", 200_000)
+def npz_packed_zeros(n):
+    return npz_packed(n, units=1)
 
 
 @shape(".npz", 500_000)
 def npz_packed_features(n):
-    """As above, of a layer of many units."""
-    members = [archives.Member(b"padding", bytes(n))]
-    for kind, shape in (("ih", (192, n // 192)), ("hh", (192, 64))):
-        array = archives.npy(np.zeros(shape, np.float32))
-        members.append(archives.Member(f"weight_{kind}_l0.npy".encode(), array, archives.DEFLATED))
-    return archives.written(members)
+    return npz_packed(n, units=64)
 
 
 @shape(".npz", 3_000)
