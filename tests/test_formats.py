@@ -474,7 +474,7 @@ def zipped(path):
 
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 OTHERS = {
-    "empty": (lambda path: path.touch(), "no model file"),
+    "empty": (lambda path: path.touch(), "no model file: it is empty"),
     "text": (lambda path: path.write_text("Hello, this is no model.\n" * 99), "no model file"),
     "json": (lambda path: path.write_text('{"class_name": "GRU"}'), "no model file"),
     "PNG": (lambda path: path.write_bytes(PNG * 99), "no model file"),

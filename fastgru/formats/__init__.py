@@ -28,6 +28,7 @@ TAR = 257, b"ustar"  # where an archive says what it is
 TFLITE = 4, b"TFL3"
 GZIP = b"\x1f\x8b"
 GIT_LFS = b"version https://git-lfs.github.com/spec/"
+HTML = b"<!doctype html", b"<html"
 SAVED_MODEL_FIRST = b"\x08\x01\x12"  # version 1 of its schema, and a graph
 CHECKPOINT_FIRST = b"model_checkpoint_path:"  # of the text beside the tables,
 CHECKPOINT_LAST = bytes.fromhex("57fb808b247547db")  # and the last bytes of a table
@@ -80,6 +81,8 @@ def _refuse_files(archive: _zip.Archive) -> None:
 
 def _refuse_known(data: bytes) -> None:
     """Say what a file is that is known, and not read."""
+    if not data:
+        raise FormatError("no model file: it is empty")
     place, mark = TFLITE
     if data[place : place + len(mark)] == mark:
         raise FormatError(
@@ -88,6 +91,8 @@ def _refuse_known(data: bytes) -> None:
         )
     if data.startswith(GIT_LFS):
         raise FormatError("a pointer of Git LFS in place of the file: get the file by `git lfs pull`")
+    if data[:1000].lstrip().lower().startswith(HTML):
+        raise FormatError("a page of HTML in place of the file, as of a download that failed: get the file")
     if data.startswith(GZIP):
         raise FormatError("compressed by gzip: unpack it, and load what is in it")
     if data.startswith(SAVED_MODEL_FIRST):

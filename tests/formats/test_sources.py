@@ -214,6 +214,8 @@ def test_files_that_are_known_are_called_by_their_names(tmp_path):
         "saved_model.pb": (b"\x08\x01\x12\x06\x0a\x04tags", "a SavedModel of TensorFlow: save the model as"),
         "model.tflite": (b"\x1c\0\0\0TFL3" + b"\0" * 99, "a model of TensorFlow Lite"),
         "lfs.h5": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "git lfs pull"),
+        "page.onnx": (b"\r\n<!DOCTYPE html>\n<title>404</title>", "a page of HTML in place of the file"),
+        "login.pt": (b"<html lang='en'>", "a page of HTML in place of the file"),
         "model.h5.gz": (gzip.compress(b"x"), "compressed by gzip: unpack it"),
         "checkpoint": (b'model_checkpoint_path: "ckpt-1"\n', "a checkpoint of TensorFlow"),
         "ckpt-1.index": (table, "a checkpoint of TensorFlow"),
