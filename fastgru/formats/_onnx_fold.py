@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastgru.formats import _onnx_graph, _onnx_shape, _onnx_size
 from fastgru.formats._model import FormatError
-from fastgru.formats._onnx_graph import Alias, Given, Output
+from fastgru.formats._onnx_graph import Alias, Given, Inside, Output, said
 from fastgru.formats._onnx_tensor import Reader
 
 Array = NDArray[Any]
@@ -187,7 +187,7 @@ class Folder:
         found = self._known(self._key(value), sizes)
         if isinstance(value, Output) and isinstance(found, tuple) and not isinstance(found, Unknown):
             if value.number >= len(found):
-                return Unknown(f"{_said(value.node)} has no output {value.number}")
+                return Unknown(f"{said(value.node)} has no output {value.number}")
             return found[value.number]
         return found
 
@@ -243,13 +243,13 @@ class Folder:
         except FormatError:
             raise
         except Exception as error:  # whatever an operator says of its inputs
-            return Unknown(f"{_said(node)} cannot be computed: {type(error).__name__}: {error!s:.200}")
+            return Unknown(f"{said(node)} cannot be computed: {type(error).__name__}: {error!s:.200}")
 
     # ---- operators -------------------------------------------------------------------------
 
     def _constant(self, value: Output) -> Any:
         """What a Constant node returns."""
-        what = _said(value.node)
+        what = said(value.node)
         for attribute in _onnx_graph.attributes(value.node, value.inside.attributes):
             match attribute.name:
                 case "value":
@@ -284,7 +284,7 @@ class Folder:
         whole = np.array([sizes.size] * RANK if shape is None else shape, np.int64)
         return (whole[slice(given.get("start"), given.get("end"))],)
 
-    def declared(self, inside: _onnx_graph.Inside) -> list[Sizes]:
+    def declared(self, inside: Inside) -> list[Sizes]:
         """Sizes as the file itself has them for inputs of its graph."""
         found = {
             axis.dim_value
@@ -307,31 +307,18 @@ class Folder:
 
     def _run(self, value: Output, arrays: Sequence[Array | None]) -> Any:
         """The results of a node that has constants as inputs."""
-        from onnx import defs
-
         node, inside = value.node, value.inside
         kind = node.op_type
         if kind == "ConstantFill" and node.domain in _onnx_graph.STANDARD:
             return self._filled(value, arrays)
         if node.domain not in _onnx_graph.STANDARD or kind not in _onnx_size.OPERATORS:
-            return Unknown(f"{_said(node)} is no operator that is computed when a file is read")
+            return Unknown(f"{said(node)} is no operator that is computed when a file is read")
         if kind == "Identity" or (kind == "Dropout" and len(arrays) < 3 and len(node.output) == 1):
             return (arrays[0],)  # without a third input Dropout is for training alone
+        given = self.attributes(node, inside)
         opset = max(inside.opset, FIRST.get(kind, 0))
-        if (kind, opset) not in self._types:
-            schema = defs.get_schema(kind, opset, "").attributes
-            self._types[kind, opset] = {name: int(each.type.value) for name, each in schema.items()}
-        types = self._types[kind, opset]
-        given: dict[str, Any] = {}
-        for attribute in _onnx_graph.attributes(node, inside.attributes):
-            if attribute.type != types.get(attribute.name) or attribute.name in given:
-                raise FormatError(
-                    f"{_said(node)} has the attribute {attribute.name!r:.40} twice or of a wrong type, or it "
-                    f"is none of {kind}"
-                )
-            given[attribute.name] = attribute
         if any(array is not None and array.dtype.kind not in "biufV" for array in arrays):
-            return Unknown(f"{_said(node)} has inputs that are no numbers")
+            return Unknown(f"{said(node)} has inputs that are no numbers")
         size, work = _onnx_size.of(kind, arrays, given)
         self._reader.spend(size)
         self._work -= work
@@ -343,11 +330,39 @@ class Folder:
         self._reader.spend(max(0, _onnx_size.owned(results, arrays) - size))
         return results
 
+    def attributes(self, node: Any, inside: Inside) -> dict[str, Any]:
+        """The attributes of a node by name.
+
+        Raises
+        ------
+        FormatError
+            If the opset does not have the operator, or the operator not the attribute.
+        """
+        from onnx import defs
+
+        kind = node.op_type
+        opset = max(inside.opset, FIRST.get(kind, 0))
+        if (kind, opset) not in self._types:
+            if not defs.has(kind, max_inclusive_version=opset, domain=""):
+                raise FormatError(f"{said(node)} is no operator of the opset {opset}")
+            schema = defs.get_schema(kind, opset, "").attributes
+            self._types[kind, opset] = {name: int(each.type.value) for name, each in schema.items()}
+        types = self._types[kind, opset]
+        given: dict[str, Any] = {}
+        for attribute in _onnx_graph.attributes(node, inside.attributes):
+            if attribute.type != types.get(attribute.name) or attribute.name in given:
+                raise FormatError(
+                    f"{said(node)} has the attribute {attribute.name!r:.40} twice or of a wrong type, or it "
+                    f"is none of {kind}"
+                )
+            given[attribute.name] = attribute
+        return given
+
     def _filled(self, value: Output, arrays: Sequence[Array | None]) -> Any:
         """What ConstantFill returns, as PyTorch wrote it for opset 8 though no opset has it."""
         given = {a.name: a for a in _onnx_graph.attributes(value.node, value.inside.attributes)}
         if "input_as_shape" not in given or not given["input_as_shape"].i or arrays[0] is None:
-            return Unknown(f"{_said(value.node)} is read only with a shape as its input")
+            return Unknown(f"{said(value.node)} is read only with a shape as its input")
         size, _ = _onnx_size.of("ConstantOfShape", arrays, {})
         self._reader.spend(size)
         number = given["value"].f if "value" in given else 0.0
@@ -372,21 +387,19 @@ class Folder:
 
 
 def _taken_again(array: Array) -> int:
-    """Bytes that one more layer takes of weights that another has, whose few units are padded to vectors."""
-    units = array.shape[1] // 3 if array.ndim == 3 else VECTOR
-    return LAYER + array.nbytes * max(1, VECTOR // max(1, units))
+    """Bytes that one more layer takes of weights that another has."""
+    return taken(array.shape[1] // 3 if array.ndim == 3 else VECTOR, array.nbytes)
+
+
+def taken(units: int, size: int) -> int:
+    """Bytes that a layer takes for weights of a size, whose few units are padded to vectors."""
+    return LAYER + size * max(1, VECTOR // max(1, units))
 
 
 def _check_number(tensor: Any) -> None:
     """Refuse a tensor in an attribute that is more than a number, or lies in another file."""
     if tensor.data_location or [*tensor.dims] not in ([], [1]):
         raise FormatError(f"a tensor in a node must be one number, got one of shape {[*tensor.dims]!s:.80}")
-
-
-def _said(node: Any) -> str:
-    """How a message calls a node."""
-    kind = f"{node.domain}.{node.op_type}".removeprefix(".")
-    return f"the node {node.name!r:.80} ({kind:.80})" if node.name else f"a node {kind:.80}"
 
 
 def _captured(graph: Any, depth: int = 0) -> list[str]:

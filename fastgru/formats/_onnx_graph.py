@@ -73,6 +73,8 @@ class Inside:
         Those of the call of the function that it is in, by name.
     end : int
         The number after that of the last graph in it.
+    bodies : dict of int to (onnx.NodeProto, Inside)
+        The loops among its nodes and their bodies, by the nodes' identities.
     """
 
     graph: Any
@@ -82,6 +84,7 @@ class Inside:
     root: int
     attributes: Mapping[str, Any]
     end: int = 0
+    bodies: dict[int, tuple[Any, "Inside"]] = field(default_factory=dict, repr=False)
     _types: dict[str, Any] | None = field(default=None, repr=False)
 
     def type_of(self, name: str) -> Any:
@@ -109,6 +112,35 @@ def find(scope: Scope, name: str) -> Any:
 def is_gru(node: Any) -> bool:
     """True of a GRU node."""
     return node.op_type == "GRU" and node.domain in STANDARD
+
+
+def is_loop(node: Any) -> bool:
+    """True of a Loop or Scan node."""
+    return node.op_type in ("Loop", "Scan") and node.domain in STANDARD
+
+
+def carried(node: Any) -> tuple[int, int, int]:
+    """Where what a loop carries begins in its inputs and in its body's outputs, and how many values it is."""
+    if node.op_type == "Loop":
+        return 2, 1, max(0, len(node.input) - 2)
+    scanned = next((a.i for a in node.attribute if a.name == "num_scan_inputs"), 0)
+    return 0, 0, max(0, len(node.input) - max(0, scanned))
+
+
+def _hand_on(node: Any, body: Inside, outer: Scope) -> None:
+    """Let the values that a loop carries unchanged stand for what it was given."""
+    first, returned, count = carried(node)
+    values = body.scope.maps[0]
+    inputs, outputs = body.graph.input[first : first + count], body.graph.output[returned : returned + count]
+    for given, after, initial in zip(inputs, outputs, node.input[first : first + count], strict=False):
+        if after.name == given.name and isinstance(values.get(given.name), Given):
+            values[given.name] = Alias(initial, outer)
+
+
+def said(node: Any) -> str:
+    """How a message calls a node."""
+    kind = f"{node.domain}.{node.op_type}".removeprefix(".")
+    return f"the node {node.name!r:.80} ({kind:.80})" if node.name else f"a node {kind:.80}"
 
 
 def attributes(node: Any, given: Mapping[str, Any]) -> Iterator[Any]:
@@ -189,18 +221,18 @@ class Walk:
             for attribute in node.attribute:
                 if attribute.HasField("g"):
                     prefix = self._names.join(inside.prefix, name, "/", attribute.name, "/")
-                    self._graph(
+                    inner = Inside(
                         attribute.g,
-                        Inside(
-                            attribute.g,
-                            inside.scope.new_child(),
-                            prefix,
-                            inside.opset,
-                            inside.root,
-                            inside.attributes,
-                        ),
-                        depth + 1,
+                        inside.scope.new_child(),
+                        prefix,
+                        inside.opset,
+                        inside.root,
+                        inside.attributes,
                     )
+                    self._graph(attribute.g, inner, depth + 1)
+                    if is_loop(node) and attribute.name == "body":
+                        inside.bodies[id(node)] = node, inner
+                        _hand_on(node, inner, inside.scope)
             if index in calls:
                 self._call(name, node, calls[index], inside, depth)
         inside.end = len(self.found)

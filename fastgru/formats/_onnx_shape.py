@@ -19,16 +19,20 @@ RECURRENT = ("GRU", "LSTM", "RNN")
 LIKE = frozenset(
     (
         *("BatchNormalization", "Cast", "Clip", "Dropout", "Elu", "Gelu", "Identity", "LayerNormalization"),
-        *("LeakyRelu", "Neg", "PRelu", "Relu", "Selu", "Sigmoid", "Softmax", "Sqrt", "Tanh", "Abs", "Exp"),
+        *("LeakyRelu", "Neg", "Not", "PRelu", "Relu", "Selu", "Sigmoid", "Softmax", "Sqrt", "Tanh", "Abs"),
+        "Exp",
     )
 )
-BROADCAST = frozenset(("Add", "Div", "Mul", "Sub", "Pow"))
+BROADCAST = frozenset(("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "Pow", "Sub"))
+REDUCING = frozenset(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum"))
 
 Shape = list[int]
 Step = Callable[[Shape], Shape | None]
 
 
-def of(value: Any, size_of: Callable[[Any], int], constant: Callable[[Any], Any]) -> Shape | None:
+def of(
+    value: Any, size_of: Callable[[Any], int], constant: Callable[[Any], Any], left: list[int] | None = None
+) -> Shape | None:
     """The shape of a value; None if it is unknown.
 
     Parameters
@@ -39,9 +43,13 @@ def of(value: Any, size_of: Callable[[Any], int], constant: Callable[[Any], Any]
         axis' number.
     constant : callable
         An array, if the value is a constant.
+    left : list of int, optional
+        How many nodes may be gone back, and are not yet.
     """
+    left = [STEPS] if left is None else left
     steps: list[Step] = []
-    for _ in range(STEPS):
+    while left[0] > 0:
+        left[0] -= 1
         if isinstance(value, _onnx_graph.Alias):
             value = _onnx_graph.find(value.scope, value.name)
         declared = _declared(value)
@@ -58,7 +66,7 @@ def of(value: Any, size_of: Callable[[Any], int], constant: Callable[[Any], Any]
             return shape
         if not isinstance(value, Output) or value.node.domain not in _onnx_graph.STANDARD:
             return None
-        found = _back(value, constant)
+        found = _back(value, constant, lambda other: of(other, size_of, constant, left))
         if found is None:
             return None
         value, step = found
@@ -75,7 +83,9 @@ def _declared(value: Any) -> Any:
     return None
 
 
-def _back(value: Output, constant: Callable[[Any], Any]) -> tuple[Any, Step] | None:
+def _back(
+    value: Output, constant: Callable[[Any], Any], shape_of: Callable[[Any], Shape | None]
+) -> tuple[Any, Step] | None:
     """What a value is computed from, and how the shape of that becomes its own."""
     node, scope = value.node, value.inside.scope
     sources = [scope.get(name) if name else None for name in node.input]
@@ -96,12 +106,18 @@ def _back(value: Output, constant: Callable[[Any], Any]) -> tuple[Any, Step] | N
     if kind in BROADCAST:
         if isinstance(second, np.ndarray):
             return sources[0], lambda shape: shape if second.ndim <= len(shape) else None
-        first = constant(sources[0])
-        return (
-            (sources[1], lambda shape: shape)
-            if isinstance(first, np.ndarray) and second is not None
-            else None
-        )
+        if second is None:
+            return None
+        if isinstance(constant(sources[0]), np.ndarray):
+            return sources[1], lambda shape: shape
+        return sources[0], lambda shape: _broadcast(shape, shape_of(sources[1]))
+    if kind in REDUCING:
+        gone = (list(given["axes"].ints) if "axes" in given else _integers(second)) or []
+        keeps = given["keepdims"].i if "keepdims" in given else 1
+        return (sources[0], lambda shape: _reduced(shape, gone, keeps)) if gone else None
+    if kind == "Gather" and not ("axis" in given and given["axis"].i):
+        rows = constant(sources[0])
+        return (sources[1], lambda shape: [*shape, *rows.shape[1:]]) if isinstance(rows, np.ndarray) else None
     if kind in ("Squeeze", "Unsqueeze"):
         axes = list(given["axes"].ints) if "axes" in given else _integers(second)
         if axes is None:
@@ -152,6 +168,19 @@ def _without(shape: Shape, axes: Sequence[int]) -> Shape:
     """A shape without axes of the length 1."""
     gone = {range(len(shape))[axis] for axis in axes}
     return [size for axis, size in enumerate(shape) if axis not in gone]
+
+
+def _reduced(shape: Shape, axes: Sequence[int], keeps: int) -> Shape:
+    """A shape with axes of the length 1, or without them."""
+    if not keeps:
+        return _without(shape, axes)
+    gone = {range(len(shape))[axis] for axis in axes}
+    return [1 if axis in gone else size for axis, size in enumerate(shape)]
+
+
+def _broadcast(shape: Shape, other: Shape | None) -> Shape | None:
+    """The shape of what two shapes are broadcast to."""
+    return None if other is None else list(np.broadcast_shapes(shape, other))
 
 
 def _with(shape: Shape, axes: Sequence[int]) -> Shape:

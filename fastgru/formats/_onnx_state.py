@@ -16,14 +16,27 @@ Array = NDArray[Any]
 
 
 def initial(node: Node, folder: Folder, directions: int, units: int, layout: int) -> list[Array | None]:
-    """initial_h of each direction, (1 or batch, units), where it is no zeros; None: zeros, or the caller's.
+    """initial_h of each direction, as `of_value` has it."""
+    if not node.inputs()["initial_h"]:
+        return [None] * directions
+    return of_value(node.source("initial_h"), folder, directions, units, layout)
 
-    It may be a constant, or one row that the graph repeats to the batch.
+
+def of_value(
+    value: Any, folder: Folder, directions: int, units: int, layout: int | None
+) -> list[Array | None]:
+    """States of each direction, (1 or batch, units), where they are no zeros; None: zeros, or the caller's.
+
+    Parameters
+    ----------
+    value : Output, Given, Alias, onnx.TensorProto or None
+        A constant, or one row that the graph repeats to the batch.
+    folder : Folder
+    directions, units : int
+    layout : int or None
+        Of the GRU node. None: there is no axis of directions, as in a loop.
     """
     none: list[Array | None] = [None] * directions
-    if not node.inputs()["initial_h"]:
-        return none
-    value = node.source("initial_h")
     found = folder.value(value)
     repeated = _repeated(folder, value) if found is Kind.CALL else None
     if repeated is not None:
@@ -41,7 +54,7 @@ def initial(node: Node, folder: Folder, directions: int, units: int, layout: int
     return [state if state.any() else None for state in rows]
 
 
-def _repeated_rows(folder: Folder, value: Any, directions: int, units: int, layout: int) -> Array:
+def _repeated_rows(folder: Folder, value: Any, directions: int, units: int, layout: int | None) -> Array:
     """States (directions, 1, units) of a value that depends on the sizes of inputs, whatever these are.
 
     Raises
@@ -73,13 +86,15 @@ def _repeated(folder: Folder, value: Any) -> Any:
     return None
 
 
-def _rows(found: Any, directions: int, units: int, layout: int, repeated: bool) -> Array:
+def _rows(found: Any, directions: int, units: int, layout: int | None, repeated: bool) -> Array:
     """States (directions, batch, units) of a value; a repeated one may lack axes, or have shorter ones."""
     if isinstance(found, Unknown):
         raise FormatError(f"initial_h cannot be told: {found.reason}")
     if not isinstance(found, np.ndarray):
         raise FormatError(f"initial_h cannot be told: it depends on {found.value}")
     states = floats("initial_h", found)
+    if layout is None and states.ndim == 2:
+        states = states[np.newaxis]
     if repeated and states.shape[-1:] == (units,) and states.ndim <= 3:
         one_row = (1, directions, units) if layout else (directions, 1, units)
         states = np.broadcast_to(states, np.broadcast_shapes(states.shape, one_row))
