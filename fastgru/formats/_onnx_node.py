@@ -1,4 +1,4 @@
-"""GRU nodes of ONNX models: where they are, what they are given, and who uses what they return."""
+"""GRU nodes and loops of ONNX models: where they are, what they are given, and who uses what they return."""
 
 import bisect
 from collections import defaultdict
@@ -27,7 +27,7 @@ DIRECTIONS = {"forward": [False], "reverse": [True], "bidirectional": [False, Tr
 
 
 class Node(NamedTuple):
-    """A GRU node.
+    """A GRU node, or a loop that may stand for one.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Node(NamedTuple):
 
 
 def nodes(walk: Walk, names: _model.Names) -> Iterator[Node]:
-    """The GRU nodes of all graphs of a model, by name or number.
+    """The GRU nodes and loops of all graphs of a model, by name or number.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def nodes(walk: Walk, names: _model.Names) -> Iterator[Node]:
         (inside.root, name)
         for inside in graphs
         for node in inside.graph.node
-        if _onnx_graph.is_gru(node)
+        if _onnx_graph.is_gru(node) or _onnx_graph.is_loop(node)
         for name in node.output
     }
     readers: dict[Any, list[int]] = defaultdict(list)  # numbers of graphs that read an output, in order
@@ -105,26 +105,8 @@ def nodes(walk: Walk, names: _model.Names) -> Iterator[Node]:
             return first < len(numbers) and numbers[first] < own.stop
 
         for name, node in _onnx_graph.named(inside.graph):
-            if _onnx_graph.is_gru(node):
+            if _onnx_graph.is_gru(node) or _onnx_graph.is_loop(node):
                 yield Node(names.join(inside.prefix, name), node, inside, is_used)
-
-
-def refuse_loops(walk: Walk) -> None:
-    """Say that there is a loop where there is no GRU: that is how some converters write one.
-
-    Raises
-    ------
-    FormatError
-        If there is one; names what to load instead.
-    """
-    for inside in walk.found:
-        for name, node in _onnx_graph.named(inside.graph):
-            if node.op_type in ("Loop", "Scan") and node.domain in _onnx_graph.STANDARD:
-                raise FormatError(
-                    f"it has no GRU node, but a {node.op_type}, {inside.prefix + name!r:.80}, as tf2onnx "
-                    "writes Keras' GRU with reset_after=False, hard_sigmoid or a mask: load the .keras or "
-                    ".h5 file that it was made from"
-                )
 
 
 def reads(graph: Any, besides: Sequence[str] = ()) -> Iterator[str]:

@@ -1,3 +1,4 @@
+import functools
 import sys
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ from fastgru.formats import (
     _model,
     _onnx_activation,
     _onnx_graph,
+    _onnx_loop,
     _onnx_node,
     _onnx_stack,
     _onnx_state,
@@ -140,14 +142,25 @@ def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
 
     makers = Makers()
     walk = Walk(model.graph, opset, names, model.functions)
-    nodes = [*_onnx_node.nodes(walk, names)]
-    for node in nodes:
+    nodes: list[Node] = []  # of GRUs
+    refused = None
+    for node in _onnx_node.nodes(walk, names):
+        if _onnx_graph.is_gru(node.proto):
+            nodes.append(node)
+            make = maker(node)
+        else:
+            try:
+                found = _onnx_loop.find(node, folder)
+            except FormatError as error:  # it may be anything
+                refused = refused or (node, str(error))
+                continue
+            make = functools.partial(found.layer, folder)
         if node.name in makers:
             raise FormatError(f"two nodes have the name {node.name!r:.80}")
-        makers[node.name] = maker(node)
-    if not makers:
-        _onnx_node.refuse_loops(walk)
-    if _onnx_stack.is_stack(nodes, walk, folder):
+        makers[node.name] = make
+    if refused and not nodes:
+        _onnx_loop.refuse(*refused, has_others=bool(makers))
+    if len(nodes) == len(makers) and _onnx_stack.is_stack(nodes, walk, folder):
         name = model.graph.name or "stack"
         return_state = any(node.outputs()[1] for node in nodes)
         lowest_first = [*makers.values()]
