@@ -9,11 +9,12 @@ import numpy as np
 from fastgru.formats import _onnx_graph
 from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_cell import Below, Fixed, Going
-from fastgru.formats._onnx_fold import Folder
+from fastgru.formats._onnx_fold import Folder, Sizes
 from fastgru.formats._onnx_graph import Output, Scope, said
 
 ENDLESS = (1 << 31) - 1  # trips, from which on their number is no limit
 SIZES = (5, 7, 11, 13, 17)  # of axes
+SINGLE = Sizes(1)  # with which there is but one step
 World = tuple[Folder, Any, Sequence[int]]  # the shape of a sequence, and how what depends on it is computed
 
 # ---- values that depend on the shape of a sequence -------------------------------------------
@@ -113,7 +114,8 @@ def check_trips(node: Any, scope: Scope, going: Any, sequence: Any, features: in
     if trips and not (bounds and _is_endless(folder.value(scope.get(trips)))):
         bounds.append(scope.get(trips))
     checks = [(bound, None) for bound in bounds] + ([(scope.get(first), True)] if first else [])
-    if not bounds or not _are(checks, sequence, features, folder):
+    begins = not first or is_all(folder.value(scope.get(first), SINGLE), True, folder)
+    if not bounds or not begins or not _are(checks, sequence, features, folder):
         raise FormatError("the number of its trips is not known to be that of the steps of its sequence")
 
 
