@@ -208,7 +208,7 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
     -------
     GRU, Bidirectional, or dict
         The layer, or of a model that has several a dict of them by name. It is time-major unless the node has
-        layout=1, and returns of Y and Y_h what the network uses.
+        layout=1, and returns of Y and Y_h what the network uses. Loops that are a GRU are layers, too.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
     Notes
     -----
     What the node gets from the network in a call, the layer gets from the caller: `sequence_lens` as a mask
-    that begins with so many true steps, `initial_h` as the initial state. A constant `initial_h` is the
+    that begins with so many true steps, the mask of a loop, `initial_h` as the initial state. A constant `initial_h` is the
     layer's `default_state`. A row of length 0 ends in the state zero in ONNX, here in its initial one.
 
     Outputs of a single `reverse` direction belong to the inputs' timesteps in ONNX; here they come in the

@@ -29,7 +29,18 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])  # the folder of tests, as for pytest
 
 from formats.hostile import judging, mutants, real_files
-from formats.hostile.generators import archives, hdf5, keras, native, npy, onnx, pickles, safetensors, tfjs
+from formats.hostile.generators import (
+    archives,
+    hdf5,
+    keras,
+    native,
+    npy,
+    onnx,
+    onnx_loops,
+    pickles,
+    safetensors,
+    tfjs,
+)
 
 from fastgru.formats import _hdf5
 
@@ -104,6 +115,7 @@ KINDS = {
     "pickles-torchscript": generated_by(pickles.torchscript, pickles.OF_TORCHSCRIPT, 800),
     "archives": generated_by(archives.archive, archives.PRODUCTIONS, 1500),
     "onnx": generated_by(onnx.model, onnx.PRODUCTIONS, 800),
+    "onnx-loops": generated_by(onnx_loops.model, onnx_loops.PRODUCTIONS, 800),
     "safetensors": generated_by(safetensors.file, safetensors.PRODUCTIONS, 1000),
     "npy": generated_by(npy.file, npy.PRODUCTIONS, 1000),
     "native": generated_by(native.file, native.PRODUCTIONS, 1000),

@@ -19,6 +19,8 @@ from formats.hostile import judging
 from formats.hostile.generators import archives, keras, onnx
 from formats.hostile.measuring import Measurer
 
+import fastgru
+
 LINES = 2.2  # the most that twice the file may multiply what runs
 FIRST = 100  # the smallest number of things in a file
 SHAPES = {}
@@ -215,6 +217,103 @@ def onnx_opsets(n):
 @shape(".onnx", 3_000)
 def onnx_grus(n):
     return model(nodes(*(node("GRU", ["X", "W", "R"], [f"Z{i}"]) for i in range(n))))
+
+
+ONE = struct.pack("<f", 1.0)
+CELL = [
+    *(node("MatMul", ["x", "K"], [f"x{gate}"]) for gate in "zrc"),
+    *(node("MatMul", ["h", "K"], [f"h{gate}"]) for gate in "zr"),
+    *(node("Add", [f"x{gate}", f"h{gate}"], [f"s{gate}"]) for gate in "zr"),
+    *(node("Sigmoid", [f"s{gate}"], [gate]) for gate in "zr"),
+    node("Mul", ["r", "h"], ["let"]),
+    node("MatMul", ["let", "K"], ["hc"]),
+    node("Add", ["xc", "hc"], ["sc"]),
+    node("Tanh", ["sc"], ["c"]),
+    node("Sub", ["one", "z"], ["rest"]),
+    node("Mul", ["rest", "c"], ["new"]),
+    node("Mul", ["z", "h"], ["kept"]),
+    node("Add", ["kept", "new"], ["next"]),
+    node("Identity", ["next"], ["y"]),
+    node("Identity", ["going"], ["on"]),
+]
+
+
+def numbers(name, data, *sizes, kind=1):
+    """A tensor of these bytes."""
+    dims = b"".join(onnx.integer(1, size) for size in sizes)
+    return onnx.piece(5, dims + onnx.integer(2, kind) + onnx.piece(8, name) + onnx.piece(9, data))
+
+
+def looping(name, *more, steps="steps", state="H", sequence="X", carried=()):
+    """A Loop that is a GRU, with these nodes before its own, which carries these values besides its state."""
+    body = nodes(*more, node("Gather", [sequence, "i"], ["x"]), *CELL)
+    body += b"".join(onnx.piece(11, onnx.piece(1, one)) for one in ("i", "going", "h", *carried))
+    body += b"".join(onnx.piece(12, onnx.piece(1, one)) for one in ("on", "next", *carried, "y"))
+    outputs = [f"{name}{i}" for i in range(2 + len(carried))]
+    return node("Loop", [steps, "", state, *["one"] * len(carried)], outputs, name, [inner(body, "body")])
+
+
+def model_of_loops(*loops, before=(), tensors=()):
+    """A model with these loops, and nodes before them."""
+    sizes = b"".join(
+        onnx.piece(1, size) for size in (onnx.piece(2, "t"), onnx.piece(2, "b"), onnx.integer(1, 1))
+    )
+    shown = onnx.piece(1, "X") + onnx.piece(2, onnx.piece(1, onnx.integer(1, 1) + onnx.piece(2, sizes)))
+    given = [numbers("K", ONE, 1, 1), numbers("one", ONE), numbers("H", bytes(4), 1, 1)]
+    given.append(numbers("first", bytes(8), kind=7))
+    steps = [node("Shape", ["X"], ["shape"]), node("Gather", ["shape", "first"], ["steps"])]
+    returned = onnx.piece(12, onnx.piece(1, "0 1"))
+    return model(onnx.piece(11, shown), *given, *tensors, nodes(*steps, *before, *loops), returned, gru=False)
+
+
+def test_the_loop_of_these_shapes_is_read(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(model_of_loops(looping("0 ")))
+    assert fastgru.load(tmp_path / "model.onnx").recurrent_activation is fastgru.activations.sigmoid
+
+
+@shape(".onnx", 1_000)
+def onnx_loops(n):
+    return model_of_loops(*(looping(f"{i} ") for i in range(n)))
+
+
+@shape(".onnx", 20_000)
+def onnx_chain_in_a_loop(n):
+    chain = [node("Identity", ["X"], ["0"]), *(node("Identity", [f"{i}"], [f"{i + 1}"]) for i in range(n))]
+    return model_of_loops(looping("0 ", *chain, sequence=f"{n}"))
+
+
+@shape(".onnx", 20_000)
+def onnx_carried_values(n):
+    return model_of_loops(looping("0 ", carried=[f"{i:05}" for i in range(n)]))
+
+
+@shape(".onnx", 2_000)
+def onnx_loops_that_share_a_state(n):
+    loops = (looping(f"{i} ", state="wide") for i in range(n // 8))
+    return model_of_loops(*loops, tensors=[numbers("wide", bytes(400 * n), 100 * n, 1)])
+
+
+@shape(".onnx", 2_000)
+def onnx_loops_behind_a_chain(n):
+    chain = [
+        node("Identity", ["steps"], ["0"]),
+        *(node("Identity", [f"{i}"], [f"{i + 1}"]) for i in range(n)),
+    ]
+    return model_of_loops(*(looping(f"{i} ", steps=f"{n}") for i in range(n // 8)), before=chain)
+
+
+@shape(".onnx", 20_000)
+def onnx_split_in_a_loop(n):
+    wide = node("Split", ["one"], [f"{i}" for i in range(n)])
+    return model_of_loops(looping("0 ", wide, node("Add", ["0", "1"], ["2 x"]), sequence="2 x"))
+
+
+@shape(".onnx", 20_000)
+def onnx_bodies_in_bodies(n):
+    made = b""
+    for depth in range(25):
+        made = looping(f"{depth} ", *([made] if made else [node("X", [f"{i:05}" for i in range(n)])]))
+    return model_of_loops(made)
 
 
 # ---- Keras -----------------------------------------------------------------------------------
