@@ -15,7 +15,7 @@ from fastgru.formats._onnx_node import Node
 
 SCAN = 9  # the opset since which Scan is what it is
 LISTS = ("scan_input_axes", "scan_input_directions", "scan_output_axes", "scan_output_directions")
-MOST = 8  # values that it carries and changes, and sequences, at most
+MOST = 8  # values that it changes, and sequences that it reads and returns, at most
 
 
 class Found(NamedTuple):
@@ -133,8 +133,12 @@ class _Loop:
         self.returned = [*proto.output[:count]]
         self._sequences = [*proto.output[count:]]
         changed = [name for name in self._inputs if not isinstance(self._values.get(name), Alias)]
-        if len(changed) > MOST or len(self._written) > MOST:
-            raise FormatError(f"it changes {len(changed)} values and returns {len(self._written)} sequences")
+        numbers = len(changed), len(inputs) - first - count, len(self._written)
+        if max(numbers) > MOST:
+            raise FormatError(
+                f"it changes {numbers[0]} values, reads {numbers[1]} sequences and returns {numbers[2]}, which "
+                f"must be at most {MOST} each"
+            )
         self._body = Body(inside, folder)
         self._note_axes()
         known = self._body.known
@@ -151,7 +155,7 @@ class _Loop:
     def _note_axes(self) -> None:
         """Note the axes of a Scan, and which way it goes."""
         given = self._folder.attributes(self._node.proto, self._node.inside)
-        lists = {name: [*given[name].ints] if name in given else [0] for name in LISTS}
+        lists = {name: [*given[name].ints[:MOST]] if name in given else [0] for name in LISTS}
         axes = {*lists["scan_input_axes"], *(lists["scan_output_axes"] if self._written else [])}
         directions = {*lists["scan_input_directions"]}
         if len(axes) != 1 or not axes <= {0, 1} or len(directions) != 1 or not directions <= {0, 1}:

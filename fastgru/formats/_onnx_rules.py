@@ -32,6 +32,7 @@ from fastgru.formats._onnx_graph import Output, said
 
 Array = NDArray[Any]
 
+COUNTING = (1, 6, 7, 11)  # types of tensors: float32, int32, int64, float64
 TERMS = 3  # of a sum, at most
 MAX = float(np.finfo(np.float32).max)
 PARTS = 3  # of what is split, and of other lists, at most
@@ -107,6 +108,8 @@ class Rules:
     def cast(self, inputs: Sequence[Any], given: Any, value: Output) -> Any:
         if isinstance(inputs[0], Step):
             return Flag(inputs[0], inverted=False)
+        if isinstance(inputs[0], Counter) and ("to" not in given or given["to"].i not in COUNTING):
+            return None
         return inputs[0] if isinstance(inputs[0], Counter | Flag) else None
 
     def opposite(self, inputs: Sequence[Any], given: Any, value: Output) -> Any:

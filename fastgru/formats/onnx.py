@@ -220,8 +220,9 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
     Notes
     -----
     What the node gets from the network in a call, the layer gets from the caller: `sequence_lens` as a mask
-    that begins with so many true steps, the mask of a loop, `initial_h` as the initial state. A constant `initial_h` is the
-    layer's `default_state`. A row of length 0 ends in the state zero in ONNX, here in its initial one.
+    that begins with so many true steps, the mask of a loop, `initial_h` as the initial state. A constant
+    `initial_h` is the layer's `default_state`. A row of length 0 ends in the state zero in ONNX, here in its
+    initial one.
 
     Outputs of a single `reverse` direction belong to the inputs' timesteps in ONNX; here they come in the
     order of the run, the last timestep first, as Keras has it with `go_backwards`.

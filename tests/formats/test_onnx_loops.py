@@ -487,6 +487,47 @@ def test_a_first_state_that_is_an_input_is_the_caller_s():
         assert_close(ours, theirs)
 
 
+def test_a_loop_in_a_function_is_read():
+    built = Built(mask="before")
+    model = built.model()
+    names = [*built.tensors, *built.inputs]
+    function = helper.make_function(
+        "own", "layer", names, ["Y0", "h last"], [*model.graph.node], [helper.make_opsetid("", 17)]
+    )
+    del model.graph.node[:]
+    model.graph.node.append(helper.make_node("layer", names, ["Y0", "h last"], "called", domain="own"))
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    (name, layer), (_, plain) = *read(model).items(), *read(built.model()).items()
+    assert name == "called/loop"
+    x = np.random.default_rng(6).normal(size=(TIMESTEPS, BATCH, FEATURES)).astype(np.float32)
+    for ours, theirs in zip(layer(x), plain(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("is_scan", [False, True])
+def test_a_loop_that_returns_its_state_alone_is_a_layer_without_sequences(is_scan):
+    built = Built("Scan" if is_scan else "Loop")
+    built.returned = []
+    model = built.model()
+    del model.graph.output[0]
+    (layer,) = read(model).values()
+    assert (layer.return_sequences, layer.return_state) == (False, False)
+    x = np.random.default_rng(7).normal(size=(TIMESTEPS, BATCH, FEATURES)).astype(np.float32)
+    assert_close(layer(x), run(model, {"X": x})[0])
+
+
+def test_beside_a_loop_that_is_read_another_one_is_a_warning():
+    first, second = Built().model(), Built()
+    second.nodes["c"] = ("Sin", ["sc"])
+    node = second.model().graph.node[-1]
+    node.name = "other"
+    node.output[:] = ["other last", "other Y"]
+    first.graph.node.append(node)
+    with pytest.warns(UserWarning, match="other: a Loop that is not read as a GRU: the node 'node c'"):
+        assert fastgru.from_onnx(first).name == "loop"
+
+
 # ---- near misses -------------------------------------------------------------------------------
 
 
@@ -532,6 +573,12 @@ def counter_by_two(built):
     counting(built)
     built.tensors["two"] = np.int64(2)
     built.nodes["t + 1"] = ("Add", ["t", "two"])
+
+
+def counter_of_bytes(built):
+    counting(built)
+    built.nodes["byte"] = ("Cast", ["t + 1"], {"to": 3})
+    built.nodes["going"] = ("Less", ["byte", "steps"])
 
 
 def begun_by_a_condition(built):
@@ -596,7 +643,28 @@ def mask_begins_with(name):
     return change
 
 
+def scan(**attributes):
+    """A change of a Scan."""
+
+    def change(built):
+        built.attributes |= attributes
+
+    return change
+
+
 MISSES = {
+    "a sequence written along another axis": (
+        {"kind": "Scan"},
+        scan(scan_input_axes=[1], scan_output_axes=[0]),
+        "one axis",
+    ),
+    "a mask that goes another way": (
+        {"kind": "Scan", "mask": "zeros"},
+        scan(scan_input_directions=[0, 1]),
+        "one direction",
+    ),
+    "a sequence written backward": ({"kind": "Scan"}, scan(scan_output_directions=[1]), "writes"),
+    "a counter of few bits": ({}, counter_of_bytes, "'node byte'"),
     "a constant number of trips": ({}, fixed_trips, "number of its trips"),
     "one trip less": ({}, one_trip_less, "number of its trips"),
     "as many trips as rows": ({}, trips_of_the_batch, "number of its trips"),
@@ -654,5 +722,5 @@ def test_what_is_no_gru_is_refused(name):
     model = built.model()
     with pytest.raises(fastgru.FormatError, match=said) as raised:
         fastgru.from_onnx(model)
-    assert "a Loop, 'loop', as tf2onnx writes" in str(raised.value)
+    assert f"a {built.kind}, 'loop', as tf2onnx writes" in str(raised.value)
     assert "load the .keras or .h5 file" in str(raised.value)
