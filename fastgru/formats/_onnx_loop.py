@@ -136,8 +136,8 @@ class _Loop:
         numbers = len(changed), len(inputs) - first - count, len(self._written)
         if max(numbers) > MOST:
             raise FormatError(
-                f"it changes {numbers[0]} values, reads {numbers[1]} sequences and returns {numbers[2]}, which "
-                f"must be at most {MOST} each"
+                f"it changes {numbers[0]} values, reads {numbers[1]} sequences and returns {numbers[2]}, "
+                f"which must be at most {MOST} each"
             )
         self._body = Body(inside, folder)
         self._note_axes()
