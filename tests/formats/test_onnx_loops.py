@@ -107,7 +107,7 @@ def test_what_tf2onnx_writes_is_read(keras, seed):
     rng = np.random.default_rng(seed)
     options, is_masked, is_fixed = random_options(rng), rng.integers(2), not rng.integers(4)
     is_given = bool(rng.integers(2))
-    opset = int(rng.choice(OPSETS))
+    opset = int(rng.choice(OPSETS[1:] if is_masked else OPSETS))  # 10 has no Equal of floats: masks differ
     made = versions(keras)[rng.integers(2)]
     print(f"seed {seed}: {made.__module__} {options}, opset {opset}, {is_masked=}, {is_fixed=}, {is_given=}")
     sizes = (BATCH, TIMESTEPS) if is_fixed else (None, None)
