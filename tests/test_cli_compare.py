@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from comparing import FEATURES, SEED, UNITS, assert_equal, gru_node, invoke, onnx_file, onnx_weights, weights
 from safetensors.torch import save_file
 from torch.nn.utils import prune
 
@@ -18,18 +19,7 @@ from fastgru.cli import _compare, _convert, _model, _runtimes
 from fastgru.cli._commands import fastgru as command
 from fastgru.formats import _onnx_fold, _onnx_state, _torch_keys
 
-SEED = 20261123
-UNITS, FEATURES = 7, 5
 ONNXRUNTIME = {"return_sequences": True, "return_state": True}
-
-
-def weights(directions=1, biases=2, scale=1.0, seed=SEED):
-    """Of a GRU, or of both directions one after the other."""
-    rng = np.random.default_rng(seed)
-    shapes = [(FEATURES, 3 * UNITS), (UNITS, 3 * UNITS), (2, 3 * UNITS) if biases == 2 else (3 * UNITS,)]
-    return [
-        scale * rng.normal(0, 0.4, shape).astype(np.float32) for _ in range(directions) for shape in shapes
-    ]
 
 
 def layer(both=False, dtype="float32", values=None, **arguments):
@@ -40,21 +30,6 @@ def layer(both=False, dtype="float32", values=None, **arguments):
     made.build((None, None, FEATURES))
     made.set_weights(weights(1 + both, 1 + options["reset_after"]) if values is None else values)
     return made
-
-
-def invoke(*arguments):
-    """Exit status and output."""
-    result = CliRunner().invoke(command, ["compare", *map(str, arguments)], standalone_mode=False)
-    if result.exception:
-        raise result.exception
-    return result.return_value, result.output
-
-
-def assert_equal(path, *arguments):
-    status, output = invoke(path, *arguments)
-    assert status == 0, output
-    assert "equal but for rounding" in output
-    return output
 
 
 # ---- onnxruntime -----------------------------------------------------------------------------------
@@ -91,30 +66,6 @@ def test_a_batch_major_node_is_compared(tmp_path):
     onnx.save(model, path)
     assert fastgru.load(path).time_major is False
     assert_equal(path)
-
-
-def onnx_file(path, nodes, values, opset=17, inputs=None, **more):
-    """A model with a GRU node and these besides; initializers by name."""
-    helper = onnx.helper
-    nodes = [helper.make_node(*each[:3], **dict(each[3:])) for each in nodes]
-    tensors = [onnx.numpy_helper.from_array(np.asarray(array), name) for name, array in values.items()]
-    shown = [helper.make_tensor_value_info("X", 1, ["time", "batch", FEATURES])] if inputs is None else inputs
-    outputs = [helper.make_tensor_value_info(name, 1, None) for name in ("Y", "Y_h")]
-    graph = helper.make_graph(nodes, "graph", shown, outputs, tensors)
-    opsets = [helper.make_opsetid("", opset), *more.pop("opsets", [])]
-    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8, **more), path)
-
-
-def onnx_weights():
-    """W, R and B of a node."""
-    kernel, recurrent, bias = weights()
-    return {"W": kernel.T[None].copy(), "R": recurrent.T[None].copy(), "B": bias.reshape(1, -1)}
-
-
-def gru_node(state="", name="gru", **attributes):
-    attributes = {"hidden_size": UNITS, "linear_before_reset": 1} | attributes
-    inputs = ["X", "W", "R", "B", *(["", state] if state else [])]
-    return ("GRU", inputs, ["Y", "Y_h"], ("name", name), *attributes.items())
 
 
 STATE = np.linspace(-1, 1, UNITS, dtype=np.float32).reshape(1, 1, UNITS)
@@ -524,6 +475,24 @@ def test_wrong_results_are_a_difference(change):
     rng = np.random.default_rng(SEED)
     arguments = layer(), layer(dtype="float64"), runtime._replace(run=run), rng
     assert not _compare.compared(*arguments).equal
+
+
+@pytest.mark.parametrize(
+    ("both", "zeros", "equal"), [(False, False, True), (False, True, False), (True, False, False)]
+)
+def test_what_lies_beyond_a_row_is_compared_where_the_layer_returns_zeros(both, zeros, equal):
+    values = weights(1 + both)
+    options = {"values": values, "zero_output_for_mask": zeros}
+    runtime = _runtimes.of_layer(layer(both, **options), "torch")
+
+    def run(x, mask, states):
+        y, *last = runtime.run(x, mask, states)
+        return [y if mask is None else np.where(mask[..., None], y, y + 1), *last]
+
+    arguments = layer(both, **options), layer(both, dtype="float64", **options)
+    for made, expected in ((runtime, True), (runtime._replace(run=run), equal)):
+        found = _compare.compared(*arguments, made, np.random.default_rng(SEED))
+        assert found.equal == expected, found
 
 
 def test_infinities_and_nan_equal_themselves():

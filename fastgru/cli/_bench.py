@@ -89,10 +89,10 @@ def _onnxruntime(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Ca
 def _torch(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Call:
     import torch
 
-    from fastgru.cli._runtimes import torch_module
+    from fastgru.cli import _pytorch
 
     torch.set_num_threads(1)
-    module = torch_module(layer.to_torch_state_dict(), batch_first=False)
+    module = _pytorch.module(layer.to_torch_state_dict(), batch_first=False)
     dtype = module.weight_ih_l0.dtype  # a float16 layer's is float32
     x, h = (torch.from_numpy(array).to(dtype) for array in _inputs(layer, batch, timesteps or 1))
 

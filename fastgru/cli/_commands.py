@@ -203,10 +203,14 @@ def compare(**given: Any) -> int:
     files that you trust. If it is not the one that the file belongs to, it gets the layer from fastgru, and
     reading is not tested.
 
-    Each layer is run on random inputs, masks and initial states. "error" is the largest distance from the
-    same equations in float64; "of rounding" is the larger one as a share of what rounding may do in the
-    least precise of the dtypes of layer, weights and runtime. A float64 layer is its own measure. The exit
-    status is 0 if no share is beyond 1, 1 if one is, 2 if a layer could not be compared.
+    Each layer is run on random inputs, masks and initial states, a stateful one also in several calls in a
+    row. Outputs beyond the end of a row count where the runtime returns zeros there. Layers that only one of
+    the two finds, other sizes and another order of axes are differences.
+
+    "error" is the largest distance from the same equations in float64; "of rounding" is the larger one as a
+    share of what rounding may do in the least precise of the dtypes of layer, weights and runtime. A float64
+    layer is its own measure. The exit status is 0 if no share is beyond 1, 1 if there is a difference, 2 if a
+    layer could not be compared.
 
     \b
     Examples:

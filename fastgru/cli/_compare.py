@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 import fastgru
 from fastgru.cli import _model, _terminal
-from fastgru.cli._files import Array
+from fastgru.cli._runtime import Array, Runtime
 
-if TYPE_CHECKING:
-    from fastgru.cli._runtimes import Runtime
-
+T = TypeVar("T")
 TRIALS = 8
 MOST_ROWS, MOST_STEPS = 8, 24
 DRAWS = 4  # of weights rounded at random
@@ -22,6 +20,14 @@ DRAWS = 4  # of weights rounded at random
 # 1 to 20 units the largest error was 9 times that (fastgru and onnxruntime, AMD EPYC, AVX2, 2026-11-23).
 MARGIN = 16
 EQUAL, DIFFERENT, FAILED = 0, 1, 2  # exit statuses
+EXACT: dict[str, Any] = {"dtype": "float64", "weights_dtype": None}
+CALLED_IN_A_ROW: dict[str, Any] = {"return_sequences": True, "return_state": False}
+# Which calls in a row are given states. The own states of a stateful layer are those that it starts from by
+# default, or those that the last call left, which started from its own or from given ones.
+GIVEN = (False, True, True, False, True), (True, False, True, True, False)
+
+
+Row = tuple[list[object], int]  # of the table, and the exit status
 
 
 def compare(model: Path, layer: str | None, against: str | None, seed: int) -> int:
@@ -31,47 +37,104 @@ def compare(model: Path, layer: str | None, against: str | None, seed: int) -> i
     own, kind = _runtimes.own(model)
     against = against or own
     if against is None:
-        raise ValueError("fastgru's own files have no other runtime: name one by --against")
-    layers = _model.named(model, layer, **_model.RETURNING_ALL)
-    exact = _model.named(model, layer, **_model.RETURNING_ALL, dtype="float64", weights_dtype=None)
-    runtimes = _runtimes.of_file(model, against, kind) if against == own else None
-    pairs = list(_pairs(layers, exact, whole=against == "torch"))
-    rows: list[list[object]] = []
-    statuses = []
+        raise ValueError(f"files of the format {kind!r} have no runtime of their own: name one by --against")
+    file = _runtimes.of_file(model, against, kind) if against == own else None
+    pairs = _pairs(model, layer, whole=file is not None or against == "torch")
+    stateful = _stateful(model, layer) if file else {}
+    rows: list[Row] = []
     with _terminal.progress("comparing", len(pairs) * TRIALS, "trials") as tick:
         for name, ours, truth in pairs:
             try:
-                runtime = runtimes(name) if runtimes else _runtimes.of_layer(ours, against)
-                found = compared(ours, truth, runtime, np.random.default_rng(seed))
+                runtime = file.layer(name) if file else _runtimes.of_layer(ours, against)
+                rng = np.random.default_rng(seed)
+                if reason := _mismatch(ours, name in stateful, runtime):
+                    rows.append(_row(name, f"DIFFERENT: {reason}", DIFFERENT))
+                else:
+                    rows.append(_judged(name, compared(ours, truth, runtime, rng)))
+                    if name in stateful:
+                        found = compared_in_a_row(*stateful[name], runtime, rng)
+                        rows.append(_judged(f"{name}, {len(GIVEN[0])} calls in a row", found))
             except ImportError:
                 raise
             except Exception as error:  # whatever a runtime raises; the other layers go on
                 reason = " ".join(str(error).split()) or type(error).__name__
-                rows.append([name, None, None, None, None, None, f"not compared: {reason:.300}"])
-                statuses.append(FAILED)
-            else:
-                verdict = "equal but for rounding" if found.equal else "DIFFERENT"
-                rows.append([name, *found, verdict])
-                statuses.append(EQUAL if found.equal else DIFFERENT)
+                rows.append(_row(name, f"not compared: {reason:.300}", FAILED))
             tick(TRIALS)
+    if layer is None and file is not None:
+        rows += _left_out(model, {name for name, *_ in pairs}, file.names)
     columns = ("layer", "difference", "of states", "error", f"{against}'s error", "of rounding", "verdict")
     shapes = f"{TRIALS} trials of up to {MOST_ROWS} rows and {MOST_STEPS} steps"
-    _terminal.table(columns, rows, f"{model}: fastgru and {against}, {shapes}")
-    if runtimes is None:
+    _terminal.table(columns, [row for row, _ in rows], f"{model}: fastgru and {against}, {shapes}")
+    if file is None:
         print(f"{against} had the layers from fastgru: this does not test how the file was read.")
+    statuses = [status for _, status in rows]
     return DIFFERENT if DIFFERENT in statuses else max(statuses)
 
 
-def _pairs(
-    layers: dict[str, _model.Layer], exact: dict[str, _model.Layer], whole: bool
-) -> Iterator[tuple[str, _model.Layer, _model.Layer]]:
+def _pairs(model: Path, layer: str | None, whole: bool) -> list[tuple[str, _model.Layer, _model.Layer]]:
     """Names, layers and these in float64; of a Stack that is not wanted whole, its layers."""
-    for name, layer in layers.items():
-        if isinstance(layer, fastgru.Stack) and not whole:
-            for part, truth in zip(layer.layers, exact[name].layers, strict=True):
-                yield f"{name}: {part.name}", part, truth
+    layers = _model.named(model, layer, **_model.RETURNING_ALL)
+    exact = _model.named(model, layer, **_model.RETURNING_ALL, **EXACT)
+    pairs: list[tuple[str, _model.Layer, _model.Layer]] = []
+    for name, found in layers.items():
+        if isinstance(found, fastgru.Stack) and not whole:
+            parts = zip(found.layers, exact[name].layers, strict=True)
+            pairs += [(f"{name}: {part.name}", part, truth) for part, truth in parts]
         else:
-            yield name, layer, exact[name]
+            pairs.append((name, found, exact[name]))
+    return pairs
+
+
+def _stateful(model: Path, layer: str | None) -> dict[str, tuple[_model.Layer, _model.Layer]]:
+    """The stateful layers by name, and in float64, with all outputs."""
+    layers = _model.named(model, layer, **CALLED_IN_A_ROW)
+    names = [name for name, found in layers.items() if any(part.stateful for part in found._parts)]
+    exact = _model.named(model, layer, **CALLED_IN_A_ROW, **EXACT) if names else {}
+    return {name: (layers[name], exact[name]) for name in names}
+
+
+def _mismatch(layer: _model.Layer, stateful: bool, runtime: Runtime) -> str | None:
+    """What of a layer, other than numbers, the runtime read in another way."""
+    shapes = (
+        _shape(_model.features(layer), [part.units for part in layer._parts]),
+        _shape(runtime.features, runtime.units),
+    )
+    pairs: list[tuple[str, object, object]] = [
+        ("", *shapes),
+        ("stateful=", stateful, runtime.calls is not None),
+        ("time_major=", layer.time_major, runtime.time_major),
+    ]
+    for what, ours, theirs in pairs:
+        if theirs is not None and ours != theirs:
+            return f"fastgru has read {what}{ours}, its runtime {what}{theirs}"
+    return None
+
+
+def _shape(features: int, units: Sequence[int]) -> str:
+    """The shape of a layer in words."""
+    return f"{features} features and states of {', '.join(map(str, units))}"
+
+
+def _left_out(model: Path, compared: set[str], names: Sequence[str]) -> Iterator[Row]:
+    """Layers that fastgru has not read, and those of which it has no config to make them with."""
+    from fastgru import formats
+
+    known, bare = formats.with_and_without_config(model)
+    for name in bare:
+        if name not in compared:
+            yield _row(name, "not compared: the file has its weights only", FAILED)
+    for name in names:
+        if name not in {*compared, *known, *bare}:
+            yield _row(name, "DIFFERENT: fastgru has not read it", DIFFERENT)
+
+
+def _row(name: str, verdict: str, status: int, numbers: Sequence[float | None] = (None,) * 5) -> Row:
+    return [name, *numbers, verdict], status
+
+
+def _judged(name: str, found: Comparison) -> Row:
+    verdict, status = ("equal but for rounding", EQUAL) if found.equal else ("DIFFERENT", DIFFERENT)
+    return _row(name, verdict, status, found)
 
 
 # ---- one layer -----------------------------------------------------------------------------------
@@ -135,17 +198,71 @@ def compared(
     wrongly.
     """
     trials = [_trial(layer, runtime.masks, rng) for _ in range(TRIALS)]
-    truth = [results(exact, trial) for trial in trials]
+    blank = not runtime.masks and not runtime.zeros
+
+    def run(found: _model.Layer | Runtime, trial: Trial) -> list[Array]:
+        arrays = results(found, trial) if not isinstance(found, Runtime) else _joined(found.run(*trial))
+        if blank:
+            arrays[0] = _ended(arrays[0], trial.mask, _reversed(layer))
+        return arrays
+
+    return _comparison(layer, exact, runtime, trials, run, rng)
+
+
+def compared_in_a_row(
+    layer: _model.Layer, exact: _model.Layer, runtime: Runtime, rng: np.random.Generator
+) -> Comparison:
+    """As `compared`, of stateful layers: of several calls, each from the states that the last one left.
+
+    Parameters
+    ----------
+    layer, exact : GRU, Bidirectional or Stack
+        Returning sequences, but no states.
+    runtime : Runtime
+        With calls.
+    rng : Generator
+    """
+    shapes = (getattr(part, "_batch_input_shape", None) for part in (layer, *layer._parts))
+    batch = next((shape[0] for shape in shapes if shape and shape[0]), 2)
+    rows = [
+        [_trial(layer, runtime.masks, rng, batch, timesteps=3, own_states=given) for given in each]
+        for each in GIVEN
+    ]
+
+    def run(found: _model.Layer | Runtime, trials: list[Trial]) -> list[Array]:
+        if isinstance(found, Runtime):
+            call = found.calls(batch) if found.calls else found.run
+            arrays = [_joined(call(*trial)) for trial in trials]
+        else:
+            if any(state is not None for state in found.states):
+                found.reset_states()
+            arrays = [[*results(found, trial), *map(np.array, found.states)] for trial in trials]
+        return [
+            np.concatenate([each[0] for each in arrays], axis=1),
+            *(s for each in arrays for s in each[1:]),
+        ]
+
+    return _comparison(layer, exact, runtime, rows, run, rng)
+
+
+def _comparison(
+    layer: _model.Layer,
+    exact: _model.Layer,
+    runtime: Runtime,
+    trials: Sequence[T],
+    run: Callable[[_model.Layer | Runtime, T], list[Array]],
+    rng: np.random.Generator,
+) -> Comparison:
+    """What trials show, each of which `run` gives to a layer or runtime, and returns an output and states."""
+    truth = [run(exact, trial) for trial in trials]
     dtypes = {dtype for part in layer._parts for dtype in (part.dtype, part.weights_dtype)}
     unit = max(runtime.roundoff, *(float(np.finfo(dtype).eps) / 2 for dtype in dtypes))
-    shaken = [_shaken(exact, unit, rng, trials) for _ in range(DRAWS)]
+    shaken = [
+        _shaken(exact, unit, rng, lambda: [run(exact, trial) for trial in trials]) for _ in range(DRAWS)
+    ]
     outputs = states = ours = theirs = rounding = 0.0
     for trial, right, *others in zip(trials, truth, *shaken, strict=True):
-        found = results(layer, trial)
-        foreign = _joined(layer, runtime.run(*trial))
-        if not runtime.masks:  # what is behind the end of a row is nobody's business
-            for arrays in (found, foreign, right, *others):
-                arrays[0] = _ended(arrays[0], trial.mask, _reversed(layer))
+        found, foreign = run(layer, trial), run(runtime, trial)
         scale = max(float(np.abs(array[np.isfinite(array)]).max(initial=0)) for array in right)
         allowed = (MARGIN * max(unit * scale, *(_distance(other, right) for other in others))) or unit
         errors = _distance(found, right), _distance(foreign, right)
@@ -156,14 +273,21 @@ def compared(
     return Comparison(outputs, states, ours, theirs, rounding)
 
 
-def _trial(layer: _model.Layer, any_mask: bool, rng: np.random.Generator) -> Trial:
-    """Inputs small and large; a mask and states, or none."""
+def _trial(
+    layer: _model.Layer,
+    any_mask: bool,
+    rng: np.random.Generator,
+    batch: int | None = None,
+    timesteps: int | None = None,
+    own_states: bool | None = None,
+) -> Trial:
+    """Inputs small and large; a mask and states, or none. What is None is drawn."""
     default = next((part.default_state for part in layer._parts if part.default_state is not None), None)
-    own_states = bool(rng.integers(2))
-    batch = int(rng.integers(1, MOST_ROWS + 1))
+    own_states = bool(rng.integers(2)) if own_states is None else own_states
+    batch = int(rng.integers(1, MOST_ROWS + 1)) if batch is None else batch
     if not own_states and default is not None and len(default) > 1:
         batch = len(default)
-    timesteps = int(rng.integers(1, MOST_STEPS + 1))
+    timesteps = int(rng.integers(1, MOST_STEPS + 1)) if timesteps is None else timesteps
     x = rng.standard_normal((batch, timesteps, _model.features(layer))) * 10 ** rng.uniform(-1, 0.5)
     mask = None
     if rng.integers(2):
@@ -180,25 +304,26 @@ def results(layer: _model.Layer, trial: Trial) -> list[Array]:
         x, mask = x.swapaxes(0, 1), None if mask is None else mask.swapaxes(0, 1)
     with np.errstate(all="ignore"):
         found = layer(x, states, mask)
+    arrays = found if isinstance(found, list) else [found]
     return _joined(
-        layer, [array.swapaxes(0, 1) if layer.time_major and array.ndim == 3 else array for array in found]
+        [array.swapaxes(0, 1) if layer.time_major and array.ndim == 3 else array for array in arrays]
     )
 
 
-def _joined(layer: _model.Layer, arrays: Sequence[Array]) -> list[Array]:
-    """One output and the last states: those of both directions, if they are apart, side by side."""
-    count = len(arrays) - len(layer._parts)
-    return [np.concatenate(arrays[:count], axis=-1), *arrays[count:]]
+def _joined(arrays: Sequence[Array]) -> list[Array]:
+    """One output and the last states: outputs of both directions, if they are apart, side by side."""
+    outputs = [array for array in arrays if array.ndim == 3]
+    return [np.concatenate(outputs, axis=-1), *arrays[len(outputs) :]]
 
 
 def _shaken(
-    exact: _model.Layer, unit: float, rng: np.random.Generator, trials: Sequence[Trial]
+    exact: _model.Layer, unit: float, rng: np.random.Generator, run: Callable[[], list[list[Array]]]
 ) -> list[list[Array]]:
-    """What the trials give if every weight is off by a random part of what sums lose."""
+    """What trials give if every weight is off by a random part of what sums lose."""
     weights = exact.get_weights()
     terms = _model.features(exact) + max(part.units for part in exact._parts)
     exact.set_weights([w * (1 + unit * terms**0.5 * rng.uniform(-1, 1, w.shape)) for w in weights])
-    found = [results(exact, trial) for trial in trials]
+    found = run()
     exact.set_weights(weights)
     return found
 
@@ -217,6 +342,8 @@ def _ended(outputs: Array, mask: Array | None, reverse: bool) -> Array:
 
 def _distance(arrays: Sequence[Array], others: Sequence[Array]) -> float:
     """The largest difference, NaN and infinities being equal to themselves; infinite if shapes differ."""
+    if len(arrays) != len(others):
+        return np.inf
     largest = 0.0
     for array, other in zip(arrays, others, strict=True):
         if array.shape != other.shape:

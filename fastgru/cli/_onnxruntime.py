@@ -6,18 +6,45 @@ computes whatever the file makes of its constants.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from fastgru.cli._runtime import Array, File, Runtime, lengths, need
 
 STANDARD = ("", "ai.onnx")
 X, W, R, B, LENGTHS, STATE = range(6)  # inputs of the operator
 GIVEN = {LENGTHS: "fastgru.sequence_lens", STATE: "fastgru.initial_h"}  # what a call gives the node
-SHAPE = "fastgru.R_shape"
+SHAPE = "fastgru.shape"
 RETURNED = "fastgru.Y", "fastgru.Y_h"
+
+
+def model(path: Path) -> Any:
+    """What a file holds, with the data beside it."""
+    need("onnxruntime", "to run ONNX models")
+    return need("onnx", "to read ONNX models").load(path)
+
+
+def file(path: Path) -> File:
+    """The GRU nodes of a file."""
+    read = model(path)
+
+    def layer(name: str) -> Runtime:
+        gru = Gru(read, name)
+        return runtime(gru)._replace(time_major=not gru.batch_major)
+
+    return File([name for name, _ in _grus([read.graph], read.functions)], layer)
+
+
+def runtime(gru: "Gru") -> Runtime:
+    """A node, with what the model has for it."""
+    features, units = gru.sizes()
+
+    def run(x: Array, mask: Array | None, states: Sequence[Array] | None) -> list[Array]:
+        return gru.run(x, lengths(mask, x), states)
+
+    return Runtime(features, units, run)
 
 
 class Place(NamedTuple):
@@ -37,6 +64,11 @@ class Gru:
     name : str or None
         The node's, with those of the graphs and calls that it is in, or its kind and number; None: that of
         the first one.
+
+    Attributes
+    ----------
+    batch_major : bool
+        Does the file say that the batch is the first axis?
     """
 
     def __init__(self, model: Any, name: str | None) -> None:
@@ -50,11 +82,13 @@ class Gru:
         if len(places) != len(names):
             raise ValueError(f"onnx finds {len(places)} GRU nodes where there are {len(names)}")
         self._model = model
+        if name is not None and name not in names:
+            raise ValueError(f"onnx finds no GRU node of the name {name!r}")
         self._place = places[0 if name is None else names.index(name)]
         attributes = {each.name: each for each in self._place.node.attribute}
         direction = attributes["direction"].s if "direction" in attributes else b"forward"
         self._backwards, self._directions = direction == b"reverse", 1 + (direction == b"bidirectional")
-        self._batch_major = "layout" in attributes and attributes["layout"].i == 1
+        self.batch_major = "layout" in attributes and attributes["layout"].i == 1
         self._inputs = [*self._place.node.input, *[""] * 6][:6]
         self._graph = _Flat(self._place.graphs, self._inputs[X])
         self._session: Any = None
@@ -73,7 +107,7 @@ class Gru:
             self._session = self._made(x.dtype)
         start = self._own_states(x) if states is None else np.stack(states)
         given = {
-            self._inputs[X]: np.ascontiguousarray(x if self._batch_major else x.swapaxes(0, 1)),
+            self._inputs[X]: np.ascontiguousarray(x if self.batch_major else x.swapaxes(0, 1)),
             GIVEN[LENGTHS]: lengths.astype(np.int32),
             GIVEN[STATE]: np.ascontiguousarray(start).astype(x.dtype),
         }
@@ -93,7 +127,7 @@ class Gru:
                 break
         inputs = [GIVEN.get(index, name) for index, name in enumerate(self._inputs)]
         turned = []
-        if self._batch_major:
+        if self.batch_major:
             turned = [onnx.helper.make_node("Transpose", [self._inputs[X]], ["fastgru.X"], perm=[1, 0, 2])]
             inputs[X] = "fastgru.X"
         del node.input[:], node.output[:]
@@ -108,28 +142,32 @@ class Gru:
         """The states that the file starts from, (directions, batch, units)."""
         name, batch = self._inputs[STATE], x.shape[0]
         if not name or self._graph.reads_values(name):
-            return np.zeros((self._directions, batch, self._units()), x.dtype)
+            return np.zeros((self._directions, batch, self.sizes()[1][0]), x.dtype)
         import onnx
 
-        given = {self._inputs[X]: x if self._batch_major else x.swapaxes(0, 1)}
+        given = {self._inputs[X]: x if self.batch_major else x.swapaxes(0, 1)}
         types = {self._inputs[X]: onnx.helper.np_dtype_to_tensor_dtype(x.dtype)}
         for key, (kind, shape) in self._graph.given(name).items():  # of which only the shapes matter
             types[key] = kind
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind)
             given[key] = np.zeros([size or batch for size in shape], dtype)
         (states,) = self._graph.session(self._model, [], [name], types, [name]).run([name], given)
-        states = states.swapaxes(0, 1) if self._batch_major else states
+        states = states.swapaxes(0, 1) if self.batch_major else states
         rows: Array = states[:, np.arange(batch) % states.shape[1]]  # one row, or those of a batch
         return rows
 
-    def _units(self) -> int:
-        """The size of a state."""
+    def sizes(self) -> tuple[int, tuple[int, ...]]:
+        """Features of the inputs, and units of each direction."""
+        directions, _, features = self._shape(self._inputs[W])
+        return features, (self._shape(self._inputs[R])[2],) * directions
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a value of the file."""
         import onnx
 
-        name = self._inputs[R]
         node = onnx.helper.make_node("Shape", [name], [SHAPE])
         (shape,) = self._graph.session(self._model, [node], [name], {}, [SHAPE]).run([SHAPE], {})
-        return int(shape[2])
+        return tuple(map(int, shape))
 
 
 def _grus(graphs: Sequence[Any], functions: Sequence[Any], prefix: str = "") -> Iterator[tuple[str, Place]]:

@@ -20,6 +20,27 @@ from fastgru.formats._keras_weights import (
 )
 from fastgru.formats._model import FormatError, Makers
 
+PASSES = 3
+MOST_FITTING = 16  # folders with a name in them, beyond which it tells nothing: a bound on the time
+
+
+class _Slot(NamedTuple):
+    """A direction, or a cell, of a layer.
+
+    Attributes
+    ----------
+    entry : int
+        The layer's number.
+    names : set of str
+        Those in the folder of its weights.
+    around : set of str
+        Those of the models that the layer lies in.
+    """
+
+    entry: int
+    names: set[str]
+    around: set[str]
+
 
 def _names(attributes: Mapping[str, Any], kind: str) -> list[str]:
     """layer_names or weight_names, which Keras cuts into several attributes when they are long."""
@@ -75,32 +96,68 @@ def _directions(entry: Entry, version: int) -> list[set[str]]:
     return named
 
 
-def _folders(entries: Sequence[Entry], version: int, folders: Sequence[str]) -> list[list[str]]:
-    """The folder of each direction, or cell, of each of the layers that are saved in one group.
+def _by_names(slots: Sequence[_Slot], folders: Sequence[str]) -> dict[int, str]:
+    """Folders of the slots by their numbers, but for those of which names do not tell one.
 
-    By names, and where these are ambiguous or others, as those of a layer that was built before its model,
-    by order: that of the model, but weights that are not trainable come last.
+    A slot has the only folder left with its names in it. Names of the models around a layer are not in every
+    file; where they are, they come before those of the layer alone. Folders that are found are out of the
+    question for the slots that were ambiguous before, so these are tried again.
     """
-    slots = [(i, names) for i, entry in enumerate(entries) for names in _directions(entry, version)]
     holding: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         for part in folder.split("/"):
             holding[part].add(folder)
-    found: dict[str, int] = {}  # the layer's number, by folder
-    for i, names in slots:
-        fitting = set.intersection(*sorted((holding[name] for name in names), key=len)).difference(found)
-        if len(fitting) != 1:
-            break
-        found[fitting.pop()] = i
+    found: dict[int, str] = {}
+    taken: set[str] = set()
+    for _ in range(PASSES):
+        for number, slot in enumerate(slots):
+            for names in (slot.names | slot.around, slot.names) if number not in found else ():
+                sets = sorted((holding.get(name, set()) for name in names), key=len)
+                fitting = set.intersection(*sets) - taken if len(sets[0]) <= MOST_FITTING else ()
+                if len(fitting) == 1:
+                    found[number] = fitting.pop()
+                    taken.add(found[number])
+                    break
+    return found
+
+
+def _folders(
+    entries: Sequence[Entry], version: int, folders: Sequence[str], ordered: bool
+) -> list[list[str]]:
+    """The folder of each direction, or cell, of each of the layers that are saved in one group.
+
+    By names, and where these are ambiguous or others, as those of a layer that was built before its model,
+    by order: that of the model, but weights that are not trainable come last.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    version : int
+        Keras' major version.
+    folders : sequence of str
+    ordered : bool
+        Are they in that order? Otherwise it tells nothing where there are several layers.
+    """
+    slots = [
+        _Slot(i, names, {part for name in entry.names[:-1] for part in slashed(name).split("/")})
+        for i, entry in enumerate(entries)
+        for names in _directions(entry, version)
+    ]
+    found = _by_names(slots, folders)
     if len(found) < len(slots):
+        those = ", ".join(entry.name for entry in entries)
         if len(folders) != len(slots):
-            those = ", ".join(entry.name for entry in entries)
             raise FormatError(f"weights of {those:.200} are missing or have other shapes")
-        slots.sort(key=lambda slot: not entries[slot[0]].trainable)
-        found = {folder: i for folder, (i, _) in zip(folders, slots, strict=True)}
+        if len(entries) > 1 and not ordered:
+            raise FormatError(
+                f"weights of {those:.200} must lie in folders named after these layers, got "
+                f"{', '.join(folders):.200}"
+            )
+        by_order = sorted(range(len(slots)), key=lambda number: not entries[slots[number].entry].trainable)
+        found = dict(zip(by_order, folders, strict=True))
     of_entries: list[list[str]] = [[] for _ in entries]
-    for folder, i in found.items():
-        of_entries[i].append(folder)
+    for number, slot in enumerate(slots):
+        of_entries[slot.entry].append(found[number])
     return of_entries
 
 
@@ -211,7 +268,7 @@ def model_by_names(
         What the groups lie in that are named after the layers, with a slash at its end.
     joined : _model.Names
     together : bool
-        Are all weights in the root group, as those of TensorFlow.js?
+        Are all weights in the root group, sorted by their layers' names, as those of TensorFlow.js?
     """
     entries = list(entries_of(inner_layers(architecture.model) or [], joined))
     sharing: dict[str, list[Entry]] = defaultdict(list)  # a group
@@ -231,7 +288,7 @@ def model_by_names(
     for group, those in sharing.items():
         cells = all_cells[group]
         try:
-            folders = _folders(those, architecture.version, list(cells))
+            folders = _folders(those, architecture.version, list(cells), ordered=not together)
         except FormatError as error:  # said when one of them is asked for
             wrong[group] = str(error)
             continue

@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 
 from fastgru.formats import _file, _model, _zip
 from fastgru.formats._keras_by_name import model_by_names
+from fastgru.formats._keras_by_place import model_by_places
 from fastgru.formats._keras_config import Array, an_object, major
 from fastgru.formats._keras_weights import Architecture
 from fastgru.formats._model import FormatError, Makers
@@ -20,6 +22,7 @@ DTYPES = {
     for name in ("float32", "float16", "int32", "uint8", "uint16", "bool")
 }
 QUANTIZED = ("uint8", "uint16")
+PLACE = re.compile("(?:.*/)?vars/[0-9]+", re.S)  # a name by place
 
 
 class _Weight(NamedTuple):
@@ -78,14 +81,17 @@ def _part(path: Path, start: int, size: int) -> tuple[bytes, int]:
 
 
 class _Manifest:
-    """The weights that a model.json names, by their names with a slash in front.
+    """The weights that a model.json names.
 
     Attributes
     ----------
+    by_place : bool
+        Was the model a .keras, whose weights the converter names by their paths in model.weights.h5?
+        Otherwise it was an .h5 or one of TensorFlow.js, and they have the names that Keras gave them.
     attributes : dict
-        weight_names of the one group that all are in.
+        weight_names of the one group that all are in, "", or by place the groups.
     shapes : dict
-        Of every weight.
+        Of every weight, by its path: group, slash and name.
     """
 
     def __init__(self, groups: Any, folder: Path) -> None:
@@ -104,8 +110,13 @@ class _Manifest:
                     raise FormatError(f"the shard {name} is named twice")
                 shards.add(name)
             self._add(group["weights"], _Shards(folder, names))
-        self.shapes = {f"/{name}": weight.shape for name, weight in self._weights.items()}
+        self.by_place = any(PLACE.fullmatch(name) for name in self._weights)
         self.attributes: dict[str, dict[str, str | list[str]]] = {"": {"weight_names": list(self._weights)}}
+        if self.by_place:
+            self.attributes = {name.rpartition("/")[0]: {} for name in self._weights}
+        else:
+            self._weights = {f"/{name}": weight for name, weight in self._weights.items()}
+        self.shapes = {path: weight.shape for path, weight in self._weights.items()}
 
     def _add(self, weights: Sequence[Any], shards: _Shards) -> None:
         """The weights of a group, which are all that its shards hold."""
@@ -128,15 +139,16 @@ class _Manifest:
 
     def floats(self, path: str) -> Array:
         """A weight, finite, as float32 if it is quantized."""
-        weight = self._weights[path[1:]]
-        size = _model.check_size(path[1:], weight.shape, weight.dtype.itemsize, weight.shards.size)
+        weight = self._weights[path]
+        name = path.removeprefix("/")
+        size = _model.check_size(name, weight.shape, weight.dtype.itemsize, weight.shards.size)
         array = np.frombuffer(weight.shards.read(weight.start, size), weight.dtype).reshape(weight.shape)
         if weight.dtype.name in QUANTIZED:
             with np.errstate(over="ignore", invalid="ignore"):  # refused below
                 array = (array * weight.scale + weight.least).astype(np.float32)
         elif weight.dtype.name == "float16":  # quantized, too: weights of TensorFlow.js are of float32
             array = array.astype(np.float32)
-        return _model.floats(path[1:], array.astype(array.dtype.newbyteorder("="), copy=False))
+        return _model.floats(name, array.astype(array.dtype.newbyteorder("="), copy=False))
 
 
 def _check_shard(name: Any) -> None:
@@ -213,4 +225,7 @@ def layers(data: bytes, folder: Path | None) -> Makers:
         raise FormatError("a model of TensorFlow.js, whose weights lie in files beside it: give its path")
     weights = _Manifest(model.get("weightsManifest"), folder)
     joined = _model.Names(_model.size_limit(size))
-    return model_by_names(weights, Architecture(config, major(version)), "", joined, together=True)
+    architecture = Architecture(config, major(version))
+    if weights.by_place:
+        return model_by_places(weights, architecture, joined)
+    return model_by_names(weights, architecture, "", joined, together=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,6 +143,45 @@ def test_quantized_weights_are_read(dtype, tmp_path):
     model = json.loads(path.read_text())
     model["weightsManifest"][0]["weights"] = entries
     assert_weights(fastgru.load(changed(path, model)), [array.astype(np.float32) for array in wanted])
+
+
+REAL = Path(__file__).parent / "data" / "tfjs"  # of which its README.md tells more
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [("names", ["forward_gru", "backward_gru", "gru"]), ("places", ["low", "high", "a"])],
+)
+def test_what_the_converter_writes_is_what_keras_computes(model, names):
+    expected = json.loads((REAL / model / "expected.json").read_text())
+    stack = fastgru.load(REAL / model / "model.json")
+    assert [layer.name for layer in stack.layers] == names
+    y = stack(np.array(expected["x"], np.float32))
+    np.testing.assert_allclose(y, expected["y"], rtol=0, atol=3e-6)
+
+
+def test_layers_that_names_do_not_tell_apart_are_refused(tmp_path):
+    """Their order is not the model's: the converter sorts by the names of layers."""
+    layers = [gru("low", FEATURES, return_sequences=True), gru("high", FEATURES)]
+    built_before = [
+        named(folder, weights_of(FEATURES, FEATURES, i))
+        for i, folder in enumerate(("gru_cell", "gru_cell_1"))
+    ]
+    path = written(tmp_path, layers, [built_before[0] | built_before[1]])
+    with pytest.raises(fastgru.FormatError, match=r"low, high must lie in folders named after .* gru_cell_1"):
+        fastgru.load_all(path)
+    assert_weights(fastgru.load(written(tmp_path, layers[:1], built_before[:1])), built_before[0].values())
+
+
+def test_names_of_models_tell_layers_of_one_name_apart(tmp_path):
+    """As the converter has them from an .h5 of Keras 3."""
+    inner = {"class_name": "Sequential", "config": {"name": "inner", "layers": [gru("gru", FEATURES)]}}
+    arrays = [weights_of(FEATURES, FEATURES, i) for i in range(2)]
+    weights = named("outer/gru/gru_cell", arrays[0]) | named("inner/gru/gru_cell", arrays[1])
+    found = fastgru.load_all(written(tmp_path, [inner, gru("gru", FEATURES)], [weights]))
+    assert list(found) == ["inner/gru", "gru"]
+    assert_weights(found["gru"], arrays[0])
+    assert_weights(found["inner/gru"], arrays[1])
 
 
 def test_versions_of_tensorflow_js_itself_compute_as_keras_2_does(tmp_path):
