@@ -26,7 +26,9 @@ from benchmarks.race.contenders import (
     LiteRt,
     NumPy,
     OnnxRuntime,
+    OnnxRuntimeBound,
     TfKeras,
+    Torch,
 )
 from benchmarks.race.heats import Entrant, Heat, Race, ratios, rotated
 from benchmarks.race.process import Process, RaceError
@@ -348,12 +350,14 @@ def test_asv_takes_nothing_here_for_a_benchmark():
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task}{' stream' * task.stream}")
 @pytest.mark.parametrize(
-    "contender", [FastGRU, FastGRUBlas, FastGRUHalf, NumPy, OnnxRuntime, TfKeras, LiteRt]
+    "contender",
+    [FastGRU, FastGRUBlas, FastGRUHalf, NumPy, OnnxRuntime, OnnxRuntimeBound, Torch, TfKeras, LiteRt],
 )
 def test_contenders_are_right(heat, contender, task):
     """Those whose libraries the tests have anyway; the race checks all of them before it times them."""
     if contender.requirements:
-        pytest.importorskip({OnnxRuntime: "onnxruntime"}.get(contender, "tensorflow"))
+        home = contender.home or contender.name
+        pytest.importorskip({"tf_keras": "tensorflow"}.get(home, home))
     entrants = heat(contender, task=task).entrants
     assert len(entrants) == contender.runs(task)
     for entrant in entrants:

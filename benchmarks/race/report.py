@@ -296,7 +296,7 @@ def _table(title: str, *columns: str) -> Table:
 
 def _narrow(name: str) -> str:
     """A name on two lines if it has two parts."""
-    return {"onnxruntime": "onnx\nruntime"}.get(name, name.replace("-", "\n"))
+    return name.replace("onnxruntime", "onnx\nruntime").replace("-", "\n")
 
 
 def _judged(judgement: Judgement) -> str:
