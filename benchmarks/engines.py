@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import itertools
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-import time
+import timeit
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.tasks import Array, Shape, Task
+from benchmarks.turns import raced
 
 ROOT = Path(__file__).resolve().parents[1]
 COMPILE = (
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for shape in options.layers:
             print(shape)
             calls, outputs = zip(*(prepared(library, shape) for library in libraries), strict=True)
-            times = raced(calls, options.rounds)
+            times = raced([timeit.Timer(call) for call in calls], options.rounds, BLOCK)
             ratios = times / times[0]
             for engine, own, ratio, output in zip(options.engines, times, ratios, outputs, strict=True):
                 bits = "" if np.array_equal(output, outputs[0]) else "  OTHER BITS"
@@ -137,21 +137,6 @@ def aligned(size: int) -> Array:
 
 def pointer(array: Array) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
-
-
-def raced(calls: Sequence[Call], rounds: int) -> Array:
-    """Seconds of a call, (calls, rounds): blocks in turns, another one first in each round."""
-    start = time.perf_counter()
-    calls[0]()
-    number = max(1, int(BLOCK / (time.perf_counter() - start)))
-    times = np.empty((len(calls), rounds))
-    for turn in range(rounds):
-        for which in itertools.islice(itertools.cycle(range(len(calls))), turn, turn + len(calls)):
-            start = time.perf_counter()
-            for _ in range(number):
-                calls[which]()
-            times[which, turn] = (time.perf_counter() - start) / number
-    return times
 
 
 if __name__ == "__main__":

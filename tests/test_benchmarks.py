@@ -8,11 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 
 sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
 
 from benchmarks import __main__ as bench
-from benchmarks import bench_gru, bench_import, bench_kernels, bench_load, bench_shares, engines
+from benchmarks import (
+    bench_gru,
+    bench_import,
+    bench_kernels,
+    bench_load,
+    bench_shares,
+    bench_ways,
+    engines,
+    ways,
+)
 from benchmarks.tasks import Shape, Task
 
 LARGEST_ERROR = {"float32": 1e-5, "float64": 1e-12}
@@ -92,8 +102,60 @@ def test_benchmarks_of_files_run_and_find_the_layer(suite, parameters):
         np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("suite", suites(bench_ways))
+@pytest.mark.parametrize("engine", ways.ENGINES)
+def test_benchmarks_of_ways_run(suite, engine, monkeypatch):
+    monkeypatch.setattr(suite, "rounds", 1)
+    monkeypatch.setattr(suite, "seconds", 0)
+    for code in suite.params[1]:
+        measured = suite()
+        measured.setup(engine, code)
+        [benchmark] = benchmarks(measured).values()
+        assert np.isfinite(benchmark(engine, code))
+
+
+def test_ways_are_all_measured():
+    measured = [code for suite in suites(bench_ways) for code in suite.params[1]]
+    others = {way.by for way in ways.WAYS}
+    assert sorted([*measured, *others]) == sorted(way.code for way in ways.WAYS)
+
+
+@pytest.mark.parametrize("engine", ways.ENGINES)
+@pytest.mark.parametrize("code", [way.code for way in ways.WAYS])
+def test_ways_to_call_are_right(engine, code):
+    """By the equations: from the state if it is given, through two layers or rows of a pool."""
+    arrays = ways.TASK.arrays()
+    x = np.repeat(arrays.x, ways.CLIENTS if "pool" in code else 1, axis=0)
+    given = arrays.state if re.search(r"\bh\b", code) else None
+
+    def layer(x):
+        weights = arrays.kernel, arrays.recurrent_kernel, arrays.bias
+        return reference.gru(
+            x, *weights, recurrent_activation="sigmoid", reset_after=True, initial_state=given
+        )
+
+    outputs, expected = layer(x)
+    if code.startswith("stack"):
+        _, expected = layer(outputs)
+    elif code.startswith("bidirectional"):
+        expected = np.concatenate([expected, expected], axis=1)
+    elif code.startswith("returning_state"):
+        expected = [expected, expected]
+    made = ways.names(engine)
+    assert made["gru"]._plan.engine == engine
+    result = eval(code, made)
+    np.testing.assert_allclose(result, expected, atol=1e-6)
+    assert "out=out" not in code or result is made["out"]
+
+
+def test_costs_are_taken_round_by_round():
+    times = [[1.0, 2.0], [3.0, 4.0]]
+    np.testing.assert_array_equal(ways.Way("f(x)").cost(times), [3, 2])
+    np.testing.assert_array_equal(ways.Way("f(x)", on_top=True).cost(times), [2, 2])
+
+
 def test_parameters_are_named():
-    for suite in suites(bench_gru, bench_kernels, bench_load, bench_shares):
+    for suite in suites(bench_gru, bench_kernels, bench_load, bench_shares, bench_ways):
         assert len(suite.param_names) == len(suite.params)
 
 

@@ -26,7 +26,9 @@ from benchmarks.race.contenders import (
     LiteRt,
     NumPy,
     OnnxRuntime,
+    OnnxRuntimeBound,
     TfKeras,
+    Torch,
 )
 from benchmarks.race.heats import Entrant, Heat, Race, ratios, rotated
 from benchmarks.race.process import Process, RaceError
@@ -34,6 +36,7 @@ from benchmarks.race.record import Record
 from benchmarks.race.regimes import GOALS, REGIMES, Event, Goal, Regime
 from benchmarks.race.roofline import Meter, Roofline, step_bytes
 from benchmarks.tasks import FRAMES, Shape, Task
+from benchmarks.ways import ENGINES, WAYS
 
 ROOT = Path(__file__).parents[1]
 SMALL = Shape(2, 3, 4, 5)
@@ -347,12 +350,14 @@ def test_asv_takes_nothing_here_for_a_benchmark():
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task}{' stream' * task.stream}")
 @pytest.mark.parametrize(
-    "contender", [FastGRU, FastGRUBlas, FastGRUHalf, NumPy, OnnxRuntime, TfKeras, LiteRt]
+    "contender",
+    [FastGRU, FastGRUBlas, FastGRUHalf, NumPy, OnnxRuntime, OnnxRuntimeBound, Torch, TfKeras, LiteRt],
 )
 def test_contenders_are_right(heat, contender, task):
     """Those whose libraries the tests have anyway; the race checks all of them before it times them."""
     if contender.requirements:
-        pytest.importorskip({OnnxRuntime: "onnxruntime"}.get(contender, "tensorflow"))
+        home = contender.home or contender.name
+        pytest.importorskip({"tf_keras": "tensorflow"}.get(home, home))
     entrants = heat(contender, task=task).entrants
     assert len(entrants) == contender.runs(task)
     for entrant in entrants:
@@ -602,6 +607,21 @@ def test_a_goal_names_what_it_is_measured_by(monkeypatch, baseline, contender):
     assert "failed " + contender.name in printed(over)
 
 
+@pytest.mark.parametrize(("times", "met"), [(1.25, True), (1.35, False)])
+def test_the_cost_of_a_way_to_call_is_judged(times, met):
+    costs = {way.code: [[4.0, 8.0], [4.0 * times, 8.0 * times]] for way in WAYS}
+    over = Record(2, 0, ways={"packed": costs})
+    judgements = {judgement.what: judgement for judgement in over.judgements()}
+    given = judgements["gru(x, h) on the engine packed, times the time of gru(x)"]
+    assert (given.reached, given.wanted, given.met) == (pytest.approx(times), 1.3, met)
+    on_top = judgements["gru(x_float64) on the engine packed, microseconds more than gru(x)"]
+    assert on_top.reached == pytest.approx(6 * (times - 1))
+    assert (
+        "gru(x, h) on the engine packed, times the time of gru(x): 1.35, at most 1.3" in printed(over)
+    ) != met
+    assert ("**1.35 (1.35 - 1.35)**" in report.markdown(over)) != met
+
+
 def test_what_was_missed_is_said_last():
     over = record(made_up(FastGRU, JUDGED, 1), made_up(Peer, JUDGED, 1.5))
     assert printed(over).splitlines()[-2:] == [
@@ -791,6 +811,20 @@ def test_all_regimes_are_raced_unless_some_are_named(short, monkeypatch, capsys)
     monkeypatch.setattr(command, "QUICK_END", 0)
     assert short([FastGRU], "--quick") == 0
     assert "no time was left for 1x1x2x3" in capsys.readouterr().out
+
+
+def test_ways_to_call_are_raced_by_fastgru_alone(short, capsys, tmp_path):
+    assert short([FastGRU, Unimportable], "ways", "--rounds=1") == 0
+    text = capsys.readouterr().out
+    assert "gru(x, initial_state=[h])" in text
+    assert "failed" not in text
+    assert "`gru(x, initial_state=[h])`" in (tmp_path / "tables.md").read_text()
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert [*found["ways"]] == [*ENGINES]
+    for costs in found["ways"].values():
+        assert [*costs] == [way.code for way in WAYS]
+    assert short([FastGRU], "1x1x2x3", "--rounds=1") == 0
+    assert "gru(x)" not in capsys.readouterr().out
 
 
 def test_streams_are_paced_on_request(short, capsys, tmp_path):

@@ -7,6 +7,7 @@
     python -m benchmarks.race --only fastgru,onnxruntime       these contenders only
     python -m benchmarks.race stream --add fastgru-sse2        one more: another instruction set
     python -m benchmarks.race stream --paced                   a frame every 10 ms, too
+    python -m benchmarks.race ways                             fastgru alone: the ways to call it
 
 Writes results.json, tables.md and pictures to race-output/. Exit status 3 if a result of fastgru was
 wrong, else 0: times are the machine's, and peers their own.
@@ -26,12 +27,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks import ways
 from benchmarks.race import contenders, peers, pictures, report
 from benchmarks.race.contenders import Contender
 from benchmarks.race.heats import Race
 from benchmarks.race.process import TIMEOUT, Process, RaceError
 from benchmarks.race.record import Record
-from benchmarks.race.regimes import REGIMES, Event
+from benchmarks.race.regimes import OURS, REGIMES, WAYS, Event
 from benchmarks.race.roofline import Meter
 from benchmarks.tasks import Shape, Task
 
@@ -45,6 +47,7 @@ ROUNDS, SECONDS, MOST = 11, 0.04, 15.0  # blocks of each contender, how long one
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_MOST = 5, 0.01, 2.0
 QUICK_END = 100.0  # seconds after which no further heat begins: the last one takes some, too
 PACED = 1.0  # seconds of each round
+SPLIT = 20  # into so many blocks is one of a heat divided for the ways to call, which take a microsecond
 WRONG = 3
 
 
@@ -61,7 +64,7 @@ def named(everyone: Contenders, text: str) -> Contenders:
 
 def race_argument(text: str) -> str | Shape:
     """The name of a regime, or a shape, with the error that argparse shows."""
-    names = [regime.name for regime in REGIMES]
+    names = [*(regime.name for regime in REGIMES), WAYS]
     if text in names:
         return text
     try:
@@ -90,8 +93,8 @@ def parse(arguments: Sequence[str] | None, everyone: Contenders) -> argparse.Nam
         nargs="*",
         type=race_argument,
         metavar="REGIME|BxTxDxH",
-        help=f"of {', '.join(regime.name for regime in REGIMES)}, or batch x timesteps x features x units; "
-        "default: all regimes",
+        help=f"of {', '.join(regime.name for regime in REGIMES)} and {WAYS}, or batch x timesteps x features "
+        "x units; default: all regimes",
     )
     add("--only", type=choose, default=choose(",".join(default)), metavar="NAME,NAME", help="contenders")
     add(
@@ -170,6 +173,8 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
         bar = progress.add_task("starting", total=None)
         progress.refresh()
         chosen = options.only | options.add
+        if not events:  # nobody else has ways to call it
+            chosen = {name: contender for name, contender in chosen.items() if name == OURS}
         processes = start({n: c for n, c in everyone.items() if n in chosen}, options, stack, record)
         started = [everyone[name] for name in chosen if name in processes]
         entrants = sum(
@@ -194,6 +199,14 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
                 continue
             progress.update(bar, description=f"{regime} {event.task}")
             record.heats.setdefault(regime, []).append(race.heat(started, *event))
+        if OURS in processes and (not options.what or WAYS in options.what):
+            blocks = {"rounds": SPLIT * record.rounds, "seconds": seconds / SPLIT}
+            for engine in ways.ENGINES:
+                progress.update(bar, description=f"ways to call, {engine}", refresh=True)
+                try:
+                    record.ways[engine] = processes[OURS].ask("ways", engine=engine, **blocks)
+                except RaceError as failure:
+                    record.failures[f"ways to call, {engine}"] = str(failure)
     record.load = os.getloadavg()[0]
     return record
 

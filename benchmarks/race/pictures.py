@@ -26,6 +26,7 @@ STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
     "fastgru-f16": ("#0072B2", "--"),
     "fastgru-blas": ("#0072B2", ":"),
     "onnxruntime": ("#D55E00", "-"),
+    "onnxruntime-bound": ("#D55E00", "--"),
     "openvino": ("#E69F00", "-"),
     "torch": ("#009E73", "-"),
     "torch-int8": ("#009E73", "--"),
@@ -37,7 +38,7 @@ STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
     "numpy": ("#606060", "--"),
 }
 OTHER = ("#000000", "-.")
-PLAIN = {"onnxruntime": "onnxrt"}  # where there is little room
+PLAIN = {"onnxruntime": "onnxrt", "onnxruntime-bound": "onnxrt-bound"}  # where there is little room
 DPI = 150
 
 

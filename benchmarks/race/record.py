@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.race.heats import Entrant, Heat, ratios
 from benchmarks.race.regimes import GOALS, OURS, ROOF_UNITS, ROOF_WANTED, Goal
 from benchmarks.tasks import Array
+from benchmarks.ways import WAYS, Times, Way
 from fastgru import _core
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 99, 99.9, 100)
@@ -25,11 +26,12 @@ class Judgement(NamedTuple):
 
     what: str
     reached: float
-    wanted: float
+    wanted: float  # at least
+    at_most: bool = False  # or at most?
 
     @property
     def met(self) -> bool:
-        return self.reached >= self.wanted
+        return self.reached <= self.wanted if self.at_most else self.reached >= self.wanted
 
 
 class Machine(NamedTuple):
@@ -71,6 +73,7 @@ class Record:
     failures: dict[str, str] = field(default_factory=dict)  # of what did not start, by name
     left_out: list[str] = field(default_factory=list)  # heats for which there was no time
     heats: dict[str, list[Heat]] = field(default_factory=dict)  # by regime
+    ways: dict[str, Times] = field(default_factory=dict)  # to call fastgru, by engine
 
     def all_heats(self) -> Iterator[Heat]:
         for heats in self.heats.values():
@@ -89,10 +92,13 @@ class Record:
         return float(np.median(peaks)) if peaks else None
 
     def judgements(self) -> list[Judgement]:
-        """All of them: the goals, and for each layer who is first and how far the machine was used."""
+        """All: the goals, for each layer who is first and how far the machine was used, the ways to call."""
         heats = {heat.task: heat for heat in self.all_heats()}
         found = [judge_goal(goal, heats[goal.task]) for goal in GOALS if goal.task in heats]
         found += [judge(heat) for judge in (judge_first, judge_roof) for heat in heats.values()]
+        found += [
+            judge_way(way, engine, times[way.code]) for engine, times in self.ways.items() for way in WAYS
+        ]
         return [judgement for judgement in found if judgement]
 
     def json(self) -> dict[str, Any]:
@@ -108,6 +114,7 @@ class Record:
             "failures": self.failures,
             "left_out": self.left_out,
             "heats": [_heat(regime, heat) for regime, heats in self.heats.items() for heat in heats],
+            "ways": self.ways,
             "judgements": [judgement._asdict() | {"met": judgement.met} for judgement in self.judgements()],
         }
 
@@ -139,6 +146,15 @@ def judge_roof(heat: Heat) -> Judgement | None:
     if share is None or heat.task.shape.units < ROOF_UNITS:
         return None
     return Judgement(f"{heat.task}: {OURS}, share of the roofline", share, ROOF_WANTED)
+
+
+def judge_way(way: Way, engine: str, times: list[list[float]]) -> Judgement | None:
+    """Does a call cost no more than it should?"""
+    if way.most is None:
+        return None
+    unit = "microseconds more than" if way.on_top else "times the time of"
+    what = f"{way.code} on the engine {engine}, {unit} {way.by}"
+    return Judgement(what, float(np.median(way.cost(times))), way.most, at_most=True)
 
 
 def _heat(regime: str, heat: Heat) -> dict[str, Any]:

@@ -119,6 +119,12 @@ class Worker:
         """Nanoseconds that each frame took from when it was due."""
         return paced(self.calls[key], seconds, period)
 
+    def ways(self, engine: str, rounds: int, seconds: float) -> Any:
+        """What each way to call fastgru costs, whoever the contender is."""
+        from benchmarks import ways  # it needs fastgru, which peers have not
+
+        return ways.everything(engine, rounds, seconds)
+
     def forget(self) -> None:
         """Let go of all layers."""
         self.calls.clear()

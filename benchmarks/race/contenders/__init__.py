@@ -15,7 +15,7 @@ from benchmarks.race.contenders.jax import Jax
 from benchmarks.race.contenders.keras import Keras, LiteRt, TfKeras
 from benchmarks.race.contenders.ncnn import Ncnn
 from benchmarks.race.contenders.numpy import NumPy
-from benchmarks.race.contenders.onnx import OnnxRuntime, OpenVino
+from benchmarks.race.contenders.onnx import OnnxRuntime, OnnxRuntimeBound, OpenVino
 from benchmarks.race.contenders.torch import Torch, TorchInt8
 
 ALL: tuple[type[Contender], ...] = (
@@ -28,6 +28,7 @@ ALL: tuple[type[Contender], ...] = (
     FastGRUNeon,
     FastGRUGeneric,
     OnnxRuntime,
+    OnnxRuntimeBound,
     OpenVino,
     Torch,
     TorchInt8,

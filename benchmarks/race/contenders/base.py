@@ -59,8 +59,9 @@ class Contender:
     def prepare(self, task: Task, arrays: Arrays) -> Call:
         """The layer as a function without arguments, inputs and initial state converted already.
 
-        It returns a NumPy array, which the next call may overwrite. Of a stream each call is a step:
-        it takes the next frame, the first one after the last, and the state that the step before left.
+        It returns a NumPy array of what `Task` says, in that order, its axes split or joined; the next call
+        may overwrite it. Of a stream each call is a step: it takes the next frame, the first one after the
+        last, and the state that the step before left.
         """
         function, state = self.function(task, arrays), self.tensor(arrays.state)
         if not task.stream:
@@ -88,7 +89,10 @@ class Contender:
         return self.tensor(x)
 
     def outputs(self, y: Any) -> Array:
-        """The library's outputs as a NumPy array (batch, timesteps, units) or (batch, units)."""
+        """The library's outputs as a NumPy array (batch, timesteps, units) or (batch, units).
+
+        Of both directions (batch, timesteps, 2 * units).
+        """
         return np.asarray(y)
 
 

@@ -52,7 +52,7 @@ class Keras(Contender):
 
         @jax.jit
         def run(x: Any, state: Any) -> Any:
-            return tuple(layer.stateless_call(*variables, x, initial_state=state, **options)[0])
+            return tuple(layer.stateless_call(*variables, x, initial_state=[state], **options)[0])
 
         return run
 
@@ -95,10 +95,7 @@ class TfKeras(Contender):
         options = {"mask": tf.constant(mask)} if task.masked else {}
 
         def run(x: Any, state: Any) -> tuple[Any, Any]:
-            if task.bidirectional:
-                y, last, _ = layer(x, initial_state=[state, state], **options)
-                return tf.reshape(y, (*sizes[0][:2], 2, -1)), last
-            y, last = layer(x, initial_state=state, **options)
+            y, last, *_ = layer(x, initial_state=[state] * (1 + task.bidirectional), **options)
             return y, last
 
         batch, timesteps, features, units = task.shape

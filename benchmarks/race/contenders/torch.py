@@ -51,10 +51,7 @@ class Torch(Contender):
 
         @torch.inference_mode()
         def run(x: Any, state: Any) -> tuple[Any, Any]:
-            if task.bidirectional:
-                y, state = layer(x, state.expand(2, -1, -1))
-                return y.reshape(*y.shape[:2], 2, -1), state
-            y, state = layer(x, state)
+            y, state = layer(x, state.expand(2, -1, -1) if task.bidirectional else state)
             return (y if task.sequences else state[0]), state
 
         return run
