@@ -6,9 +6,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
-SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h)
+SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h src/*.c src/*.h)
 
-.PHONY: demo test sanitize lint docs browse bench compare race clean
+.PHONY: demo test sanitize c-library lint docs browse bench compare race clean
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise
@@ -23,11 +23,39 @@ SANITIZED := $(patsubst %,tests/test_%.py,\
 
 sanitize: $(VENV)/test $(VENV)/build
 	rm -rf build/sanitize && mkdir -p build/sanitize
-	cp -r setup.py pyproject.toml README.md LICENSE fastgru include tests build/sanitize
+	cp -r setup.py pyproject.toml README.md LICENSE fastgru include src tests build/sanitize
 	rm -f build/sanitize/fastgru/*.so build/sanitize/fastgru/_core.c
-	cd build/sanitize && CC=tests/sanitizing-gcc $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
+	cd build/sanitize && CC=tests/engine/sanitizing-gcc $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigill=1 $(CURDIR)/$(PYTEST) -m "not large" $(SANITIZED)
+
+# The engine for C and C++: a static and a shared library, the header, and what pkg-config wants to know.
+C_LIBRARY := build/c-library
+HEADER := $(C_LIBRARY)/include/fastgru/fastgru.h
+OBJECTS := $(patsubst src/%.c,$(C_LIBRARY)/objects/%.o,$(wildcard src/*.c))
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' fastgru/__init__.py)
+CFLAGS ?= -O3
+
+c-library: $(addprefix $(C_LIBRARY)/lib/,libfastgru.a libfastgru.so pkgconfig/fastgru.pc)
+
+$(HEADER): include/fastgru/fastgru.h
+	mkdir -p $(@D) $(C_LIBRARY)/objects $(C_LIBRARY)/lib/pkgconfig
+	cp $< $@
+
+$(C_LIBRARY)/objects/%.o: src/%.c $(wildcard src/*.h) $(HEADER)
+	$(CC) -std=gnu11 $(CFLAGS) -ffp-contract=off -fno-math-errno -fPIC -I$(C_LIBRARY)/include -c $< -o $@
+
+$(C_LIBRARY)/lib/libfastgru.a: $(OBJECTS)
+	rm -f $@
+	$(AR) rcs $@ $^
+
+$(C_LIBRARY)/lib/libfastgru.so: $(OBJECTS)
+	$(CC) -shared -Wl,-soname,$(@F) $^ -o $@
+
+$(C_LIBRARY)/lib/pkgconfig/fastgru.pc: $(HEADER) fastgru/__init__.py
+	printf '%s\n' 'prefix=$${pcfiledir}/../..' 'Name: fastgru' 'Version: $(VERSION)' \
+	    'Description: The GRU layer of Keras, for inference on CPUs' 'Cflags: -I$${prefix}/include' \
+	    'Libs: -L$${prefix}/lib -Wl,-rpath,$${prefix}/lib -lfastgru' > $@
 
 lint: $(VENV)/lint $(VENV)/built
 	$(BIN)/ruff check

@@ -1,10 +1,10 @@
-/* engines.c - what engines.py calls of include/fastgru: a float32 layer, reset after, sigmoid and tanh, on the best
+/* engines.c - what engines.py calls of the engine: a float32 layer, reset after, sigmoid and tanh, on the best
  * instruction set of the machine. All memory is the caller's. */
 
 #include <stddef.h>
 #include <string.h>
 
-#include "fastgru/engine.h"
+#include "fastgru/fastgru.h"
 
 size_t layer_bytes(void)
 {
@@ -32,13 +32,13 @@ size_t scratch_bytes(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff
     return fastgru_scratch_size(layer, batch, timesteps);
 }
 
-/* One call over all timesteps; returns the turn that the next one is to be given. */
+/* One call over all timesteps; returns the walk that the next one is to be given. */
 unsigned run(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps,
     const float *x,                  /* (batch, timesteps, features)                       */
     const float *initial_state,      /* (batch, units)                                     */
     float *out,                      /* (batch, timesteps, units)  overwritten             */
-    unsigned turn,
+    unsigned walk,
     void *scratch)
 {
     struct fastgru_call call;
@@ -47,7 +47,7 @@ unsigned run(
     call.x = x, call.x_batch_stride = timesteps * layer->features, call.x_time_stride = layer->features;
     call.initial_state = initial_state;
     call.out = out, call.out_batch_stride = timesteps * layer->units, call.out_time_stride = layer->units;
-    call.turn = turn, call.scratch = scratch;
+    call.walk = walk, call.scratch = scratch;
     fastgru_sequence(layer, &call);
-    return call.turn;
+    return call.walk;
 }

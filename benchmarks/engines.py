@@ -3,9 +3,9 @@
     python -m benchmarks.engines main~1 . --layers 1x100x256x256 32x50x512x512
     python -m benchmarks.engines . .:FASTGRU_CHUNK_ROWS=32,FASTGRU_FEW_ROWS=8 --layers 4x64x1024x1024
 
-An engine is a commit, or . for the tree as it is, and constants of layer.h that are to have another value.
-Shapes are batch x timesteps x features x units. Printed are microseconds of a call, and the times by the
-first engine's: the median, lowest and highest of the rounds.
+An engine is a commit, or . for the tree as it is, and constants of src/layout.h that are to have another
+value. Shapes are batch x timesteps x features x units. Printed are microseconds of a call, and the times by
+the first engine's: the median, lowest and highest of the rounds.
 """
 
 from __future__ import annotations
@@ -82,25 +82,29 @@ def build(engine: str, folder: Path) -> ctypes.CDLL:
     commit, _, changes = engine.partition(":")
     folder.mkdir()
     if commit == ".":
-        shutil.copytree(ROOT / "include", folder / "include")
+        for name in ("include", "src"):
+            shutil.copytree(ROOT / name, folder / name)
     else:
-        archive = folder / "include.tar"
-        command = ["git", "archive", f"--output={archive}", commit, "include"]
+        archive = folder / "engine.tar"
+        command = ["git", "archive", f"--output={archive}", commit]
         if subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.DEVNULL).returncode:
             raise ValueError(f"an engine must be . or a commit, got {commit!r}")
         with tarfile.open(archive) as files:
             files.extractall(folder, filter="data")
-    header = folder / "include/fastgru/layer.h"
+    header = folder / "src/layout.h"
+    if not header.exists():  # until 2026-11-30 the engine was headers alone
+        header = folder / "include/fastgru/layer.h"
+        (folder / "include/fastgru/fastgru.h").write_text('#define walk turn\n#include "engine.h"\n')
     text = header.read_text()
     for change in filter(None, changes.split(",")):
         name, _, value = change.partition("=")
         text, count = re.subn(rf"\b{re.escape(name)} = [^,/\n]+", f"{name} = {value}", text)
         if not value or count != 1:
-            raise ValueError(f"a constant of layer.h must be given as NAME=VALUE, got {change!r}")
+            raise ValueError(f"a constant of layout.h must be given as NAME=VALUE, got {change!r}")
     header.write_text(text)
     library = folder / "engine.so"
-    command = [*COMPILE, f"-I{folder / 'include'}", str(ROOT / "benchmarks/engines.c"), "-o", str(library)]
-    subprocess.run(command, check=True)
+    sources = [ROOT / "benchmarks/engines.c", *sorted((folder / "src").glob("*.c"))]
+    subprocess.run([*COMPILE, f"-I{folder / 'include'}", *sources, "-o", library], check=True)
     loaded = ctypes.CDLL(str(library))
     loaded.layer_bytes.restype = loaded.begin.restype = loaded.scratch_bytes.restype = ctypes.c_size_t
     loaded.run.restype = ctypes.c_uint

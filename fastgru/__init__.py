@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from fastgru import activations, constraints, initializers, regularizers
     from fastgru._batcher import MicroBatcher
     from fastgru._config import show_config
-    from fastgru._include import get_include
+    from fastgru._include import get_include, get_sources
     from fastgru._random import set_random_seed
     from fastgru._validate import InputSpec
     from fastgru.formats import FormatError, from_keras, from_onnx, from_torch, load, load_all
@@ -32,6 +32,7 @@ __all__ = [
     "from_onnx",
     "from_torch",
     "get_include",
+    "get_sources",
     "initializers",
     "load",
     "load_all",
@@ -51,6 +52,7 @@ _HOMES = {
     "Stream": "streaming",
     "StreamPool": "streaming",
     "get_include": "_include",
+    "get_sources": "_include",
     "set_random_seed": "_random",
     "show_config": "_config",
 } | dict.fromkeys(["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"], "formats")

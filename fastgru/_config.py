@@ -35,7 +35,7 @@ def choose(environment: Mapping[str, str]) -> Choice:
     fused multiply-adds. BLAS was faster at none of the 88 layers of `make race`, level at two, and took 1.03
     to 2.7 times as long at the others (AMD EPYC Zen 3, AVX2, 2026-11-28: 1 to 512 rows, 1 to 1536 units,
     float32, float64).
-    Whether x.kernel is computed ahead of the steps is up to `fastgru_steps_ahead` in layer.h.
+    Whether x.kernel is computed ahead of the steps is up to `fastgru_steps_ahead` in src/layout.h.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""The C engine as Cython sees it; include/fastgru/engine.h says what things mean."""
+"""The C engine as Cython sees it; include/fastgru/fastgru.h says what things mean."""
 
-cdef extern from "fastgru/engine.h" nogil:
+cdef extern from "fastgru/fastgru.h" nogil:
     enum:
         FASTGRU_ACTIVATION_COUNT
         FASTGRU_CHAINS
@@ -38,7 +38,7 @@ cdef extern from "fastgru/engine.h" nogil:
         const Py_ssize_t *rows
         int go_backwards
         int zero_output_for_mask
-        unsigned turn
+        unsigned turn "walk"
         void *scratch
 
     struct fastgru_gates:

@@ -1,18 +1,38 @@
-"""Where the C headers are."""
+"""Where the engine in C is."""
 
 from pathlib import Path
 
 
 def get_include() -> str:
-    """The folder to give to a C compiler for ``#include "fastgru/engine.h"``.
+    """Return the folder to give to a C compiler for ``#include "fastgru/fastgru.h"``.
 
     Examples
     --------
     >>> from pathlib import Path
     >>> import fastgru
-    >>> Path(fastgru.get_include(), "fastgru/engine.h").exists()
+    >>> Path(fastgru.get_include(), "fastgru/fastgru.h").exists()
     True
     """
+    return str(_folder("include"))
+
+
+def get_sources() -> list[str]:
+    """Return the C files of the engine, to compile and link with a program that includes `get_include`.
+
+    They want ``-ffp-contract=off``, and ``-O3`` to be fast.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import fastgru
+    >>> [Path(file).name for file in fastgru.get_sources()][:3]
+    ['avx2.c', 'avx512.c', 'dispatch.c']
+    """
+    return sorted(map(str, _folder("src").glob("*.c")))
+
+
+def _folder(name: str) -> Path:
+    """A folder of the installed package, or of the repository."""
     package = Path(__file__).resolve().parent
-    installed = package / "include"
-    return str(installed if installed.is_dir() else package.parent / "include")
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name

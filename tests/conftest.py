@@ -1,9 +1,14 @@
 """What several test files share."""
 
+import hashlib
 import os
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import fastgru
 from fastgru import _config, _core
 
 
@@ -40,3 +45,32 @@ def choice(request, monkeypatch):
     """Every engine on every instruction set in turn, for all layers that the test makes."""
     monkeypatch.setattr(_config, "CHOICE", request.param)
     return request.param
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    """A function from a compiler and its flags to the engine's object files, made once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+
+    def compiled(*command, sources=None):
+        sources = sources or fastgru.get_sources()
+        command = [*map(str, command), "-ffp-contract=off", f"-I{fastgru.get_include()}", "-c"]
+        place = folder / f"engine-{hashlib.sha256(repr([command, sources]).encode()).hexdigest()[:16]}"
+        place.mkdir(exist_ok=True)
+        objects = [place / f"{Path(source).stem}.o" for source in sources]
+
+        def compile_one(source, target):
+            subprocess.run([*command, source, "-o", target], check=True)
+
+        import fcntl  # not on Windows, where no test compiles
+
+        with (place / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not all(path.exists() for path in objects):
+                with ThreadPoolExecutor(os.cpu_count()) as pool:
+                    list(pool.map(compile_one, sources, objects))
+        return objects
+
+    return compiled

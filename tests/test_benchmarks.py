@@ -207,7 +207,7 @@ def test_engines_in_turns_have_the_same_bits(capsys):
     ("engine", "message"),
     [
         ("nowhere", "must be . or a commit"),
-        (".:ROWS=3", "a constant of layer.h"),
+        (".:ROWS=3", "a constant of layout.h"),
         (".:FASTGRU_PASSES", "NAME="),
     ],
 )

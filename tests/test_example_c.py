@@ -5,11 +5,11 @@ import re
 import resource
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compilers import GNU, SCALAR, USUAL, WARNINGS
 
 import fastgru
 from fastgru import _config, _core
@@ -18,32 +18,32 @@ TESTS = Path(__file__).resolve().parent
 FOLDER = TESTS.parent / "examples" / "c"
 README = (FOLDER / "README.md").read_text()
 WRITE, READ = re.findall(r"```python\n(.*?)```", README, re.S)
-(COMPILE,) = re.findall(r"^    cc -O3 (.*)$", README, re.M)
+MAKE, COMPILE = re.findall(r"^    (make .*|cc .*)$", README, re.M)
 
 C = ["-std=c99", "-pedantic"]
 CPP = ["-x", "c++", "-std=c++11"]
 COMPILERS = {"gcc": C, "clang": C, "g++": CPP, "clang++": CPP}
-SANITIZED = [TESTS / "sanitizing-gcc", *C, "-DFASTGRU_SCALAR=1"]  # scalar kernels compile in a second
+SANITIZING = [TESTS / "engine" / "sanitizing-gcc"]
 
 
-def build(folder, *compiler):
-    """The program, by the command of the README, but faster and without a single warning."""
+def build(folder, objects, *compiler):
+    """The program, without a single warning."""
     program = folder / "gru"
-    strict = "-O1 -Wall -Wextra -Wshadow -Wconversion -Werror"
-    command = f"{' '.join(map(str, compiler))} {strict} {COMPILE.replace('-o gru', f'-o {program}')}"
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    subprocess.run(command, shell=True, check=True, cwd=FOLDER, env=os.environ | {"PATH": path})
+    strict = ["-O1", *WARNINGS, f"-I{fastgru.get_include()}"]
+    source = [FOLDER / "gru.c", "-x", "none"]  # what follows is no C++
+    subprocess.run([*compiler, *strict, *source, *objects, "-o", program], check=True)
     return program
 
 
 @pytest.fixture(scope="module", params=[name for name in COMPILERS if shutil.which(name)])
-def program(request, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("program"), request.param, *COMPILERS[request.param])
+def program(request, tmp_path_factory, engine):
+    return build(tmp_path_factory.mktemp("program"), engine(*USUAL), request.param, *COMPILERS[request.param])
 
 
 @pytest.fixture(scope="module")
-def sanitized(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("sanitized"), *SANITIZED)
+def sanitized(tmp_path_factory, engine):
+    objects = engine(*SANITIZING, *GNU, *WARNINGS, SCALAR)
+    return build(tmp_path_factory.mktemp("sanitized"), objects, *SANITIZING, *C)
 
 
 def run(*command, **options):
@@ -94,6 +94,27 @@ def test_the_state_has_the_bits_of_the_layer_in_python(program, arguments):
     isa, state = results(program, "layer.gru")
     assert isa == _core.isas()[0]
     np.testing.assert_array_equal(state, layer(x[np.newaxis])[0], strict=True)
+
+
+@pytest.mark.skipif(not all(map(shutil.which, ["make", "pkg-config"])), reason="needs make and pkg-config")
+def test_it_is_built_as_its_readme_says(tmp_path, engine):
+    library = tmp_path / "library"
+    subprocess.run(f"{MAKE} C_LIBRARY={library} CFLAGS=-O1", shell=True, check=True, cwd=FOLDER)
+    command = COMPILE.replace("../../build/c-library", str(library))
+    command = command.replace("-o gru", f"-o {tmp_path / 'gru'}")
+    subprocess.run(command, shell=True, check=True, cwd=FOLDER)
+    isa, state = results(tmp_path / "gru")
+    usual_isa, usual_state = results(build(library, engine(*USUAL), "gcc", *C))
+    assert isa == usual_isa
+    np.testing.assert_array_equal(state, usual_state)
+    exported = subprocess.run(
+        ["nm", "--dynamic", "--defined-only", "--format=posix", library / "lib" / "libfastgru.so"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    header = (library / "include" / "fastgru" / "fastgru.h").read_text()
+    functions = re.findall(r"^\w[\w *]*?\b(fastgru_\w+)\(", header, re.M)
+    assert {line.split()[0] for line in exported.splitlines()} == {*functions, "fastgru_activation_names"}
+    assert (library / "lib" / "libfastgru.a").exists()
 
 
 @pytest.mark.parametrize("arguments", LAYERS)

@@ -133,9 +133,9 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
         metadata = email.message_from_bytes(archive.read(next(n for n in names if n.endswith("METADATA"))))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     files = {name.removeprefix("fastgru/") for name in names if name.startswith("fastgru/")}
-    headers = {f"include/fastgru/{path.name}" for path in (ROOT / "include/fastgru").glob("*.h")}
+    headers = {str(path.relative_to(ROOT)) for path in sources("include/fastgru/*.h", "src/*.[ch]")}
     modules = {str(path.relative_to(ROOT / "fastgru")) for path in sources("fastgru/**/*.py")}
-    assert headers
+    assert {"include/fastgru/fastgru.h", "src/layer.c", "src/kernels.h"} <= headers
     assert headers | modules | {"py.typed", "_core.pyi"} <= files
     (extension,) = files - headers - modules - {"py.typed", "_core.pyi"}
     assert extension.startswith("_core.")
@@ -159,11 +159,14 @@ def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
     code = """
 import numpy as np, fastgru, pathlib
 print(fastgru.GRU(3)(np.zeros((2, 4, 5), np.float32)).shape)
-print((pathlib.Path(fastgru.get_include()) / "fastgru" / "engine.h").is_file(), fastgru.__file__)
+print((pathlib.Path(fastgru.get_include()) / "fastgru" / "fastgru.h").is_file(), fastgru.__file__)
+package = pathlib.Path(fastgru.__file__).parent
+print(*(pathlib.Path(file).relative_to(package) for file in fastgru.get_sources()))
 """
     lines = python(code, executable=executable, cwd=tmp_path).splitlines()
     assert lines[0] == "(2, 3)"
     assert lines[1].startswith(f"True {environment}")
+    assert lines[2].split() == sorted(str(path.relative_to(ROOT)) for path in sources("src/*.c"))
 
 
 def test_the_examples_of_the_readme_run():

@@ -1,4 +1,4 @@
-"""Print the coefficient tables of include/fastgru/activations.h and their relative errors.
+"""Print the coefficient tables of src/activations.h and their relative errors.
 
 Interpolation at Chebyshev points in 60 digits: near-minimax, and good enough wherever the
 error stays below half a unit in the last place of the result. Needs mpmath.

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fastgru/engine.h"
+#include "fastgru/fastgru.h"
 #include "weights.h"
 
 int main(void)
@@ -26,9 +26,9 @@ int main(void)
 
     /* From here on nothing is allocated and nothing can fail. */
     float frame[FEATURES], state[UNITS] = {0};
-    unsigned turn = 0;
+    unsigned walk = 0;
     while (fread(frame, sizeof frame, 1, stdin) == 1) {
-        fastgru_step(&layer, 1, frame, state, &turn, scratch);
+        fastgru_step(&layer, 1, frame, state, &walk, scratch);
         fwrite(state, sizeof state, 1, stdout);
     }
     free(packed);

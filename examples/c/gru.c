@@ -19,7 +19,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "fastgru/engine.h"
+#include "fastgru/fastgru.h"
 
 enum { MAGIC_BYTES = 4, FIELDS = 5, HEADER_BYTES = MAGIC_BYTES + 4 * FIELDS };
 enum { MAX_SIZE = 4096, MAX_TIMESTEPS = 1 << 24 };  /* no product of sizes overflows 64 bits */
@@ -180,9 +180,9 @@ static double stream(
     float *out)                      /* (timesteps, units)  overwritten                    */
 {
     const double start = seconds();
-    unsigned turn = 0;
+    unsigned walk = 0;
     for (size_t step = 0; step < m->timesteps; ++step) {
-        fastgru_step(layer, 1, m->x + step * m->features, state, &turn, scratch);
+        fastgru_step(layer, 1, m->x + step * m->features, state, &walk, scratch);
         memcpy(out + step * m->units, state, m->units * sizeof(float));
     }
     return seconds() - start;

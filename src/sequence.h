@@ -1,12 +1,13 @@
 /* sequence.h - the loop over time on packed weights: which rows and steps a pass is for, and where they lie.
  *
- * Included by kernels.h after panel.h. Blocks of rows go through all timesteps together; the steps go
- * by chunks whose x.kernel is computed ahead, unless fastgru_blocking finds that not worth while. */
+ * Blocks of rows go through all timesteps together; the steps go by chunks whose x.kernel is computed ahead, unless
+ * fastgru_blocking finds that not worth while. */
 
 /* xw := x.kernel + bias for `steps` timesteps of the rows of a block, from x on. */
-static void PANEL(project_chunk)(
+static void FORMAT(project_chunk)(
     const struct fastgru_layer *layer, const struct fastgru_call *call, const struct fastgru_pass *block,
-    const real *x, ptrdiff_t steps)
+    const real *x,                   /* (rows, steps, features)  strides as the call's     */
+    ptrdiff_t steps)
 {
     /* tiles lie along the longer of both axes, a pass each; panels serve as many passes as there is room for */
     const int by_rows = block->rows >= steps;
@@ -22,48 +23,48 @@ static void PANEL(project_chunk)(
         pass.xw = (real *)block->xw + i * (by_rows ? step_xw : block->xw_stride);
         passes[place] = pass;
         if (place + 1 == FASTGRU_PASSES || i + 1 == count) {
-            PANEL(cover)(PANEL(tiles_project), layer, fastgru_panel_count(layer), passes, place + 1);
+            FORMAT(cover)(FORMAT(tiles_project), layer, fastgru_panel_count(layer), passes, place + 1);
             pass.backwards = !pass.backwards;
         }
     }
 }
 
 /* One timestep of the rows of a pass. */
-static void PANEL(step)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
+static void FORMAT(step)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
     if (layer->reset_after) {
-        PANEL(cover)(PANEL(tiles_advance), layer, fastgru_panel_count(layer), pass, 1);
+        FORMAT(cover)(FORMAT(tiles_advance), layer, fastgru_panel_count(layer), pass, 1);
     } else {
-        PANEL(cover)(PANEL(tiles_reset), layer, fastgru_panel_count(layer), pass, 1);
-        PANEL(cover)(PANEL(tiles_update), layer, fastgru_candidate_count(layer), pass, 1);
+        FORMAT(cover)(FORMAT(tiles_reset), layer, fastgru_panel_count(layer), pass, 1);
+        FORMAT(cover)(FORMAT(tiles_update), layer, fastgru_candidate_count(layer), pass, 1);
     }
 }
 
-/* The fates of rows at one step; 1 if any of them takes part. */
-static int PANEL(decide)(
+/* The actions of rows at one step; returns 1 if any of them steps. */
+static int FORMAT(decide)(
     const struct fastgru_call *call, ptrdiff_t rows,
     const unsigned char *mask,       /* (rows)  call->mask_batch_stride apart              */
-    unsigned char *seen,             /* (rows)  in and out: had the row an unmasked step?  */
-    unsigned char *fate)             /* (rows)  overwritten                                */
+    unsigned char *seen,             /* (rows)  in and out: 1 once the row has stepped     */
+    unsigned char *actions)          /* (rows)  overwritten                                */
 {
     int any = 0;
     for (ptrdiff_t row = 0; row < rows; ++row) {
         const int steps = mask[row * call->mask_batch_stride] != 0;
         any |= steps;
         seen[row] |= (unsigned char)steps;
-        fate[row] = steps ? FASTGRU_STEPS
-            : seen[row] && !call->zero_output_for_mask ? FASTGRU_KEEPS : FASTGRU_ZEROES;
+        actions[row] = steps ? FASTGRU_ROW_STEPS
+            : seen[row] && !call->zero_output_for_mask ? FASTGRU_ROW_KEEPS : FASTGRU_ROW_ZEROES;
     }
     return any;
 }
 
 /* The outputs of a step in which no row takes part. */
-static void PANEL(skip)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
+static void FORMAT(skip)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
     const size_t bytes = (size_t)layer->units * sizeof(real);
     for (ptrdiff_t row = 0; pass->out && row < pass->rows; ++row) {
         real *out = (real *)pass->out + row * pass->out_stride;
-        if (pass->fate[row] == FASTGRU_KEEPS)
+        if (pass->actions[row] == FASTGRU_ROW_KEEPS)
             memcpy(out, (const real *)pass->h + row * layer->units, bytes);
         else
             memset(out, 0, bytes);
@@ -71,7 +72,7 @@ static void PANEL(skip)(const struct fastgru_layer *layer, const struct fastgru_
 }
 
 /* All timesteps of the rows from `first_row` on, at most a block. */
-static void PANEL(run_block)(
+static void FORMAT(run_block)(
     const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_blocks *blocks,
     ptrdiff_t first_row)
 {
@@ -87,10 +88,10 @@ static void PANEL(run_block)(
     real *state = call->state ? (real *)call->state + first_row * layer->units : unwanted;
     char *rh = scratch + 2 * blocks->state_bytes;
     real *xw = (real *)(layer->reset_after ? rh : rh + blocks->state_bytes);
-    unsigned char *seen = (unsigned char *)xw + blocks->xw_bytes, *fate = seen + rows;
+    unsigned char *seen = (unsigned char *)xw + blocks->xw_bytes, *actions = seen + rows;
     struct fastgru_pass pass;
     memset(&pass, 0, sizeof pass);
-    pass.distant = fastgru_many_weights(layer);
+    pass.out_of_cache = fastgru_many_weights(layer);
     pass.rows = rows;
     pass.x_rows = blocks->steps ? 0 : rows;
     pass.rh = rh;
@@ -98,10 +99,10 @@ static void PANEL(run_block)(
     pass.out_stride = call->out_batch_stride;
     if (call->mask) {
         memset(seen, 0, (size_t)rows);
-        pass.fate = fate;
+        pass.actions = actions;
     }
 
-    /* Two buffers in turn; the last step, if none is skipped, writes to `state`. */
+    /* Two buffers alternate; the last step, if none is skipped, writes to `state`. */
     real *next = timesteps % 2 ? state : spare, *other = timesteps % 2 ? spare : state;
     pass.h = initial;
     if (!initial || initial == next) {
@@ -116,8 +117,8 @@ static void PANEL(run_block)(
         const ptrdiff_t start = call->go_backwards ? timesteps - first - steps : first;
         pass.xw = xw;
         if (blocks->steps) {
-            pass.backwards = call->turn++ & 1;
-            PANEL(project_chunk)(layer, call, &pass, x + start * call->x_time_stride, steps);
+            pass.backwards = call->walk++ & 1;
+            FORMAT(project_chunk)(layer, call, &pass, x + start * call->x_time_stride, steps);
         }
         for (ptrdiff_t i = 0; i < steps; ++i) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - i : start + i;
@@ -130,15 +131,15 @@ static void PANEL(run_block)(
             if (call->out)
                 pass.out = (real *)call->out + first_row * call->out_batch_stride
                     + (first + i) * call->out_time_stride;
-            if (call->mask && !PANEL(decide)(
+            if (call->mask && !FORMAT(decide)(
                     call, rows, call->mask + first_row * call->mask_batch_stride + time * call->mask_time_stride,
-                    seen, fate)) {
-                PANEL(skip)(layer, &pass);
+                    seen, actions)) {
+                FORMAT(skip)(layer, &pass);
                 continue;
             }
             pass.h_next = next;
-            pass.backwards = call->turn++ & 1;
-            PANEL(step)(layer, &pass);
+            pass.backwards = call->walk++ & 1;
+            FORMAT(step)(layer, &pass);
             pass.h = next;
             next = next == state ? spare : state;
         }
@@ -152,9 +153,10 @@ static void PANEL(run_block)(
  * The longest first, so that the rows that take part in a step are always the first ones of a block. */
 
 /* The outputs of `steps` steps of a row, from `first` on in the order of the run: h, or zeros if it is NULL. */
-static void PANEL(put)(
+static void FORMAT(put)(
     const struct fastgru_layer *layer, const struct fastgru_call *call,
-    ptrdiff_t row, ptrdiff_t first, ptrdiff_t steps, const real *h)
+    ptrdiff_t row, ptrdiff_t first, ptrdiff_t steps,
+    const real *h)                   /* (units)  or NULL                                   */
 {
     const size_t bytes = (size_t)layer->units * sizeof(real);
     if (!call->out_time_stride && steps > 1)
@@ -169,8 +171,9 @@ static void PANEL(put)(
 }
 
 /* A row before its first step. */
-static void PANEL(enter)(
-    const struct fastgru_layer *layer, const struct fastgru_call *call, ptrdiff_t row, ptrdiff_t length, real *h)
+static void FORMAT(enter)(
+    const struct fastgru_layer *layer, const struct fastgru_call *call, ptrdiff_t row, ptrdiff_t length,
+    real *h)                         /* (units)  overwritten: its state                    */
 {
     const size_t bytes = (size_t)layer->units * sizeof(real);
     if (call->initial_state)
@@ -178,25 +181,27 @@ static void PANEL(enter)(
     else
         memset(h, 0, bytes);
     if (call->go_backwards)
-        PANEL(put)(layer, call, row, 0, call->timesteps - length, NULL);
+        FORMAT(put)(layer, call, row, 0, call->timesteps - length, NULL);
 }
 
 /* A row after its last step. */
-static void PANEL(leave)(
+static void FORMAT(leave)(
     const struct fastgru_layer *layer, const struct fastgru_call *call, ptrdiff_t row, ptrdiff_t length,
-    const real *h)
+    const real *h)                   /* (units)  its state                                 */
 {
     const real *kept = call->zero_output_for_mask || !length ? NULL : h;
     if (call->state)
         memcpy((real *)call->state + row * layer->units, h, (size_t)layer->units * sizeof(real));
     if (!call->go_backwards)
-        PANEL(put)(layer, call, row, length, call->timesteps - length, kept);
+        FORMAT(put)(layer, call, row, length, call->timesteps - length, kept);
 }
 
-/* xw := x.kernel + bias of `steps` steps from `start` on, of rows that have so many: FASTGRU_PASSES at most. */
-static void PANEL(project_ragged)(
-    const struct fastgru_layer *layer, const struct fastgru_call *call, struct fastgru_pass *pass,
-    const ptrdiff_t *rows, const ptrdiff_t *lengths, ptrdiff_t count, ptrdiff_t start, ptrdiff_t steps)
+/* xw := x.kernel + bias of `steps` steps from `start` on, of the rows that are as long: FASTGRU_PASSES at most. */
+static void FORMAT(project_ragged)(
+    const struct fastgru_layer *layer, const struct fastgru_call *call, const struct fastgru_pass *pass,
+    const ptrdiff_t *rows,           /* (count)  which rows of the call                    */
+    const ptrdiff_t *lengths,        /* (count)  the most first                            */
+    ptrdiff_t count, ptrdiff_t start, ptrdiff_t steps)
 {
     const ptrdiff_t row_stride = pass->xw_stride, xw_stride = row_stride / steps;
     struct fastgru_pass row = *pass, passes[FASTGRU_PASSES];
@@ -209,11 +214,11 @@ static void PANEL(project_ragged)(
         row.xw = (real *)pass->xw + i * row_stride;
         passes[i] = row;
     }
-    PANEL(cover)(PANEL(tiles_project), layer, fastgru_panel_count(layer), passes, i);
+    FORMAT(cover)(FORMAT(tiles_project), layer, fastgru_panel_count(layer), passes, i);
 }
 
-/* All timesteps of a block of rows, from that with the `first`-most steps on. */
-static void PANEL(run_ragged)(
+/* All timesteps of a block of rows, which is the call's rows from place `first` on, by length. */
+static void FORMAT(run_ragged)(
     const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_ragged *blocks,
     ptrdiff_t first)
 {
@@ -230,14 +235,14 @@ static void PANEL(run_ragged)(
     struct fastgru_pass pass;
     ptrdiff_t active = 0;            /* rows that take part in a step                      */
     memset(&pass, 0, sizeof pass);
-    pass.distant = fastgru_many_weights(layer);
+    pass.out_of_cache = fastgru_many_weights(layer);
     pass.rh = rh;
     pass.out_rows = rows;
     pass.out_stride = call->out_batch_stride;
 
     if (!call->go_backwards)
         for (; active < count; ++active)
-            PANEL(enter)(layer, call, rows[active], lengths[active], h + active * units);
+            FORMAT(enter)(layer, call, rows[active], lengths[active], h + active * units);
     for (ptrdiff_t done = 0, steps; done < most; done += steps) {
         /* the next steps: all that many rows take part in, or a chunk of the others */
         const int few = call->go_backwards ? most - done > many : done >= many;
@@ -249,13 +254,13 @@ static void PANEL(run_ragged)(
         pass.xw_stride = few ? steps * xw_stride : xw_stride;
         pass.xw = xw;
         if (few)
-            PANEL(project_ragged)(layer, call, &pass, rows, lengths, count, start, steps);
+            FORMAT(project_ragged)(layer, call, &pass, rows, lengths, count, start, steps);
         for (ptrdiff_t step = 0; step < steps; ++step) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - step : start + step;
             for (; call->go_backwards && active < count && lengths[active] > time; ++active)
-                PANEL(enter)(layer, call, rows[active], lengths[active], h + active * units);
+                FORMAT(enter)(layer, call, rows[active], lengths[active], h + active * units);
             for (; !call->go_backwards && lengths[active - 1] <= time; --active)
-                PANEL(leave)(layer, call, rows[active - 1], lengths[active - 1], h + (active - 1) * units);
+                FORMAT(leave)(layer, call, rows[active - 1], lengths[active - 1], h + (active - 1) * units);
             pass.rows = active;
             pass.x_rows = few ? 0 : active;
             for (ptrdiff_t i = 0; i < pass.x_rows; ++i)
@@ -269,27 +274,27 @@ static void PANEL(run_ragged)(
                     + (call->go_backwards ? call->timesteps - 1 - time : time) * call->out_time_stride;
             pass.h = h;
             pass.h_next = next;
-            pass.backwards = call->turn++ & 1;
-            PANEL(step)(layer, &pass);
+            pass.backwards = call->walk++ & 1;
+            FORMAT(step)(layer, &pass);
             next = h;
             h = (real *)pass.h_next;
         }
     }
     for (; call->go_backwards && active < count; ++active)  /* without a step */
-        PANEL(enter)(layer, call, rows[active], 0, h + active * units);
+        FORMAT(enter)(layer, call, rows[active], 0, h + active * units);
     for (ptrdiff_t i = 0; i < active; ++i)
-        PANEL(leave)(layer, call, rows[i], lengths[i], h + i * units);
+        FORMAT(leave)(layer, call, rows[i], lengths[i], h + i * units);
 }
 
-static void PANEL(sequence)(const struct fastgru_layer *layer, struct fastgru_call *call)
+static void FORMAT(sequence)(const struct fastgru_layer *layer, struct fastgru_call *call)
 {
     if (call->lengths) {
         const struct fastgru_ragged ragged = fastgru_ragged_blocking(layer, call->batch, call->timesteps);
         for (ptrdiff_t row = 0; row < call->batch; row += ragged.rows)
-            PANEL(run_ragged)(layer, call, &ragged, row);
+            FORMAT(run_ragged)(layer, call, &ragged, row);
         return;
     }
     const struct fastgru_blocks blocks = fastgru_blocking(layer, call->batch, call->timesteps);
     for (ptrdiff_t row = 0; row < call->batch; row += blocks.rows)
-        PANEL(run_block)(layer, call, &blocks, row);
+        FORMAT(run_block)(layer, call, &blocks, row);
 }

@@ -1,5 +1,6 @@
 /* Runs every kernel on arrays of exactly the size that it may touch; ends with status 0 if it touched
- * nothing else, and has printed the instruction sets, behind each a hash of what its packed kernels returned.
+ * nothing else, and has printed the instruction sets, behind each a hash of what its packed kernels returned, and
+ * those of the sets before. With an argument it runs only the best instruction set.
  *
  * An array ends where a page begins that cannot be accessed, which stops masked loads and stores too:
  * AddressSanitizer does not see those. It sees all others, one byte beyond either end. */
@@ -7,12 +8,15 @@
 #define _GNU_SOURCE
 
 #include <math.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "fastgru/engine.h"
+#include "fastgru/fastgru.h"
+#include "layout.h"
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -214,7 +218,7 @@ static void run_packed(
     }
     call.go_backwards = choose(2);
     call.zero_output_for_mask = choose(2);
-    call.turn = (unsigned)choose(2);
+    call.walk = (unsigned)choose(2);
     call.scratch = array(
         (call.lengths ? fastgru_ragged_scratch_size : fastgru_scratch_size)(&layer, rows, timesteps), 64);
     fastgru_sequence(&layer, &call);
@@ -313,12 +317,13 @@ static void run_all_functions(const struct fastgru_functions *functions, size_t 
             run_functions(functions, itemsize, units, g % 2 ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid, g);
 }
 
-int main(void)
+int main(int arguments, char **argument)
 {
     const struct fastgru_kernels *kernels;
+    (void)argument;
     make_arrays();
     make_numbers();
-    for (int i = 0; (kernels = fastgru_kernels_at(i)) != NULL; ++i) {
+    for (int i = 0; (kernels = fastgru_kernels_at(i)) != NULL && (i == 0 || arguments == 1); ++i) {
         run_all_packed(&kernels->f32);
         run_all_packed(&kernels->f64);
         if (kernels->f16.sequence)

@@ -1,6 +1,6 @@
 /* activations.h - activations on one vector, after Keras' formulas.
  *
- * Included by kernels.h after simd.h. At most 3 ULP from the exact function for every finite
+ * At most 3 ULP from the exact function for every finite
  * argument on every instruction set (asserted by tests/test_activations.py); infinities give
  * the limit, a NaN stays one, saturation is exact: tanh(10) is 1, sigmoid(-200) is 0.
  *
@@ -11,7 +11,7 @@
 
 /* (e^r - 1 - r) / r^2 on |r| <= log(2) / 2, relative error 2^-28 (float32), 2^-58 (float64) */
 static const real KERNEL(expm1_tail)[] = {
-#if FASTGRU_DOUBLE
+#if DOUBLE
     0.5, 0.16666666666666671008, 0.041666666666666669767, 0.0083333333333261120526,
     0.0013888888888883731828, 0.00019841269874901259234, 2.4801587325605322782e-5,
     2.7557255297969644392e-6, 2.7557273570102139673e-7, 2.5105259538448493419e-8,
@@ -23,10 +23,10 @@ static const real KERNEL(expm1_tail)[] = {
 };
 
 /* x = n log(2) + r, |r| <= log(2) / 2; x in about +-2**20 */
-FASTGRU_INLINE vreal KERNEL(reduced)(vreal x, vint *n)
+INLINE vreal KERNEL(reduced)(vreal x, vint *n)
 {
     /* log(2) in two parts: n times the first is exact */
-#if FASTGRU_DOUBLE
+#if DOUBLE
     const real high = 0.69314718055966295651, low = 0.28235290563031577122588448175e-12;
 #else
     const real high = 0.693145751953125f, low = 1.428606820309417e-06f;
@@ -36,17 +36,17 @@ FASTGRU_INLINE vreal KERNEL(reduced)(vreal x, vint *n)
 }
 
 /* e^r - 1 for such an r */
-FASTGRU_INLINE vreal KERNEL(small_expm1)(vreal r)
+INLINE vreal KERNEL(small_expm1)(vreal r)
 {
-    return vfma(r * r, vpolynomial(r, KERNEL(expm1_tail), FASTGRU_DOUBLE ? 10 : 5), r);
+    return vfma(r * r, vpolynomial(r, KERNEL(expm1_tail), DOUBLE ? 10 : 5), r);
 }
 
 /* e^(x + x_low) as the product of a normal number, returned, and of *scale, a power of two,
  * so that a subnormal result is rounded only once; *lost is the relative error of the last
  * rounding, for those who can make it good. */
-FASTGRU_INLINE vreal KERNEL(scaled_exp)(vreal x, vreal x_low, vreal *scale, vreal *lost)
+INLINE vreal KERNEL(scaled_exp)(vreal x, vreal x_low, vreal *scale, vreal *lost)
 {
-#if FASTGRU_DOUBLE
+#if DOUBLE
     const real least = -800, most = 720;
 #else
     const real least = -120, most = 96;
@@ -61,7 +61,7 @@ FASTGRU_INLINE vreal KERNEL(scaled_exp)(vreal x, vreal x_low, vreal *scale, vrea
     return rounded * vexp2i(half);
 }
 
-FASTGRU_INLINE vreal KERNEL(exp)(vreal x)
+INLINE vreal KERNEL(exp)(vreal x)
 {
     vreal scale, lost;
     const vreal e = KERNEL(scaled_exp)(x, vset(0), &scale, &lost);
@@ -70,9 +70,9 @@ FASTGRU_INLINE vreal KERNEL(exp)(vreal x)
 
 /* e^x for x <= 0, at first 2**up times as large, so that a subnormal is rounded only once. By products, through
  * which a NaN stays one, whatever its bits say of n. */
-FASTGRU_INLINE vreal KERNEL(exp_below_0)(vreal x)
+INLINE vreal KERNEL(exp_below_0)(vreal x)
 {
-#if FASTGRU_DOUBLE
+#if DOUBLE
     const int up = 511;
     const real down = 1.4916681462400413487e-154;
 #else
@@ -80,13 +80,13 @@ FASTGRU_INLINE vreal KERNEL(exp_below_0)(vreal x)
     const real down = 1.0842021724855044340e-19f;
 #endif
     vint n;
-    const vreal p = KERNEL(small_expm1)(KERNEL(reduced)(vat_least(x, FASTGRU_DOUBLE ? -800 : -120), &n));
+    const vreal p = KERNEL(small_expm1)(KERNEL(reduced)(vat_least(x, DOUBLE ? -800 : -120), &n));
     const vreal s = vexp2i(n + up);
     return vfma(p, s, s) * down;
 }
 
 /* e^x - 1 for -40 <= x <= 40 */
-FASTGRU_INLINE vreal KERNEL(bounded_expm1)(vreal x)
+INLINE vreal KERNEL(bounded_expm1)(vreal x)
 {
     vint n;
     const vreal p = KERNEL(small_expm1)(KERNEL(reduced)(x, &n)), s = vexp2i(n);
@@ -94,33 +94,33 @@ FASTGRU_INLINE vreal KERNEL(bounded_expm1)(vreal x)
 }
 
 /* e^x - 1 for x <= 40; -1 below -40 */
-FASTGRU_INLINE vreal KERNEL(expm1)(vreal x)
+INLINE vreal KERNEL(expm1)(vreal x)
 {
     return KERNEL(bounded_expm1)(vat_least(x, -40));
 }
 
 /* ---- the logistic family ------------------------------------------------------------- */
 
-FASTGRU_INLINE vreal KERNEL(tanh)(vreal x)
+INLINE vreal KERNEL(tanh)(vreal x)
 {
     /* tanh a = (e^2a - 1) / (e^2a + 1); from `one` on it rounds to 1 */
-    const real one = FASTGRU_DOUBLE ? 20 : 10;
+    const real one = DOUBLE ? 20 : 10;
     const vreal e = KERNEL(bounded_expm1)(2 * vat_most(vabs(x), one));
     return vcopysign(e / (e + 2), x);
 }
 
-FASTGRU_INLINE vreal KERNEL(clipped_line)(real a, vreal x)
+INLINE vreal KERNEL(clipped_line)(real a, vreal x)
 {
     return vat_most(vat_least(x * a + REAL_C(0.5), 0), 1);
 }
 
 /* Multiplied, then added: bit for bit what Keras does in float32. */
-FASTGRU_INLINE vreal KERNEL(hard_sigmoid)(vreal x)
+INLINE vreal KERNEL(hard_sigmoid)(vreal x)
 {
     return KERNEL(clipped_line)(REAL_C(0.2), x);
 }
 
-FASTGRU_INLINE vreal KERNEL(sigmoid)(vreal x)
+INLINE vreal KERNEL(sigmoid)(vreal x)
 {
     /* with e = e^-|x| <= 1 neither side overflows, and the left tail is e itself */
     const vreal e = KERNEL(exp_below_0)(-vabs(x));
@@ -132,23 +132,23 @@ FASTGRU_INLINE vreal KERNEL(sigmoid)(vreal x)
  * errors of the worst of them, to first order, and goes into the result at the end. */
 
 /* From 50 on all three are x, infinity included, which the correction would turn into a NaN. */
-FASTGRU_INLINE vreal KERNEL(linear_above)(vreal x, vreal y)
+INLINE vreal KERNEL(linear_above)(vreal x, vreal y)
 {
     return vselect(vless(vset(50), x), x, y);
 }
 
-FASTGRU_INLINE vreal KERNEL(swish)(vreal x)
+INLINE vreal KERNEL(swish)(vreal x)
 {
     vreal scale, lost;
     const vreal scaled = KERNEL(scaled_exp)(-vabs(x), vset(0), &scale, &lost);
     const vreal e = scaled * scale, one = vset(1), below = one + e;
     const vint negative = vless(x, vset(0));
     const vreal correction = (vselect(negative, lost, -e * lost) - (e - (below - one))) / below;
-    const vreal y = vat_least(x, FASTGRU_DOUBLE ? -800 : -120) * vselect(negative, scaled, one) / below;
+    const vreal y = vat_least(x, DOUBLE ? -800 : -120) * vselect(negative, scaled, one) / below;
     return KERNEL(linear_above)(x, vfma(y, correction, y) * vselect(negative, scale, one));
 }
 
-FASTGRU_INLINE vreal KERNEL(mish)(vreal x)
+INLINE vreal KERNEL(mish)(vreal x)
 {
     vreal scale, lost;
     const vreal scaled = KERNEL(scaled_exp)(-vabs(x), vset(0), &scale, &lost);
@@ -158,7 +158,7 @@ FASTGRU_INLINE vreal KERNEL(mish)(vreal x)
     const vreal n = vfma(scaled, e, 2 * scaled), below = vfma(n, scale, two), n_used = below - two;
     const vreal below_lost = vfma(n, scale, -n_used) + (two - (below - n_used));
     const vreal correction = (lost * 4 * (e + 1) / (e + 2) - below_lost) / below;
-    const vreal y = vat_least(x, FASTGRU_DOUBLE ? -800 : -120) * n / below;
+    const vreal y = vat_least(x, DOUBLE ? -800 : -120) * n / below;
     const vreal left = vfma(y, correction, y) * scale;
 
     /* x >= 0: x - x t, t = 2 e^2 / (1 + 2 e + 2 e^2), e = e^-x */
@@ -174,7 +174,7 @@ FASTGRU_INLINE vreal KERNEL(mish)(vreal x)
 /* (log((1 + s) / (1 - s)) - 2 s) / s^3 in s^2, |s| <= 3 - 2 sqrt(2);
  * relative error 2^-29 (float32), 2^-58 (float64) */
 static const real KERNEL(log1p_tail)[] = {
-#if FASTGRU_DOUBLE
+#if DOUBLE
     0.66666666666666666463, 0.40000000000000883238, 0.28571428570799784072,
     0.22222222392581262327, 0.18181795547497947082, 0.15386244738881707729,
     0.13268638335555462617, 0.13088035203126112076
@@ -185,10 +185,10 @@ static const real KERNEL(log1p_tail)[] = {
 };
 
 /* log(1 + x), 0 <= x <= 1 */
-FASTGRU_INLINE vreal KERNEL(log1p)(vreal x)
+INLINE vreal KERNEL(log1p)(vreal x)
 {
     /* 1 + x = 2^k (1 + f), |f| <= sqrt(2) - 1; log(1 + f) = f - (f^2/2 - s (f^2/2 + R(s^2))) */
-#if FASTGRU_DOUBLE
+#if DOUBLE
     const real log2_high = 0.69314718036912381649, log2_low = 1.9082149292705877e-10;
 #else
     const real log2_high = 0.693145751953125f, log2_low = 1.428606820309417e-06f;
@@ -197,12 +197,12 @@ FASTGRU_INLINE vreal KERNEL(log1p)(vreal x)
     const vreal zero = vset(0);
     const vreal f = vselect(upper, (x - 1) / 2, x);
     const vreal s = f / (2 + f), s2 = s * s, half_f2 = f * f / 2;
-    const vreal rest = s2 * vpolynomial(s2, KERNEL(log1p_tail), FASTGRU_DOUBLE ? 7 : 3);
+    const vreal rest = s2 * vpolynomial(s2, KERNEL(log1p_tail), DOUBLE ? 7 : 3);
     const vreal below = half_f2 - vfma(s, half_f2 + rest, vselect(upper, vset(log2_low), zero));
     return vselect(upper, vset(log2_high), zero) - (below - f);
 }
 
-FASTGRU_INLINE vreal KERNEL(softplus)(vreal x)
+INLINE vreal KERNEL(softplus)(vreal x)
 {
     return vat_least(x, 0) + KERNEL(log1p)(KERNEL(exp_below_0)(-vabs(x)));
 }
@@ -212,7 +212,7 @@ FASTGRU_INLINE vreal KERNEL(softplus)(vreal x)
 /* (P(X < x) - 1/2) / x of a normal X, in x^2, |x| <= 3/4;
  * relative error 2^-35 (float32), 2^-63 (float64) */
 static const real KERNEL(normal_centre)[] = {
-#if FASTGRU_DOUBLE
+#if DOUBLE
     0.39894228040143267791, -0.066490380066905436534, 0.0099735570100352423256,
     -0.0011873282154673638026, 0.00011543468746461614416, -9.4446552510266460075e-6,
     6.6596526040096161316e-7, -4.1216377944751367344e-8, 2.2577992096081358248e-9,
@@ -226,7 +226,7 @@ static const real KERNEL(normal_centre)[] = {
 /* (a + 5) e^(a^2/2) P(X > a) of a normal X, in t = (a - 5) / (a + 5);
  * 0 <= a <= 15: relative error 2^-33 (float32), 0 <= a <= 39: 2^-60 (float64) */
 static const real KERNEL(mills)[] = {
-#if FASTGRU_DOUBLE
+#if DOUBLE
     0.76919304975006295952, -0.66538250289005685181, 0.49530561596997607372,
     -0.31353315667128744602, 0.1650203661704071478, -0.069118638706878137363,
     0.020795066799260342316, -0.0029933767618687428572, -0.00079786938929585886171,
@@ -243,28 +243,28 @@ static const real KERNEL(mills)[] = {
 #endif
 };
 
-FASTGRU_INLINE vreal KERNEL(gelu)(vreal x)
+INLINE vreal KERNEL(gelu)(vreal x)
 {
     /* x P(X < k x): near 0 from the centre; else from the tail P(X > a), a = k |x|, never as 1 + erf,
      * which cancels. TensorFlow takes sqrt(1/2) as a float32, in float64 too: hence k = sqrt(2) times that.
      * P(X > a) = e^(-a^2/2) p / shifted, and p is taken at shifted - 5, which is exact: its derivative,
      * about -1 / (a + 5/4) relative, makes good for the step from there to a. */
     const vreal k_less_1 = vset(REAL_C(-1.7114271035800383e-8));
-    const vreal size = vat_most(vabs(x), FASTGRU_DOUBLE ? 39 : 15);
+    const vreal size = vat_most(vabs(x), DOUBLE ? 39 : 15);
     const vreal a = vfma(size, k_less_1, size), a_low = vfma(size, k_less_1, size - a);
     const vreal a2 = a * a, shifted = a + 5;
     vreal scale, lost;
     const vreal a2_low = vproduct_error(a, a, a2) + 2 * a * a_low;
     const vreal e = KERNEL(scaled_exp)(a2 / -2, a2_low / -2, &scale, &lost);
-    const vreal p = vpolynomial((shifted - 10) / shifted, KERNEL(mills), FASTGRU_DOUBLE ? 23 : 11);
-    const vreal ep = e * p, xep = vat_least(x, FASTGRU_DOUBLE ? -39 : -15) * ep;
+    const vreal p = vpolynomial((shifted - 10) / shifted, KERNEL(mills), DOUBLE ? 23 : 11);
+    const vreal ep = e * p, xep = vat_least(x, DOUBLE ? -39 : -15) * ep;
     const vreal y = xep / shifted, back = y * shifted;
     const vreal ep_lost = vproduct_error(e, p, ep), step = (a - (shifted - 5)) + a_low;
     const vreal y_lost = vproduct_error(size, ep, -xep) + (vproduct_error(y, shifted, back) - (xep - back));
     const vreal correction = lost + ep_lost / ep - y_lost / xep - step / (a + REAL_C(1.25));
     const vreal left = vfma(y, correction, y) * scale;
     const vreal outer = vselect(vless(x, vset(0)), left, x * (1 - ep / shifted * scale));
-    const vreal kx = vcopysign(a, x), centre = vpolynomial(a2, KERNEL(normal_centre), FASTGRU_DOUBLE ? 9 : 5);
+    const vreal kx = vcopysign(a, x), centre = vpolynomial(a2, KERNEL(normal_centre), DOUBLE ? 9 : 5);
     const vreal inner = x * vfma(kx, centre, vset(REAL_C(0.5)));
     return KERNEL(linear_above)(x, vselect(vless(a, vset(REAL_C(0.75))), inner, outer));
 }
@@ -272,7 +272,7 @@ FASTGRU_INLINE vreal KERNEL(gelu)(vreal x)
 /* ---- by number ------------------------------------------------------------------------- */
 
 /* Called and not inlined: the code of all of them in every kernel would be twenty times as much. */
-FASTGRU_OUTLINE vreal KERNEL(activation)(int activation, real a, vreal x)
+OUTLINE vreal KERNEL(activation)(int activation, real a, vreal x)
 {
     const vreal zero = vset(0);
     switch (activation) {
@@ -315,7 +315,7 @@ FASTGRU_OUTLINE vreal KERNEL(activation)(int activation, real a, vreal x)
     }
 }
 
-/* y = f(x) over an array; fastgru_activate in layer.h says the rest. */
+/* y = f(x) over an array; activate in fastgru.h says the rest. */
 static void KERNEL(activate)(int activation, double alpha, ptrdiff_t n, const void *x, void *y)
 {
     for (ptrdiff_t i = 0; i < n; i += VLEN) {

@@ -1,12 +1,10 @@
-/* gates.h - the elementwise half of a GRU step: one pass over each row.
+/* gates.h - what follows a product: gates, candidate, blend and mask.
  *
- * Included by kernels.h after activations.h; struct fastgru_gates in layer.h has the shapes.
- * In the order of Keras: bias to the input projection, then the recurrent part, then the activation
- * (Cho et al. 2014, arXiv:1406.1078; reset after: its version 1). Only that both biases of z and r have
- * been added up before. */
+ * In the order of Keras: bias to the input projection, then the recurrent part, then the activation (Cho et al. 2014,
+ * arXiv:1406.1078; reset after: its version 1). Only that both biases of z and r have been added up before. */
 
 /* The three activations that are worth an instance of the kernels, inlined; the others called. */
-FASTGRU_INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
+INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
 {
     switch (activation) {
     case FASTGRU_tanh:
@@ -23,12 +21,13 @@ FASTGRU_INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
 /* ---- the end of a tile: from sums to memory ------------------------------------------------
  *
  * Called and not inlined: there are many kinds of tiles. Four vectors of units at a time, stage by stage:
- * while one waits for an exponential or a division, the others go on. */
+ * while one waits for an exponential or a division, the others go on. Instances by the number of vectors: they are too
+ * large for a compiler to make them of its own accord. */
 
-#define EACH(v, n) FASTGRU_UNROLL for (int v = 0; v < (n); ++v)
+#define EACH(v, n) UNROLL for (int v = 0; v < (n); ++v)
 
 /* h := h' for n vectors, from what the gates are functions of. Reset before: candidates are whole. */
-FASTGRU_INLINE void KERNEL(next_states)(
+INLINE void KERNEL(next_states)(
     int n, int reset_after, int f, real f_alpha, int g, real g_alpha,
     const vreal *sums,               /* (n, 3)  z, r, recurrent part of the candidate      */
     const vreal *candidates,         /* (n)     its input part                             */
@@ -53,7 +52,7 @@ FASTGRU_INLINE void KERNEL(next_states)(
 }
 
 /* The same by the layer's activations: the usual pairs are instances of their own. */
-FASTGRU_INLINE void KERNEL(next_states_of)(
+INLINE void KERNEL(next_states_of)(
     int n, int reset_after, const struct fastgru_layer *layer, const vreal *sums, const vreal *candidates, vreal *h)
 {
     const int f = layer->recurrent_activation, g = layer->activation;
@@ -66,43 +65,51 @@ FASTGRU_INLINE void KERNEL(next_states_of)(
                             sums, candidates, h);
 }
 
-/* Which n <= 4 vectors: row by row those of `panels` neighbours, the first of which begins at `unit`; from
- * that `column` of that `row` on. */
-#define VECTORS                                                                            \
-    const struct fastgru_layer *layer, const struct fastgru_pass *pass,                    \
-    ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n
+/* n <= 4 vectors: row by row those of `panels` neighbours, the first of which begins at `unit`; from that `column`
+ * of that `row` on. Vector v is that of row i and of the units from j on. */
 #define EACH_VECTOR(v, i, j)                                                               \
     ptrdiff_t i = row, j = unit + column * VLEN, end = unit + panels * VLEN, v = 0;        \
     v < n;                                                                                 \
     ++v, j += VLEN, i += j == end, j = j == end ? unit : j
 
-FASTGRU_INLINE int KERNEL(lanes)(const struct fastgru_layer *layer, ptrdiff_t unit)
+INLINE int KERNEL(lanes)(const struct fastgru_layer *layer, ptrdiff_t unit)
 {
     return layer->units - unit < VLEN ? (int)(layer->units - unit) : VLEN;
 }
 
-FASTGRU_INLINE void KERNEL(load_states)(VECTORS, vreal *h)
+INLINE void KERNEL(load_states)(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass,
+    ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
+    vreal *h)                        /* (n)     overwritten                                */
 {
     for (EACH_VECTOR(v, i, j))
         h[v] = vload((const real *)pass->h + i * layer->units + j, KERNEL(lanes)(layer, j));
 }
 
-/* Next states and outputs: of a masked row what its fate is. */
-FASTGRU_INLINE void KERNEL(store_states)(VECTORS, const vreal *h)
+/* Next states and outputs, of a masked row by its action. */
+INLINE void KERNEL(store_states)(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass,
+    ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
+    const vreal *h)                  /* (n)     next states                                */
 {
     for (EACH_VECTOR(v, i, j)) {
-        const int lanes = KERNEL(lanes)(layer, j), fate = pass->fate ? pass->fate[i] : (int)FASTGRU_STEPS;
-        const vreal next = fate == FASTGRU_STEPS
+        const int lanes = KERNEL(lanes)(layer, j);
+        const int action = pass->actions ? pass->actions[i] : (int)FASTGRU_ROW_STEPS;
+        const vreal next = action == FASTGRU_ROW_STEPS
             ? h[v] : vload((const real *)pass->h + i * layer->units + j, lanes);
         vstore((real *)pass->h_next + i * layer->units + j, next, lanes);
         if (pass->out)
             vstore((real *)pass->out + (pass->out_rows ? pass->out_rows[i] : i) * pass->out_stride + j,
-                   fate == FASTGRU_ZEROES ? vset(0) : next, lanes);
+                   action == FASTGRU_ROW_ZEROES ? vset(0) : next, lanes);
     }
 }
 
 /* A step of n vectors, reset after. */
-FASTGRU_OUTLINE void KERNEL(finish_after)(VECTORS, const vreal *sums, const vreal *candidates)
+INLINE void KERNEL(finish_after)(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass,
+    ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
+    const vreal *sums,               /* (n, 3)  z, r, recurrent part of the candidate      */
+    const vreal *candidates)         /* (n)     its input part                             */
 {
     vreal h[4];
     KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
@@ -115,7 +122,10 @@ FASTGRU_OUTLINE void KERNEL(finish_after)(VECTORS, const vreal *sums, const vrea
 }
 
 /* Reset before; what z is a function of is in xw. */
-FASTGRU_OUTLINE void KERNEL(finish_before)(VECTORS, const vreal *candidates)
+OUTLINE void KERNEL(finish_before)(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass,
+    ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
+    const vreal *candidates)         /* (n)     whole                                      */
 {
     const real *xw = (const real *)pass->xw;
     vreal h[4], sums[12];
@@ -131,7 +141,10 @@ FASTGRU_OUTLINE void KERNEL(finish_before)(VECTORS, const vreal *candidates)
 }
 
 /* rh := r * h */
-FASTGRU_OUTLINE void KERNEL(finish_reset)(VECTORS, const vreal *sums)
+INLINE void KERNEL(finish_reset)(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass,
+    ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
+    const vreal *sums)               /* (n, 3)  r in the middle                            */
 {
     const int f = layer->recurrent_activation;
     vreal h[4], r[4];
@@ -146,15 +159,32 @@ FASTGRU_OUTLINE void KERNEL(finish_reset)(VECTORS, const vreal *sums)
         vstore((real *)pass->rh + i * layer->units + j, r[v] * h[v], KERNEL(lanes)(layer, j));
 }
 
+#define DEFINE(n)                                                                                  \
+    OUTLINE void KERNEL(finish_after_##n)(                                                         \
+        const struct fastgru_layer *layer, const struct fastgru_pass *pass,                        \
+        ptrdiff_t row, ptrdiff_t unit, int panels, int column, const vreal *sums, const vreal *candidates) \
+    {                                                                                              \
+        KERNEL(finish_after)(layer, pass, row, unit, panels, column, n, sums, candidates);         \
+    }                                                                                              \
+    OUTLINE void KERNEL(finish_reset_##n)(                                                         \
+        const struct fastgru_layer *layer, const struct fastgru_pass *pass,                        \
+        ptrdiff_t row, ptrdiff_t unit, int panels, int column, const vreal *sums)                  \
+    {                                                                                              \
+        KERNEL(finish_reset)(layer, pass, row, unit, panels, column, n, sums);                     \
+    }
+DEFINE(1) DEFINE(2) DEFINE(3) DEFINE(4)
+#undef DEFINE
+
 #undef EACH
-#undef VECTORS
 #undef EACH_VECTOR
 
-/* ---- the elementwise half by itself, for products that come from elsewhere ---------------- */
+/* ---- the elementwise half by itself, for products that come from elsewhere ----------------
+ *
+ * struct fastgru_gates in fastgru.h has the shapes. */
 
 /* What a masked row leaves behind: its state as it was, and as output the one of its last
  * valid step, which is the state, or zeros if there was none or if zeros are asked for. */
-FASTGRU_INLINE void KERNEL(masked_row)(const struct fastgru_gates *s, const real *h, real *out, int seen)
+INLINE void KERNEL(masked_row)(const struct fastgru_gates *s, const real *h, real *out, int seen)
 {
     if (!out)
         return;
@@ -165,7 +195,7 @@ FASTGRU_INLINE void KERNEL(masked_row)(const struct fastgru_gates *s, const real
 }
 
 /* The next state of `n` <= VLEN units of one row. */
-FASTGRU_INLINE void KERNEL(gates_block)(
+INLINE void KERNEL(gates_block)(
     int n, ptrdiff_t units, int reset_after, int f, real f_alpha, int g, real g_alpha,
     const real *bias,             /* (3 * units) at this block, like all that follow       */
     const real *recurrent_bias,   /* (units)     reset after only                          */
@@ -191,7 +221,7 @@ FASTGRU_INLINE void KERNEL(gates_block)(
         vstore(out, next, n);
 }
 
-FASTGRU_INLINE void KERNEL(gates_rows)(const struct fastgru_gates *s, int reset_after, int f, int g)
+INLINE void KERNEL(gates_rows)(const struct fastgru_gates *s, int reset_after, int f, int g)
 {
     const ptrdiff_t units = s->units, whole = units - units % VLEN;
     const real f_alpha = (real)s->recurrent_alpha, g_alpha = (real)s->alpha;
@@ -208,19 +238,17 @@ FASTGRU_INLINE void KERNEL(gates_rows)(const struct fastgru_gates *s, int reset_
             }
             s->seen[row] = 1;
         }
-#define FASTGRU_BLOCK(n, j)                                                              \
-    KERNEL(gates_block)(n, units, reset_after, f, f_alpha, g, g_alpha, bias + (j),   \
-                        recurrent_bias + (j), xw + (j), hu + (j), h + (j), out ? out + (j) : NULL)
         for (ptrdiff_t j = 0; j < whole; j += VLEN)
-            FASTGRU_BLOCK(VLEN, j);
+            KERNEL(gates_block)(VLEN, units, reset_after, f, f_alpha, g, g_alpha, bias + j, recurrent_bias + j,
+                                xw + j, hu + j, h + j, out ? out + j : NULL);
         if (whole < units)
-            FASTGRU_BLOCK((int)(units - whole), whole);
-#undef FASTGRU_BLOCK
+            KERNEL(gates_block)((int)(units - whole), units, reset_after, f, f_alpha, g, g_alpha, bias + whole,
+                                recurrent_bias + whole, xw + whole, hu + whole, h + whole, out ? out + whole : NULL);
     }
 }
 
 /* The usual pairs of activations as constants, every other pair through one instance. */
-FASTGRU_INLINE void KERNEL(gates_by_activation)(const struct fastgru_gates *s, int reset_after)
+INLINE void KERNEL(gates_by_activation)(const struct fastgru_gates *s, int reset_after)
 {
     const int f = s->recurrent_activation, g = s->activation;
     if (f == FASTGRU_hard_sigmoid && g == FASTGRU_tanh)

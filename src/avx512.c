@@ -1,0 +1,26 @@
+/* avx512.c - the kernels for AVX-512 (F, VL, DQ, BW); empty elsewhere. */
+
+#include "isas.h"
+#include "layout.h"
+
+#if X86_64
+
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c"))), apply_to = function)
+#else
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c")
+#endif
+
+#define ISA avx512
+#define VOCABULARY "simd_avx512.h"
+#define VBYTES 64
+#define REGISTERS 32
+#define FUSED 1
+#define HALF 1
+#include "kernels.h"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
+
+#endif

@@ -1,0 +1,67 @@
+/* compiler.h - what the engine wants of a compiler and of the system's headers.
+ *
+ * FASTGRU_SCALAR is 1 where vectors of the compiler's own are missing, or not asked for: C99 alone, on one lane. */
+
+#ifndef FASTGRU_COMPILER_H
+#define FASTGRU_COMPILER_H
+
+#ifdef __FAST_MATH__
+#error "fastgru needs IEEE arithmetic: compile without -ffast-math"
+#endif
+
+#include <float.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* clang-cl has the extensions, but not by default the library that the CPU is asked by */
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(_MSC_VER) && !defined(FASTGRU_SCALAR)
+#define FASTGRU_SCALAR 0
+#define INLINE static inline __attribute__((always_inline))
+#define OUTLINE static __attribute__((noinline))
+#define BARRIER __asm__ volatile("" ::: "memory")  /* what is stored before it is in memory */
+#define PREFETCH(address) __builtin_prefetch((const void *)(address))  /* which may be any */
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL_TWICE _Pragma("GCC unroll 2")
+#endif
+#else
+#ifndef FASTGRU_SCALAR
+#define FASTGRU_SCALAR 1
+#endif
+#define INLINE static inline
+#define OUTLINE static
+#define BARRIER ((void)0)
+#define PREFETCH(address) ((void)0)
+#define UNROLL
+#define UNROLL_TWICE
+#endif
+
+#if defined(__GNUC__) && !defined(_WIN32)
+#define HIDDEN __attribute__((visibility("hidden")))  /* between files of the engine alone */
+#else
+#define HIDDEN
+#endif
+
+#if !FASTGRU_SCALAR && defined(__x86_64__)
+#define X86_64 1
+#define ARM64 0
+#include <immintrin.h>
+#elif !FASTGRU_SCALAR && defined(__aarch64__)
+#define X86_64 0
+#define ARM64 1
+#include <arm_neon.h>
+#else
+#define X86_64 0
+#define ARM64 0
+#endif
+
+/* Helpers take vectors by value, but never from one file to another. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+
+#endif

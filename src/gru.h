@@ -1,0 +1,200 @@
+/* gru.h - what a GRU does with products: a tile of x.kernel, or of a step, from products to memory; and how tiles cover
+ * a pass.
+ *
+ * In all of them `row` and `panel` are the tile's first, and rows and panels are constants. */
+
+/* sums := a.W */
+INLINE void FORMAT(multiply)(
+    int rows, int panels, int gates,
+    vreal *sums,                     /* (rows, panels, 3)  overwritten                     */
+    ptrdiff_t n,
+    const real *a,                   /* (rows, n)                                          */
+    ptrdiff_t a_stride,
+    const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
+    size_t panel_bytes, int out_of_cache)
+{
+    FORMAT(products)[gates - 2][TILE_SIZE(rows)][panels - 1](
+        sums, n, a, a_stride, w, panel_bytes, out_of_cache);
+}
+
+/* sums := x.kernel + bias: computed, or loaded if that has been done. */
+INLINE void FORMAT(input_part)(
+    int rows, int panels,
+    vreal *sums,                     /* (rows, panels, 3)  overwritten                     */
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
+{
+    const real *xw = (const real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
+    const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
+    if (row >= pass->x_rows) {
+        EACH(i, rows) EACH(p, panels) EACH(g, 3)
+            sums[(i * panels + p) * 3 + g] = vload(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, VLEN);
+    } else {
+        FORMAT(multiply)(rows, panels, 3, sums, layer->features,
+                         (const real *)pass->x + row * pass->x_stride, pass->x_stride,
+                         layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes,
+                         pass->out_of_cache);
+        EACH(i, rows) EACH(p, panels) EACH(g, 3)
+            sums[(i * panels + p) * 3 + g] += vload(biases + (p * 4 + g) * VLEN, VLEN);
+    }
+}
+
+/* sums := h.recurrent_kernel, of the first gates or of all. */
+INLINE void FORMAT(recurrent_part)(
+    int rows, int panels, int gates,
+    vreal *sums,                     /* (rows, panels, 3)  overwritten                     */
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
+{
+    const char *w = layer->panels + (size_t)panel * layer->panel_bytes;
+    FORMAT(multiply)(rows, panels, gates, sums, layer->units,
+                     (const real *)pass->h + row * layer->units, layer->units,
+                     w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes,
+                     pass->out_of_cache);
+}
+
+/* ---- what a tile is for ---------------------------------------------------------------- */
+
+/* xw := x.kernel + bias */
+INLINE void FORMAT(project)(
+    int rows, int panels,
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
+{
+    real *xw = (real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
+    FORMAT(sums) sums;
+    FORMAT(input_part)(rows, panels, sums, layer, pass, row, panel);
+    EACH(i, rows) EACH(p, panels) EACH(g, 3)
+        vstore(xw + i * pass->xw_stride + (p * 3 + g) * VLEN, sums[(i * panels + p) * 3 + g], VLEN);
+}
+
+/* Vectors by fours, as finish_... take them: `v` is the first one, `n` how many there are. */
+#define EACH_FOUR(v, n, count) \
+    UNROLL                     \
+    for (int v = 0, n = (count) < 4 ? (count) : 4; v < (count); v += 4, n = (count) - v < 4 ? (count) - v : 4)
+
+/* A step, reset after. */
+INLINE void FORMAT(advance)(
+    int rows, int panels,
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
+{
+    const real *biases = (const real *)layer->biases + panel * 4 * VLEN;
+    FORMAT(sums) inputs, sums;
+    vreal candidates[TILE_ROWS];
+    FORMAT(input_part)(rows, panels, inputs, layer, pass, row, panel);
+    FORMAT(recurrent_part)(rows, panels, 3, sums, layer, pass, row, panel);
+    EACH(i, rows) EACH(p, panels) {
+        const int v = i * panels + p;
+        sums[v * 3] += inputs[v * 3];
+        sums[v * 3 + 1] += inputs[v * 3 + 1];
+        sums[v * 3 + 2] += vload(biases + (p * 4 + 3) * VLEN, VLEN);
+        candidates[v] = inputs[v * 3 + 2];
+    }
+    EACH_FOUR(v, n, rows * panels)
+        (n == 4 ? KERNEL(finish_after_4) : n == 3 ? KERNEL(finish_after_3)
+         : n == 2 ? KERNEL(finish_after_2) : KERNEL(finish_after_1))(
+            layer, pass, row + v / panels, panel * VLEN, panels, v % panels, sums + v * 3, candidates + v);
+}
+
+/* The first half of a step, reset before: rh := r * h; what z is a function of and the candidate's input
+ * part go to xw. */
+INLINE void FORMAT(reset)(
+    int rows, int panels,
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
+{
+    real *xw = (real *)pass->xw + row * pass->xw_stride + panel * 3 * VLEN;
+    FORMAT(sums) inputs, sums;
+    FORMAT(input_part)(rows, panels, inputs, layer, pass, row, panel);
+    FORMAT(recurrent_part)(rows, panels, 2, sums, layer, pass, row, panel);
+    EACH(i, rows) EACH(p, panels) {
+        const int v = i * panels + p;
+        real *slot = xw + i * pass->xw_stride + p * 3 * VLEN;
+        sums[v * 3 + 1] += inputs[v * 3 + 1];
+        vstore(slot, inputs[v * 3] + sums[v * 3], VLEN);
+        vstore(slot + 2 * VLEN, inputs[v * 3 + 2], VLEN);
+    }
+    EACH_FOUR(v, n, rows * panels)
+        (n == 4 ? KERNEL(finish_reset_4) : n == 3 ? KERNEL(finish_reset_3)
+         : n == 2 ? KERNEL(finish_reset_2) : KERNEL(finish_reset_1))(
+            layer, pass, row + v / panels, panel * VLEN, panels, v % panels, sums + v * 3);
+}
+
+/* The second half: the candidate. A panel is three vectors of units here; of the last one those beyond
+ * the units are summed up, of weights of zero, and dropped. */
+INLINE void FORMAT(update)(
+    int rows, int panels,
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
+{
+    const ptrdiff_t units = layer->units, unit = panel * 3 * VLEN;
+    const real *xw = (const real *)pass->xw + row * pass->xw_stride + unit * 3 + 2 * VLEN;
+    const ptrdiff_t vectors = (units - unit + VLEN - 1) / VLEN;
+    const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
+    FORMAT(sums) sums;
+    FORMAT(multiply)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
+                     layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes,
+                     pass->out_of_cache);
+    EACH(i, rows) EACH(p, panels) EACH(g, 3)
+        if (p * 3 + g < there)
+            sums[(i * panels + p) * 3 + g] += vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN);
+    EACH(i, rows)
+        for (int v = 0; v < there; v += 4)
+            KERNEL(finish_before)(layer, pass, row + i, unit, there, v, there - v < 4 ? there - v : 4,
+                                  sums + i * panels * 3 + v);
+}
+
+#undef EACH_FOUR
+
+/* ---- a pass ---------------------------------------------------------------------------- */
+
+typedef void (*FORMAT(tile))(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel);
+
+#define DEFINE(what, rows, panels)                                                                  \
+    static void FORMAT(what##_##rows##x##panels)(                                                   \
+        const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel) \
+    {                                                                                               \
+        FORMAT(what)(rows, panels, layer, pass, row, panel);                                        \
+    }
+#define PLACE(what, rows, panels) [TILE_SIZE(rows)][panels - 1] = FORMAT(what##_##rows##x##panels),
+
+EACH_TILE(DEFINE, project)
+EACH_TILE(DEFINE, advance)
+EACH_TILE(DEFINE, reset)
+EACH_TILE(DEFINE, update)
+static const FORMAT(tile) FORMAT(tiles_project)[TILE_SIZES][4] = {EACH_TILE(PLACE, project)};
+static const FORMAT(tile) FORMAT(tiles_advance)[TILE_SIZES][4] = {EACH_TILE(PLACE, advance)};
+static const FORMAT(tile) FORMAT(tiles_reset)[TILE_SIZES][4] = {EACH_TILE(PLACE, reset)};
+static const FORMAT(tile) FORMAT(tiles_update)[TILE_SIZES][4] = {EACH_TILE(PLACE, update)};
+
+#undef DEFINE
+#undef PLACE
+
+/* Cover all rows of some passes and all panels with tiles. Panels go by fours, which are walked backwards every
+ * other time: what was used last is still in the cache. A panel serves all rows before the next one. */
+static void FORMAT(cover)(
+    const FORMAT(tile) tiles[][4],   /* (TILE_SIZES, 4)  what they do                      */
+    const struct fastgru_layer *layer, size_t panel_count,
+    const struct fastgru_pass *passes,  /* (count)                                         */
+    ptrdiff_t count)
+{
+    const ptrdiff_t panels = (ptrdiff_t)panel_count, fours = (panels + 3) / 4;
+    ptrdiff_t sizes = 0;             /* bit by bit the rows of the tiles that there are     */
+    for (ptrdiff_t i = 0; i < count; ++i)
+        sizes |= (passes[i].rows & (TILE_ROWS - 1)) | (passes[i].rows < TILE_ROWS ? 0 : TILE_ROWS);
+    for (ptrdiff_t i = 0; i < fours; ++i) {
+        const ptrdiff_t first = 4 * (passes->backwards ? fours - 1 - i : i);
+        const ptrdiff_t end = first + 4 < panels ? first + 4 : panels;
+        for (int size = TILE_SIZES - 1; size >= 0; --size) {
+            const ptrdiff_t rows = (ptrdiff_t)1 << size, most = TILE_PANELS(rows);
+            if (!(sizes & rows))
+                continue;
+            for (ptrdiff_t panel = first; panel < end; panel += most) {
+                const FORMAT(tile) tile = tiles[size][(end - panel < most ? end - panel : most) - 1];
+                for (const struct fastgru_pass *pass = passes; pass < passes + count; ++pass) {
+                    const ptrdiff_t larger = rows < TILE_ROWS ? pass->rows & -(2 * rows) : 0;  /* tiles' rows */
+                    for (ptrdiff_t row = larger; row + rows <= pass->rows; row += rows)
+                        tile(layer, pass, row, panel);
+                }
+            }
+        }
+    }
+}
+
+#undef EACH

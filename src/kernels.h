@@ -1,0 +1,77 @@
+/* kernels.h - every kernel for one instruction set, and its row of the table.
+ *
+ * Included by the file of the instruction set, behind its target pragma, with
+ *
+ *     ISA          its name
+ *     VOCABULARY   the file of its vectors
+ *     VBYTES       bytes of a register (16, 32, 64); 0: there are none, one lane
+ *     REGISTERS    how many registers there are (16, 32)
+ *     FUSED        1 where a fused multiply-add is one instruction
+ *     HALF         1 where float16 is converted by one
+ *
+ * What is included here is compiled for each dtype (DTYPE, DOUBLE), or for each format of packed weights (WEIGHTS,
+ * FLOAT16: float16 weights, float32 all else). KERNEL and FORMAT name things accordingly: tanh_f32_avx2. */
+
+#define PASTE(name, type, isa) name##_##type##_##isa
+#define NAME(name, type, isa) PASTE(name, type, isa)
+#define KERNEL(name) NAME(name, DTYPE, ISA)
+#define FORMAT(name) NAME(name, WEIGHTS, FORMAT_ISA)
+
+#define DTYPE f32
+#define DOUBLE 0
+#include "simd.h"
+#include VOCABULARY
+#include "activations.h"
+#include "gates.h"
+#include "roofline.h"
+#define WEIGHTS f32
+#define FLOAT16 0
+#include "format.h"
+#if HALF
+#define WEIGHTS f16
+#define FLOAT16 1
+#include "format.h"
+#endif
+#undef DTYPE
+#undef DOUBLE
+
+#define DTYPE f64
+#define DOUBLE 1
+#include "simd.h"
+#include VOCABULARY
+#include "activations.h"
+#include "gates.h"
+#define WEIGHTS f64
+#define FLOAT16 0
+#include "format.h"
+
+/* ---- the table ------------------------------------------------------------------------- */
+
+#define STRING(text) QUOTE(text)
+#define QUOTE(text) #text
+#define ROW_NAME(isa) PASTE_ROW_NAME(isa)
+#define PASTE_ROW_NAME(isa) fastgru_kernels_##isa
+#define FORMAT_ROW(weights, itemsize, weight_size, isa) \
+    {itemsize, weight_size, VBYTES ? VBYTES / itemsize : 1, NAME(pack, weights, isa), NAME(sequence, weights, isa)}
+#if HALF
+#define F16_ROW(isa) FORMAT_ROW(f16, 4, 2, isa)
+#else
+#define F16_ROW(isa) {4, 2, 1, NULL, NULL}
+#endif
+#define FUNCTIONS_ROW(dtype)                                             \
+    {NAME(gates_reset_after, dtype, ISA), NAME(gates_reset, dtype, ISA), \
+     NAME(gates_update, dtype, ISA), NAME(activate, dtype, ISA)}
+
+/* A row, with each format as one of the sets in this file has it (format.h). */
+#define ROW(name, f32_isa, f64_isa, f16_isa)             \
+    const struct fastgru_kernels ROW_NAME(name) = {      \
+        STRING(name),                                    \
+        FUSED,                                           \
+        FORMAT_ROW(f32, 4, 4, f32_isa),                  \
+        FORMAT_ROW(f64, 8, 8, f64_isa),                  \
+        F16_ROW(f16_isa),                                \
+        FUNCTIONS_ROW(f32),                              \
+        FUNCTIONS_ROW(f64),                              \
+        {NAME(multiply_adds, f32, ISA), NAME(reads, f32, ISA)}}
+
+ROW(ISA, ISA, ISA, ISA);

@@ -1,0 +1,86 @@
+/* layer.c - a layer and its calls, on whichever kernels it has. */
+
+#include <string.h>
+
+#include "layout.h"
+
+const char *const fastgru_activation_names[FASTGRU_ACTIVATION_COUNT] = {
+#define NAME(name) #name,
+    FASTGRU_ACTIVATIONS(NAME)
+#undef NAME
+};
+
+size_t fastgru_packed_size(const struct fastgru_layer *layer)
+{
+    struct fastgru_layer copy = *layer;
+    return fastgru_lay_out(&copy, NULL);
+}
+
+void fastgru_pack(
+    struct fastgru_layer *layer, const void *kernel, const void *recurrent_kernel, const void *bias, void *memory)
+{
+    fastgru_lay_out(layer, (char *)memory);
+    layer->kernels->pack(layer, kernel, recurrent_kernel, bias);
+}
+
+size_t fastgru_scratch_size(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+{
+    const ptrdiff_t most = fastgru_block_rows(layer), rows = batch < most ? batch : most;
+    const size_t row_bytes = fastgru_xw_bytes(layer), step = layer->reset_after ? 0 : (size_t)rows * row_bytes;
+    const size_t ahead = fastgru_rows_ahead(layer);
+    const size_t all = (size_t)rows * (size_t)(timesteps < (ptrdiff_t)ahead ? timesteps : (ptrdiff_t)ahead);
+    const size_t chunk = timesteps < 2 ? 0 : (all < ahead ? all : ahead) * row_bytes;
+    return (layer->reset_after ? 2 : 3) * fastgru_state_bytes(layer, rows)
+        + fastgru_lines(chunk > step ? chunk : step) + fastgru_lines(2 * (size_t)rows);
+}
+
+size_t fastgru_ragged_scratch_size(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+{
+    const struct fastgru_ragged b = fastgru_ragged_blocking(layer, batch, timesteps);
+    return (layer->reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes + b.x_bytes;
+}
+
+/* A counting sort. */
+int fastgru_set_lengths(struct fastgru_call *call, const ptrdiff_t *steps, ptrdiff_t *memory)
+{
+    ptrdiff_t *lengths = memory, *rows = lengths + call->batch, *given = rows + call->batch;
+    ptrdiff_t *places = given + call->batch, place = 0;
+    memset(places, 0, (size_t)(call->timesteps + 1) * sizeof *places);
+    for (ptrdiff_t row = 0; row < call->batch; ++row) {
+        given[row] = steps[row];     /* read once: another thread may write there          */
+        if (given[row] < 0 || given[row] > call->timesteps)
+            return 0;
+        ++places[given[row]];
+    }
+    for (ptrdiff_t length = call->timesteps; length >= 0; --length) {
+        const ptrdiff_t count = places[length];
+        places[length] = place;
+        place += count;
+    }
+    for (ptrdiff_t row = 0; row < call->batch; ++row) {
+        const ptrdiff_t at = places[given[row]]++;
+        lengths[at] = given[row];
+        rows[at] = row;
+    }
+    call->lengths = lengths;
+    call->rows = rows;
+    return 1;
+}
+
+void fastgru_sequence(const struct fastgru_layer *layer, struct fastgru_call *call)
+{
+    layer->kernels->sequence(layer, call);
+}
+
+void fastgru_step(
+    const struct fastgru_layer *layer, ptrdiff_t batch, const void *x, void *state, unsigned *walk, void *scratch)
+{
+    struct fastgru_call call;
+    memset(&call, 0, sizeof call);
+    call.batch = batch, call.timesteps = 1;
+    call.x = x, call.x_batch_stride = layer->features;
+    call.initial_state = call.state = state;
+    call.walk = *walk, call.scratch = scratch;
+    fastgru_sequence(layer, &call);
+    *walk = call.walk;
+}

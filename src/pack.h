@@ -1,0 +1,78 @@
+/* pack.h - a format of packed weights: `weight` is what an element is, load_weights, to_weight and fastgru_pack.
+ *
+ * A panel holds the weights of VLEN units: for each k a vector of every gate, side by side (fastgru_lay_out). */
+
+#undef weight
+#undef load_weights
+#undef to_weight
+#if FLOAT16
+#define weight uint16_t
+#define load_weights vload_half
+#define to_weight to_half
+#else
+#define weight real
+#define load_weights(p) vload(p, VLEN)
+#define to_weight(x) (x)
+#endif
+
+/* One vector: the first VLEN of n neighbours in a row of a matrix, or all and zeros behind them. Returns where the next
+ * one goes. */
+INLINE weight *FORMAT(pack_vector)(
+    weight *packed,                  /* (VLEN)  overwritten                                */
+    const real *row,                 /* (n)                                                */
+    ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < VLEN; ++i)
+        packed[i] = to_weight(i < n ? row[i] : 0);
+    return packed + VLEN;
+}
+
+/* The panel of the units from `unit` on: the first `gates` of a matrix. Returns where the next one goes. */
+INLINE weight *FORMAT(pack_gates)(
+    weight *packed,                  /* (k, gates, VLEN)  overwritten                      */
+    const real *matrix,              /* (k, 3 * units)                                     */
+    ptrdiff_t k, ptrdiff_t units, ptrdiff_t unit, int gates)
+{
+    for (ptrdiff_t row = 0; row < k; ++row)
+        for (int gate = 0; gate < gates; ++gate)
+            packed = FORMAT(pack_vector)(packed, matrix + (row * 3 + gate) * units + unit, units - unit);
+    return packed;
+}
+
+/* fastgru_pack, where the layer says what lies where. */
+static void FORMAT(pack)(
+    const struct fastgru_layer *layer,
+    const void *kernel,              /* (features, 3 * units)                              */
+    const void *recurrent_kernel,    /* (units, 3 * units)                                 */
+    const void *bias)                /* (3 * units), reset after (2, 3 * units), or NULL   */
+{
+    const ptrdiff_t units = layer->units, panels = (ptrdiff_t)fastgru_panel_count(layer);
+    const real *u = (const real *)recurrent_kernel, *input_bias = (const real *)bias;
+    for (ptrdiff_t panel = 0; panel < panels; ++panel) {
+        const ptrdiff_t unit = panel * VLEN;
+        real *b = (real *)layer->biases + panel * 4 * VLEN;
+        for (ptrdiff_t i = 0; i < VLEN; ++i, ++b) {
+            const real *from = bias && unit + i < units ? input_bias + unit + i : NULL;
+            for (int gate = 0; gate < 3; ++gate)
+                b[gate * VLEN] = from ? from[gate * units] : 0;
+            b[3 * VLEN] = from && layer->reset_after ? from[5 * units] : 0;
+            if (from && layer->reset_after) {
+                /* z and r see only the sum of both biases */
+                b[0] += from[3 * units];
+                b[VLEN] += from[4 * units];
+            }
+        }
+        weight *packed = (weight *)(layer->panels + (size_t)panel * layer->panel_bytes);
+        packed = FORMAT(pack_gates)(packed, (const real *)kernel, layer->features, units, unit, 3);
+        FORMAT(pack_gates)(packed, u, units, units, unit, layer->reset_after ? 3 : 2);
+    }
+    for (size_t panel = 0; panel < fastgru_candidate_count(layer); ++panel) {
+        weight *packed = (weight *)(layer->candidates + panel * layer->candidate_bytes);
+        for (ptrdiff_t row = 0; row < units; ++row)
+            for (ptrdiff_t block = 0; block < 3; ++block) {
+                const ptrdiff_t unit = ((ptrdiff_t)panel * 3 + block) * VLEN;
+                const ptrdiff_t n = unit < units ? units - unit : 0;
+                packed = FORMAT(pack_vector)(packed, u + (row * 3 + 2) * units + (n ? unit : 0), n);
+            }
+    }
+}

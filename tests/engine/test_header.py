@@ -1,0 +1,112 @@
+"""The face of the engine, in C and C++; and what the engine's files say to compilers and linkers."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from compilers import C99, C_COMPILERS, COMPILERS, CPP, GNU, SCALAR, USUAL, WARNINGS, include, run
+
+import fastgru
+from fastgru import _core
+
+HEADER = Path(fastgru.get_include(), "fastgru", "fastgru.h")
+FUNCTIONS = set(re.findall(r"^\w[\w *]*?\b(fastgru_\w+)\(", HEADER.read_text(), re.M))
+
+PROGRAM = """
+#include <math.h>
+#include <stdio.h>
+#include "fastgru/fastgru.h"
+
+int main(void)
+{
+    const struct fastgru_kernels *kernels = fastgru_kernels_at(0);
+    double x[3] = {-1.5, 0.0, 2.0}, y[3];
+    kernels->f64_functions.activate(FASTGRU_tanh, 0, 3, x, y);
+    for (int i = 0; i < 3; ++i)
+        if (fabs(y[i] - tanh(x[i])) > 1e-15)
+            return 1;
+    return puts(kernels->isa) < 0 || puts(fastgru_activation_names[FASTGRU_tanh]) < 0;
+}
+"""
+
+
+def language(compiler):
+    return [] if "c++" in compiler else ["-x", "c"]
+
+
+# ---- compilers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compiler", COMPILERS, ids=" ".join)
+def test_programs_compile_without_a_warning(compiler):
+    run(*compiler, *language(compiler), *WARNINGS, *include()[:1], "-fsyntax-only", "-", source=PROGRAM)
+
+
+@pytest.mark.parametrize("kernels", [[], [SCALAR]], ids=["all", "scalar"])
+@pytest.mark.parametrize("compiler", C_COMPILERS, ids=" ".join)
+def test_the_engine_compiles_without_a_warning(compiler, kernels):
+    for source in fastgru.get_sources():
+        run(*compiler, *kernels, *WARNINGS, "-ffp-contract=off", *include(), "-fsyntax-only", source)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS, ids=" ".join)
+def test_programs_compute_without_python(compiler, engine, tmp_path):
+    c = {"g++": "gcc", "clang++": "clang"}.get(compiler[0], compiler[0])
+    standard = C99 if compiler[1:] == CPP else compiler[1:]
+    for flags, isa in ([], _core.isas()[0]), ([SCALAR], "generic"):
+        objects = engine(c, "-O1", *standard, *WARNINGS, *flags) if flags else engine(*USUAL)
+        command = [*compiler, *language(compiler), *WARNINGS, *include()[:1], "-o", tmp_path / "program", "-"]
+        run(*command, "-x", "none", *objects, "-lm", source=PROGRAM)
+        assert run(tmp_path / "program").stdout.split() == [isa, "tanh"]
+
+
+def test_fast_math_is_refused():
+    source = next(file for file in fastgru.get_sources() if file.endswith("avx2.c"))
+    finished = run("gcc", *GNU, "-ffast-math", *include(), "-fsyntax-only", source, check=False)
+    assert finished.returncode != 0
+    assert "IEEE arithmetic" in finished.stderr
+
+
+# ---- names ------------------------------------------------------------------------------------------
+
+
+def test_the_header_leaves_only_documented_macros_behind():
+    preprocess = ["gcc", *GNU, "-x", "c", "-E", "-dD", *include()[:1], "-"]
+    lines = run(*preprocess, source='#include "fastgru/fastgru.h"')
+    defined, own = set(), False
+    for line in lines.stdout.splitlines():
+        if marker := re.match(r'# \d+ "(.*?)"', line):
+            own = marker[1] == str(HEADER)
+        elif own and (macro := re.match(r"#(define|undef) (\w+)", line)):
+            (defined.add if macro[1] == "define" else defined.discard)(macro[2])
+    assert defined == {"FASTGRU_H", "FASTGRU_ACTIVATIONS"}
+
+
+def test_the_header_leaves_other_headers_alone():
+    source = '#include "fastgru/fastgru.h"\n#include <complex>\n#include <algorithm>\n'
+    run("g++", *CPP, *WARNINGS, *include()[:1], "-fsyntax-only", "-", source=source)
+
+
+def test_the_header_is_short_and_compiles_nothing():
+    text = HEADER.read_text()
+    assert text.count("\n") < 300
+    assert "inline" not in text
+    assert "static" not in text
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+@pytest.mark.parametrize("flags", [[], [SCALAR]], ids=["all", "scalar"])
+def test_the_engine_exports_its_functions_and_hides_all_else(engine, flags):
+    objects = engine(*USUAL, *flags)
+    listing = run("nm", "--extern-only", "--defined-only", "--format=posix", *objects).stdout
+    names = set(re.findall(r"^(\w+) [A-Z]", listing, re.M))
+    isas = ["generic"] if flags else ["avx512", "avx2", "sse2", "neon"]
+    assert FUNCTIONS | {"fastgru_activation_names"} <= names
+    assert names - FUNCTIONS - {"fastgru_activation_names"} <= {f"fastgru_kernels_{isa}" for isa in isas}
+
+
+@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+def test_the_extension_exports_nothing_of_it():
+    listing = run("nm", "--dynamic", "--defined-only", "--format=posix", _core.__file__).stdout
+    assert re.findall(r"^(\w+) [A-Z]", listing, re.M) == ["PyInit__core"]
