@@ -475,7 +475,10 @@ def lengths(value: Any, batch: int, timesteps: int) -> Array:
 
 def mask_of_lengths(array: Array, timesteps: int, time_major: bool) -> Array:
     """The mask that lengths stand for: (batch, timesteps), or (timesteps, batch) if `time_major`."""
-    mask: Array = np.arange(timesteps) < array[:, np.newaxis]
+    try:
+        mask: Array = np.arange(timesteps) < array[:, np.newaxis]
+    except ValueError:  # NumPy, of more bytes than a size can say
+        raise MemoryError(f"no memory for a mask of {len(array)} rows and {timesteps} timesteps") from None
     return np.ascontiguousarray(mask.T) if time_major else mask
 
 
