@@ -220,6 +220,34 @@ def test_a_child_forked_while_threads_compute_computes_as_its_parent(request, tm
     assert run("-W", "ignore", "-c", FORKED, kind, "15", cwd=tmp_path) == "0\n"
 
 
+DRAWING = """
+import os, signal
+import fastgru
+from fastgru import _random
+
+def draw():
+    return fastgru.initializers.GlorotUniform()((2, 3)).tolist()
+
+fastgru.set_random_seed(3)
+draw()
+drawing = _random.generator().bit_generator.lock
+with _random._lock, drawing:  # as threads hold them that draw at that moment
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        print(draw(), flush=True)
+        os._exit(0)
+os.waitpid(child, 0)
+print(draw())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_a_child_forked_while_threads_draw_random_numbers_draws_those_that_follow(tmp_path):
+    in_the_child, in_the_parent = run("-W", "ignore", "-c", DRAWING, cwd=tmp_path).splitlines()
+    assert in_the_child == in_the_parent
+
+
 THREADS = """
 import os
 import numpy
