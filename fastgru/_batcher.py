@@ -313,14 +313,16 @@ class MicroBatcher:
     def _deliver(self, batch: list[_Request], answers: list[Any]) -> None:
         """Give the tasks what the worker has computed."""
         self._computing = False
-        self._start()  # first, for answers take their time to be read
-        for request, answer in zip(batch, answers, strict=True):
-            if request.future.done():  # cancelled
-                continue
-            if isinstance(answer, BaseException):
-                request.future.set_exception(answer)
-            else:
-                request.future.set_result(answer)
+        try:
+            self._start()  # first, for answers take their time to be read
+        finally:  # but whatever it raises, these do not wait any longer
+            for request, answer in zip(batch, answers, strict=True):
+                if request.future.done():  # cancelled
+                    continue
+                if isinstance(answer, BaseException):
+                    request.future.set_exception(answer)
+                else:
+                    request.future.set_result(answer)
 
 
 # ---- the worker ------------------------------------------------------------------------------
@@ -347,6 +349,16 @@ def _work(jobs: SimpleQueue[_Job | None], pool: Pool, rows: Array) -> None:
 
 
 def _answers(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
+    """Of every request an array or an exception, also if there is no memory around the pool's step."""
+    try:
+        return _answers_of_halves(pool, rows, batch)
+    except MemoryError as error:  # if it ended the worker, all tasks would wait for ever
+        return [MemoryError(*error.args) for _ in batch]
+    finally:
+        del batch  # an exception holds this frame, and the request's future the exception
+
+
+def _answers_of_halves(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
     """Of every request an array or an exception; where the pool refuses the batch, of its halves."""
     answers = _computed(pool, [request.slot for request in batch], [request.row for request in batch], rows)
     try:
@@ -355,9 +367,9 @@ def _answers(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
         if len(batch) == 1:
             return [answers]
         half = len(batch) // 2
-        return _answers(pool, rows, batch[:half]) + _answers(pool, rows, batch[half:])
+        return _answers_of_halves(pool, rows, batch[:half]) + _answers_of_halves(pool, rows, batch[half:])
     finally:
-        del answers, batch  # an exception holds this frame, and the request's future the exception
+        del answers, batch  # as above
 
 
 def _computed(pool: Pool, slots: list[int], inputs: list[Array], rows: Array) -> list[Any] | BaseException:

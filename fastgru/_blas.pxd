@@ -54,7 +54,14 @@ cdef inline int bind(Blas *blas) except -1:
     """Fill the table unless that has been done; imports scipy.linalg.cython_blas."""
     if blas.sgemm != NULL:
         return 0
-    from scipy.linalg import cython_blas
+    try:
+        from scipy.linalg import cython_blas
+    except ModuleNotFoundError as error:
+        if error.name != "scipy":
+            raise
+        raise ImportError(
+            "the BLAS engine needs scipy, which is not installed: pip install scipy", name="scipy"
+        ) from error
 
     capsules = cython_blas.__pyx_capi__
     blas.dgemm = <dgemm_t> _function(capsules, "dgemm", "cciiirririrri")

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, overload
 
 from fastgru import _core
 
+MISSING = "not installed"
 VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -60,7 +61,10 @@ def _processor() -> str:
 
 def _blas() -> str:
     """SciPy's BLAS, as SciPy names it."""
-    built = importlib.import_module("scipy.__config__")  # not with fastgru: it takes its time
+    try:
+        built = importlib.import_module("scipy.__config__")  # not with fastgru: it takes its time
+    except ModuleNotFoundError:
+        return MISSING
     blas: dict[str, Any] = built.show(mode="dicts")["Build Dependencies"]["blas"]
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
 
@@ -78,9 +82,17 @@ def _caches(folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> str:
     return ", ".join(f"{level} {found[level]}" for level in sorted(found)) or "unknown"
 
 
-def _facts() -> dict[str, str]:
-    from importlib.metadata import version  # not with fastgru: it takes its time
+def _version(package: str) -> str:
+    """The version of an installed package."""
+    from importlib.metadata import PackageNotFoundError, version  # not with fastgru: it takes its time
 
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return MISSING
+
+
+def _facts() -> dict[str, str]:
     from fastgru import __version__
 
     return {
@@ -90,8 +102,8 @@ def _facts() -> dict[str, str]:
         "usable isas": ", ".join(_core.isas()),
         "float16 weights": "yes" if CHOICE.isa in _core.float16_isas() else "no",
         "blas": _blas(),
-        "numpy": version("numpy"),
-        "scipy": version("scipy"),
+        "numpy": _version("numpy"),
+        "scipy": _version("scipy"),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": platform.platform(),
         "processor": f"{_processor()}, {os.cpu_count()} cores",
@@ -107,6 +119,8 @@ def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 def show_config(mode: Literal["dicts"]) -> dict[str, str]: ...
 def show_config(mode: str = "stdout") -> dict[str, str] | None:
     """Print what computes here: engine, instruction set, BLAS, versions, the machine.
+
+    Of SciPy, which only the BLAS engine needs, it may say "not installed".
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Where random numbers come from: one process-wide generator, or one of its own for a seed."""
 
 import operator
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,20 @@ def generator(seed: int | None = None) -> "Generator":
         if _global is None:
             _global = _pcg64(None)
         return _global
+
+
+def _renew() -> None:
+    """In the child of a fork: put away locks that threads of the parent may have held, NumPy's among them."""
+    global _lock, _global
+    _lock = threading.Lock()
+    if _global is not None:
+        fresh = _pcg64(0)
+        fresh.bit_generator.state = _global.bit_generator.state
+        _global = fresh
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def _pcg64(seed: int | None) -> "Generator":

@@ -6,14 +6,15 @@ built for are the layer's.
 
 import operator
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "float16")}
 BLAS_LIMIT = 2**31 - 1  # sizes are C int
@@ -25,6 +26,22 @@ class InputSpec:
 
     ndim: int | None = None
     shape: tuple[int | None, ...] | None = None
+
+
+def _converted(
+    convert: Callable[[Any], T], value: Any, message: str, refusal: type[Exception] = ValueError
+) -> T:
+    """What `convert` makes of a value; if it cannot be converted, a `refusal` that says so.
+
+    The exceptions named here are those that NumPy, buffers, DLPack and the arrays of other libraries raise
+    for such values. Every other one passes: it tells of memory, of a file, or of a signal, not of the value.
+    """
+    try:
+        return convert(value)
+    except RecursionError:  # a RuntimeError too, but it tells of the stack
+        raise
+    except (TypeError, ValueError, OverflowError, BufferError, RuntimeError) as error:
+        raise refusal(f"{message}, got {type(value).__name__}: {error}") from error
 
 
 # ---- options ---------------------------------------------------------------------------------
@@ -145,10 +162,7 @@ def weight_list(value: Any) -> list[Any]:
     """Weights in a list, whatever they are."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise TypeError(f"weights must be a list of arrays, got {type(value).__name__}")
-    try:
-        return list(value)
-    except Exception as error:  # of a memoryview of several axes, or whatever another library raises
-        raise TypeError(f"weights must be a list of arrays, got {type(value).__name__}: {error}") from error
+    return _converted(list, value, "weights must be a list of arrays", TypeError)
 
 
 def layer_name(value: Any) -> str:
@@ -162,10 +176,7 @@ def layer_name(value: Any) -> str:
 
 def flag(name: str, value: Any) -> bool:
     """The truth of anything that has one."""
-    try:
-        return bool(value)
-    except Exception as error:
-        raise ValueError(f"{name} must be true or false, got {type(value).__name__}: {error}") from error
+    return _converted(bool, value, f"{name} must be true or false")
 
 
 def trainable(value: Any) -> bool:
@@ -203,10 +214,7 @@ def shape(name: str, value: Any) -> tuple[int | None, ...]:
     """A shape as a tuple; of a list of shapes the first."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a shape such as (batch, timesteps, features), got {value!r}")
-    try:
-        entries = list(value)
-    except Exception as error:  # of a memoryview of several axes, or whatever another library raises
-        raise ValueError(f"{name} must be a shape, got {type(value).__name__}: {error}") from error
+    entries = _converted(list, value, f"{name} must be a shape")
     if entries and isinstance(entries[0], (list, tuple)):
         entries = list(entries[0])
     return tuple(size(name, entry) for entry in entries)
@@ -235,12 +243,14 @@ def _array(name: str, value: Any) -> Array:
     """An array from anything that is one already: NumPy, buffers, other libraries' CPU arrays."""
     if isinstance(value, np.ndarray):
         return np.asarray(value)
-    try:
-        if not any(hasattr(value, i) for i in ("__array__", "__array_interface__", "__dlpack__")):
-            value = memoryview(value)
-        return np.asarray(value)
-    except Exception as error:  # whatever the other library raises
-        raise TypeError(f"{name} must be an array, got {type(value).__name__}: {error}") from error
+    return _converted(_array_of, value, f"{name} must be an array", TypeError)
+
+
+def _array_of(value: Any) -> Array:
+    """An array from what has an array's interface or is a buffer; lists have neither."""
+    if not any(hasattr(value, i) for i in ("__array__", "__array_interface__", "__dlpack__")):
+        value = memoryview(value)
+    return np.asarray(value)
 
 
 def cast(array: Array, wanted: np.dtype[Any]) -> Array:
@@ -323,10 +333,7 @@ def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype
 
 def default_state(value: Any, units: int, wanted: np.dtype[Any]) -> Array:
     """A state for calls that are given none: (1, units) or (batch, units), a read-only copy."""
-    try:
-        array = np.atleast_2d(np.asarray(value))
-    except Exception as error:  # of a ragged list, or whatever another library raises
-        raise ValueError(f"default_state must be an array, got {type(value).__name__}: {error}") from error
+    array = np.atleast_2d(_converted(np.asarray, value, "default_state must be an array"))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != units or not len(array):
         raise ValueError(
             f"default_state must be numbers of shape ({units},) or (batch, {units}), got {array.dtype} of "
@@ -351,10 +358,7 @@ def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted
         value = [value]
     if len(value) != 1:
         raise ValueError(f"Layer {layer} expects 1 states, but it received {len(value)} state values.")
-    try:
-        array = np.asarray(value[0])
-    except Exception as error:
-        raise ValueError(f"states must be an array of shape {wanted_shape}, got {value[0]!r}") from error
+    array: Array = _converted(np.asarray, value[0], f"states must be an array of shape {wanted_shape}")
     if array.shape != wanted_shape:
         raise ValueError(
             f"State 0 is incompatible with layer {layer}: expected shape={wanted_shape}, "
@@ -368,10 +372,7 @@ def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted
 
 def initial_state_inputs(value: Any) -> Array:
     """What `get_initial_state` looks at: only its shape and its type."""
-    try:
-        array = np.asarray(value)
-    except Exception as error:
-        raise ValueError(f"inputs must be an array, got {type(value).__name__}: {error}") from error
+    array: Array = _converted(np.asarray, value, "inputs must be an array")
     if array.ndim != 3:
         raise ValueError(f"inputs must have shape (batch, timesteps, features), got {array.shape}")
     return array
@@ -381,12 +382,7 @@ def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
     """A mask as booleans, without the trailing axis that it may have."""
     if isinstance(value, (list, tuple)) and len(value) == 1 and getattr(value[0], "ndim", 0) >= 2:
         value = value[0]
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # of a ragged list, or whatever another library raises
-        raise ValueError(
-            f"mask must have shape {wanted_shape}, got {type(value).__name__}: {error}"
-        ) from error
+    array: Array = _converted(np.asarray, value, f"mask must have shape {wanted_shape}")
     if array.dtype.kind not in "biufc":
         raise ValueError(f"mask must be castable to bool, got {array.dtype}")
     if array.shape == (*wanted_shape, 1):
@@ -424,10 +420,7 @@ def stream_state(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any
 
 def _integers(name: str, value: Any) -> Array:
     """An array of int64, whatever integers it is made of."""
-    try:
-        array = np.asarray(value)
-    except Exception as error:  # of a ragged list, or whatever another library raises
-        raise TypeError(f"{name} must be integers, got {type(value).__name__}: {error}") from error
+    array: Array = _converted(np.asarray, value, f"{name} must be integers", TypeError)
     if array.size == 0 and not isinstance(value, np.ndarray):  # an empty list has no type
         array = array.astype(np.int64)
     if array.dtype == object and array.size and all(type(number) is int for number in array.flat):
@@ -467,14 +460,10 @@ def slots(value: Any, one: bool = False) -> Array:
 
 def lengths(value: Any, batch: int, timesteps: int) -> Array:
     """Steps of each row, (batch,), in an array of its own."""
-    try:
-        array = np.array(value)  # first, for another thread may write into what was given
-    except Exception as error:  # of a ragged list, or whatever another library raises
-        raise ValueError(
-            f"lengths must have shape ({batch},), got {type(value).__name__}: {error}"
-        ) from error
-    if array.shape != (batch,):
-        raise ValueError(f"lengths must have shape ({batch},), one for each row, got {array.shape}")
+    given: Array = _converted(np.asarray, value, f"lengths must have shape ({batch},)").view()
+    if given.shape != (batch,):
+        raise ValueError(f"lengths must have shape ({batch},), one for each row, got {given.shape}")
+    array = np.array(given)  # a copy, before the values are checked: another thread may write into `given`
     if batch and array.dtype.kind not in "iu":
         raise ValueError(f"lengths must be integers, got {array.dtype}")
     if batch and not 0 <= array.min() <= array.max() <= timesteps:
@@ -486,7 +475,10 @@ def lengths(value: Any, batch: int, timesteps: int) -> Array:
 
 def mask_of_lengths(array: Array, timesteps: int, time_major: bool) -> Array:
     """The mask that lengths stand for: (batch, timesteps), or (timesteps, batch) if `time_major`."""
-    mask: Array = np.arange(timesteps) < array[:, np.newaxis]
+    try:
+        mask: Array = np.arange(timesteps) < array[:, np.newaxis]
+    except ValueError:  # NumPy, of more bytes than a size can say
+        raise MemoryError(f"no memory for a mask of {len(array)} rows and {timesteps} timesteps") from None
     return np.ascontiguousarray(mask.T) if time_major else mask
 
 
@@ -510,10 +502,7 @@ def out(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any], read: 
 
 def weight(layer: str, value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
     """A weight as a fresh, C-contiguous, read-only array of the layer's own dtype."""
-    try:
-        array = np.asarray(value)
-    except Exception as error:
-        raise ValueError(f"Layer {layer} weight must have shape {wanted_shape}, got {value!r}") from error
+    array: Array = _converted(np.asarray, value, f"Layer {layer} weight must have shape {wanted_shape}")
     if array.dtype.kind not in "biuf":
         raise TypeError(f"Layer {layer} weight must be an array of {wanted}, got {array.dtype}")
     if array.shape != wanted_shape:

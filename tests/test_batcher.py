@@ -14,7 +14,7 @@ import pytest
 from conftest import CHOICES
 
 import fastgru
-from fastgru import _config
+from fastgru import _batcher, _config
 
 PATIENCE = 60  # seconds, after which a test that waits for a thread has failed
 
@@ -817,3 +817,28 @@ def test_memory_is_flat_over_20000_steps(pool):
         gc.enable()
         tracemalloc.stop()
     assert sizes[2] - sizes[1] < 20_000
+
+
+def test_no_task_waits_for_ever_if_there_is_no_memory_around_a_step(monkeypatch, pool):
+    x = np.ones(pool.features, pool.dtype)
+    computed, failing = _batcher._computed, [True]
+
+    def without_memory(*arguments):
+        if failing.pop():
+            raise MemoryError("no more")
+        return computed(*arguments)
+
+    monkeypatch.setattr(_batcher, "_computed", without_memory)
+
+    async def main():
+        async with fastgru.MicroBatcher(pool) as batcher:
+            results = []
+            for _ in range(2):
+                steps = asyncio.gather(*(batcher.step(slot, x) for slot in (0, 1)), return_exceptions=True)
+                results.append(await asyncio.wait_for(steps, PATIENCE))
+                failing.append(False)
+            return results
+
+    errors, answers = asyncio.run(main())
+    assert [repr(error) for error in errors] == ["MemoryError('no more')"] * 2
+    np.testing.assert_array_equal(answers[0], answers[1])

@@ -1,5 +1,8 @@
 """Rows of different lengths: the results of the mask that they stand for, to the last bit."""
 
+import subprocess
+import sys
+import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -130,3 +133,83 @@ def test_wrong_lengths_are_refused(both, lengths, message):
         layer(np.zeros((2, 3, 4), "f4"), lengths=lengths)
     with pytest.raises(ValueError, match="lengths must be given without a mask, got both"):
         layer(np.zeros((2, 3, 4), "f4"), lengths=[1, 2], mask=np.ones((2, 3), bool))
+
+
+# ---- any number of timesteps -----------------------------------------------------------------------
+
+ENGINES = {choice.engine: choice for choice in reversed(CHOICES)}  # with the best instruction set of each
+
+# The inputs are views of one element and take no memory. The size of a table with 8 bytes for each of
+# 2**61 - 1 timesteps overflows.
+LONG = """
+import resource, sys
+import numpy as np
+from fastgru import GRU, Bidirectional, Stack, _config
+
+resource.setrlimit(resource.RLIMIT_CPU, (5, 5))  # ends what would go through all timesteps
+_config.CHOICE = _config.Choice(*sys.argv[1:3])
+layer = eval(sys.argv[3])
+layer.build((1, None, 1))
+for timesteps in (2**40, 2**61 - 1):
+    for x in np.ones((1, 8, 1), np.float32), np.broadcast_to(np.float32(1), (1, timesteps, 1)):
+        x = x.swapaxes(0, 1) if layer.time_major else x
+        try:
+            found = np.asarray(layer(x, lengths=np.array([5]))).tolist()
+        except (MemoryError, ValueError):
+            assert x.size > 8
+            continue
+        wanted = found if x.size == 8 else wanted
+        assert found == wanted
+print("done")
+"""
+LAYERS = {
+    "GRU": "GRU(3)",
+    "backwards": "GRU(3, go_backwards=True)",
+    "time-major": "GRU(3, time_major=True)",
+    "sequences": "GRU(3, return_sequences=True)",
+    "states": "GRU(3, return_state=True)",
+    "Bidirectional": "Bidirectional(GRU(3))",
+    "Stack": "Stack([GRU(2, return_sequences=True), GRU(3)])",
+}
+# What is known to fail, by engine and layer.
+WRAPS = "the size of the table of lengths overflows: fewer bytes are allocated than are written"
+KNOWN = {("packed", name): WRAPS for name in LAYERS if name not in ("sequences", "Stack")}
+KNOWN |= {
+    (engine, "Stack"): "a Stack goes through all timesteps, whatever the lengths"
+    for engine in ("packed", "blas")
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits the time of a process as Unix has it")
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_lengths_of_more_timesteps_than_memory_holds_are_right_or_refused(request, engine, name):
+    if (engine, name) in KNOWN:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=KNOWN[engine, name]))
+    command = [sys.executable, "-c", LONG, *ENGINES[engine], LAYERS[name]]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert run.stdout == "done\n", (run.returncode, run.stderr)
+
+
+MANY = {
+    "GRU": lambda: fastgru.GRU(1, input_shape=(None, 1)),
+    "Bidirectional": lambda: fastgru.Bidirectional(fastgru.GRU(1), input_shape=(None, 1)),
+    "Stack": lambda: fastgru.Stack([fastgru.GRU(1, return_sequences=True), fastgru.GRU(1)]),
+}
+
+
+@pytest.mark.xfail(strict=True, reason="a table, or a mask, is made with an entry for each timestep")
+@pytest.mark.parametrize("name", MANY)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_memory_of_a_call_with_lengths_does_not_grow_with_timesteps(monkeypatch, engine, name):
+    monkeypatch.setattr(_config, "CHOICE", ENGINES[engine])
+    layer = MANY[name]()
+    layer.build((1, None, 1))
+    layer(np.zeros((1, 8, 1), np.float32), lengths=np.array([5]))
+    x = np.broadcast_to(np.float32(0), (1, 5_000_000, 1))
+    tracemalloc.start()
+    layer(x, lengths=np.array([5]))
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 4 << 20
+    assert peak < 4 << 20

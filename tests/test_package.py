@@ -98,6 +98,64 @@ except ImportError as error:
     assert "cython_blas.dgemm must take 32-bit integers" in python(code, FASTGRU_ENGINE="blas")
 
 
+# Does what needs no SciPy, then what does.
+WITHOUT_SCIPY = """
+import numpy as np, fastgru
+layers = [fastgru.GRU(3, return_sequences=True), fastgru.Bidirectional(fastgru.GRU(3))]
+slow = fastgru.GRU(3, activation=np.tanh)
+print(fastgru.Stack(layers)(np.ones((2, 4, 5))).shape, slow(np.ones((1, 1, 2))).shape)
+layer = fastgru.GRU(3, dropout=0.5, recurrent_initializer="orthogonal")
+layer.build((None, None, 5))
+pool = fastgru.StreamPool(layer, 2)
+print(layer.stream()(np.ones((1, 5))).shape, pool.step([pool.open()], np.ones((1, 5))).shape)
+layer.save("layer.npz")
+print(fastgru.load("layer.npz").units)
+facts = fastgru.show_config("dicts")
+print(facts["scipy"], "|", facts["blas"], "|", facts["numpy"] == np.__version__)
+fastgru.show_config()
+from fastgru import _config, _core
+_config.CHOICE = _config.Choice("blas", _core.isas()[0])
+for _ in range(2):
+    layer = fastgru.GRU(3)
+    try:
+        layer.build((None, None, 5))
+    except ImportError as error:
+        print(error, "|", error.name, "|", layer.built)
+"""
+
+
+def assert_works_without_scipy(printed):
+    lines = printed.splitlines()
+    assert lines[:4] == ["(2, 6) (1, 3)", "(1, 3) (1, 3)", "3", "not installed | not installed | True"]
+    assert [line.split() for line in lines if line.startswith("scipy")] == [["scipy", "not", "installed"]]
+    said = "the BLAS engine needs scipy, which is not installed: pip install scipy | scipy | False"
+    assert lines[-2:] == [said] * 2
+
+
+PACKED = pytest.mark.skipif(_config.CHOICE.engine != "packed", reason="elsewhere SciPy is what computes")
+
+
+@PACKED
+def test_where_the_packed_engine_runs_scipy_may_be_missing(tmp_path):
+    hidden = """
+import importlib.metadata, sys
+
+class Missing:
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] == "scipy":
+            raise ModuleNotFoundError(f"No module named {name!r}", name="scipy")
+
+def distribution(name, found=importlib.metadata.distribution):
+    if name == "scipy":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+
+sys.meta_path.insert(0, Missing)
+importlib.metadata.distribution = distribution
+"""
+    assert_works_without_scipy(python(hidden + WITHOUT_SCIPY, cwd=tmp_path, PYTHONPATH=str(ROOT)))
+
+
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
     """The sdist, and a wheel built from it alone, in a folder that holds nothing else."""
@@ -167,6 +225,17 @@ print(*(pathlib.Path(file).relative_to(package) for file in fastgru.get_sources(
     assert lines[0] == "(2, 3)"
     assert lines[1].startswith(f"True {environment}")
     assert lines[2].split() == sorted(str(path.relative_to(ROOT)) for path in sources("src/*.c"))
+
+
+@PACKED
+def test_the_wheel_works_with_numpy_alone(wheel, tmp_path):
+    environment = tmp_path / "environment"
+    venv.create(environment, with_pip=True)
+    executable = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [executable, "-m", "pip", "install", "--quiet", "--no-deps", "numpy", wheel]
+    subprocess.run(install, env=os.environ | {"PYTHONPATH": ""}, check=True)
+    printed = python(WITHOUT_SCIPY, executable=executable, cwd=tmp_path, PYTHONPATH="")
+    assert_works_without_scipy(printed)
 
 
 def test_the_examples_of_the_readme_run():

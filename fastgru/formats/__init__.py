@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fastgru.formats import _file, _tfjs, _torch_file, _zip, keras, native, onnx, torch
 from fastgru.formats._file import Source
 from fastgru.formats._keras_weights import Architecture
-from fastgru.formats._model import FormatError, Layer, Maker, Makers, check_arguments
+from fastgru.formats._model import NOT_OF_THE_FILE, FormatError, Layer, Maker, Makers, check_arguments
 from fastgru.formats.keras import from_keras
 from fastgru.formats.onnx import from_onnx
 from fastgru.formats.torch import from_torch
@@ -169,7 +169,7 @@ def _blaming(path: Any) -> Iterator[None]:
     """Make a FormatError that names the file of every error, but for those of the system and the caller."""
     try:
         yield
-    except (ImportError, MemoryError, OSError, Warning):
+    except NOT_OF_THE_FILE:
         raise
     except ValueError as error:  # FormatError, and what layers say of their arguments
         raise FormatError(f"{_file.name_of(path)}: {error}") from error

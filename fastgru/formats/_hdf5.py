@@ -75,7 +75,7 @@ class Tree:
         shape = self.shapes[path]
         size = _model.check_size(path, shape, dtype.itemsize, self._left)
         self._left -= size
-        with contextlib.suppress(OSError):  # nor will there be an answer
+        with _hdf5_start.closed_pipes_ignored():  # there will be no answer
             self._requests.write(json.dumps(path).encode() + b"\n")
             self._requests.flush()
         self._answer(ANSWER)
@@ -142,7 +142,7 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
     try:
         watch.start()
         _check_ready(process.answers)
-        with contextlib.suppress(OSError):  # it has ended, and may have said why
+        with _hdf5_start.closed_pipes_ignored():  # the process has ended, and may have said why
             process.requests.write(data)  # all of which it reads before it answers
             process.requests.flush()
         yield Tree(process.requests, process.answers, limit)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
 
@@ -95,8 +95,10 @@ def _program(python: str, arguments: tuple[int, ...]) -> Process:
 
     def close() -> None:
         process.kill()
-        _closed(process.stdin, process.stdout)
-        process.wait()
+        try:
+            _closed(process.stdin, process.stdout)
+        finally:
+            process.wait()
 
     return Process(process.stdin, process.stdout, process.kill, close)
 
@@ -122,10 +124,12 @@ def _fork(arguments: tuple[int, ...]) -> Process:
 
     def close() -> None:
         kill()
-        _closed(*files)
-        ended.acquire()
-        with contextlib.suppress(ChildProcessError):  # the program waits for all of its children
-            os.waitpid(child, 0)
+        try:
+            _closed(*files)
+        finally:
+            ended.acquire()
+            with contextlib.suppress(ChildProcessError):  # the program waits for all of its children
+                os.waitpid(child, 0)
 
     return Process(*files, kill, close)
 
@@ -173,8 +177,21 @@ def _run(requests: IO[bytes], answers: IO[bytes], arguments: tuple[int, ...], co
     program.main(*arguments, requests, answers, confined)
 
 
+@contextlib.contextmanager
+def closed_pipes_ignored() -> Iterator[None]:
+    """Ignore the errors of a pipe that the other process has closed, and no other error.
+
+    The system numbers its errors. A TimeoutError that a signal handler raises has no number.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+
+
 def _closed(*files: IO[bytes] | None) -> None:
     for file in files:
         if file is not None:
-            with contextlib.suppress(OSError):  # what could not be written is not wanted any more
+            with closed_pipes_ignored():  # what could not be written is not wanted any more
                 file.close()

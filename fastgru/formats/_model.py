@@ -22,6 +22,10 @@ ALLOWANCE = 1 << 20  # so many bytes besides: zeros compress well
 AXES = 32  # of an array
 LONGEST = 4096  # characters of a name, with all that it lies in
 
+# Errors of the system and of the caller, for which no file is blamed. TimeoutError, which handlers of signals
+# raise, is an OSError.
+NOT_OF_THE_FILE = (ImportError, MemoryError, OSError, Warning)
+
 OF_INPUTS = ("batch_input_shape", "input_shape", "batch_size", "input_dim", "input_length")
 
 

@@ -240,7 +240,7 @@ class Folder:
         arrays = [self._got(scope.get(name), sizes) if name else None for name in node.input]
         try:
             return self._run(value, arrays)
-        except FormatError:
+        except (FormatError, MemoryError, OSError):
             raise
         except Exception as error:  # whatever an operator says of its inputs
             return Unknown(f"{said(node)} cannot be computed: {type(error).__name__}: {error!s:.200}")

@@ -77,6 +77,8 @@ def _part(path: Path, start: int, size: int) -> tuple[bytes, int]:
     try:
         return _file.read_part(path, start, size)
     except OSError as error:
+        if error.errno is None:  # a signal handler's, not the system's
+            raise
         raise FormatError(f"the shard {path.name} cannot be read: {error.strerror}") from error
 
 

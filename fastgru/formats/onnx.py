@@ -179,7 +179,7 @@ def file(data: bytes, folder: Path | None) -> dict[str, Maker]:
     try:
         _protobuf.check(data, onnx.ModelProto.DESCRIPTOR, limit + STRUCTURE)
         model = onnx.ModelProto.FromString(data)
-    except (FormatError, MemoryError):
+    except (FormatError, *_model.NOT_OF_THE_FILE):
         raise
     except Exception as error:  # protobuf's own, of several modules
         raise FormatError(f"no model file of Keras, PyTorch, ONNX or fastgru: {error}") from None
@@ -190,6 +190,8 @@ def _folder(message: Any) -> Folder:
     """What computes constants of a model, or a graph, that is in memory."""
     try:
         size = message.ByteSize()
+    except _model.NOT_OF_THE_FILE:
+        raise
     except Exception:  # protobuf's own, if it is larger than a message may be in a file
         return Folder(Reader(None, NO_LIMIT))
     return Folder(Reader(None, _model.size_limit(size) + MEMORY))
