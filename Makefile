@@ -38,9 +38,9 @@ CFLAGS ?= -O3
 
 c-library: $(addprefix $(C_LIBRARY)/lib/,libfastgru.a libfastgru.so pkgconfig/fastgru.pc)
 
-$(HEADER): include/fastgru/fastgru.h
+$(HEADER): $(wildcard include/fastgru/*.h)
 	mkdir -p $(@D) $(C_LIBRARY)/objects $(C_LIBRARY)/lib/pkgconfig
-	cp $< $@
+	cp $^ $(@D)
 
 $(C_LIBRARY)/objects/%.o: src/%.c $(wildcard src/*.h) $(HEADER)
 	$(CC) -std=gnu11 $(CFLAGS) -ffp-contract=off -fno-math-errno -fPIC -I$(C_LIBRARY)/include -c $< -o $@

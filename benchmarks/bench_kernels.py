@@ -41,13 +41,16 @@ class Plans:
         )
         self.weights_dtype = "float16" if half else None
         self.state = np.empty_like(self.initial)
-        batch, timesteps, _, units = self.task.shape
-        self.out = np.empty((batch, timesteps, units), dtype) if self.task.sequences else None
+        batch, timesteps, features, units = self.task.shape
+        last = not self.task.sequences
+        self.out = np.empty((batch, units) if last else (batch, timesteps, units), dtype)
+        node = ("gru", self.plan, 0, 1, 0, False, False, False, 0)
+        self.network = _core.Network(features, dtype, [(units, dtype, last)], [node], [1], False, False)
         self.run()
 
     def run(self) -> Array:
-        self.plan.run(self.x, self.initial, self.state, self.out, None, False, False, False)
-        return self.state if self.out is None else self.out
+        self.network.run(self.x, (self.initial,), (self.state,), (self.out,))
+        return self.out
 
     def time_run(self, *_: object) -> None:
         self.run()

@@ -1,3 +1,4 @@
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -40,16 +41,35 @@ class Plan:
         isa: str | None = None,
         float16: bool = False,
     ) -> None: ...
-    def run(
+
+@final
+class Network:
+    @property
+    def plans(self) -> tuple[Plan, ...]: ...
+    @property
+    def time_major(self) -> bool: ...
+    @property
+    def return_state(self) -> bool: ...
+    @property
+    def optional(self) -> bool: ...
+    @property
+    def features(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def flags(self) -> tuple[bool, bool, bool]: ...
+    def __init__(
         self,
-        x: NDArray[Any],
-        initial_state: NDArray[Any] | None,
-        state: NDArray[Any],
-        out: NDArray[Any] | None,
-        mask: NDArray[Any] | None,
+        features: int,
+        dtype: np.dtype[Any],
+        values: Sequence[tuple[int, np.dtype[Any], bool]],
+        nodes: Sequence[tuple[Any, ...]],
+        outputs: Sequence[int],
         time_major: bool,
-        go_backwards: bool,
-        zero_output_for_mask: bool,
+        return_state: bool,
+        optional: bool = False,
+        chunk_bytes: int = 0,
+        chunk_steps: int = 0,
     ) -> None: ...
     def call(
         self,
@@ -58,23 +78,58 @@ class Plan:
         mask: object,
         lengths: object,
         out: object,
-        record: NDArray[Any] | None,
-        time_major: bool,
-        go_backwards: bool,
-        zero_output_for_mask: bool,
-        sequences: bool,
-        return_state: bool,
+        states: list[NDArray[Any]] | None = None,
     ) -> Any: ...
+    def run(
+        self,
+        x: NDArray[Any],
+        initial_states: tuple[NDArray[Any] | None, ...],
+        states: tuple[NDArray[Any] | None, ...],
+        out: tuple[NDArray[Any], ...],
+        mask: NDArray[np.bool_] | None = None,
+        lengths: NDArray[np.intp] | None = None,
+    ) -> None: ...
+
+@disjoint_base
+class Caller:
+    _lock: Any
+    _state: Any
+    def __call__(
+        self,
+        inputs: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: Any = None,
+        *,
+        lengths: Any = None,
+        out: Any = None,
+    ) -> Any: ...
+    def _changed(self) -> None: ...
+    def _current_network(self) -> Network | None: ...
+    def _versions(self, others: tuple[Any, ...]) -> list[int]: ...
+    def _keep_network(
+        self, network: Network, others: tuple[Any, ...], versions: list[int], way: str | None
+    ) -> None: ...
+
+@final
+class Holding:
+    def __init__(self, locks: Iterable[Any]) -> None: ...
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
+
+def commit(changes: list[tuple[Any, str, Any]], changed: list[Any]) -> None: ...
 
 @disjoint_base
 class Steps:
     @property
     def _output(self) -> NDArray[Any]: ...
     def __init__(
-        self, plans: tuple[Plan, ...], states: tuple[NDArray[Any], ...], output: NDArray[Any]
+        self, network: Network | None, states: tuple[NDArray[Any], ...], output: NDArray[Any]
     ) -> None: ...
     def __call__(self, x: object, out: object = None) -> Any: ...
+    def _chunk(self, x: NDArray[Any], target: NDArray[Any] | None, single: bool) -> NDArray[Any]: ...
     def _states(self) -> list[NDArray[Any]]: ...
+    def _assign(self, states: Iterable[NDArray[Any]]) -> None: ...
 
 @final
 class Alone:
@@ -86,7 +141,7 @@ class Alone:
 class Slots:
     @property
     def capacity(self) -> int: ...
-    def __init__(self, plans: tuple[Plan, ...], states: tuple[NDArray[Any], ...]) -> None: ...
+    def __init__(self, network: Network | None, states: tuple[NDArray[Any], ...]) -> None: ...
     def __len__(self) -> int: ...
     def step(self, slots: object, x: object, out: object = None) -> Any: ...
     def _open(self, states: tuple[NDArray[Any], ...]) -> int: ...

@@ -10,7 +10,7 @@ the sign that a stream is running; what a pool knows of its slots is read and wr
 
 import threading
 
-from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from libc.string cimport memcpy, memset
 
 cimport cython
@@ -20,18 +20,30 @@ import numpy as np
 from fastgru._blas cimport Blas, bind
 from fastgru._engine cimport (
     FASTGRU_ACTIVATION_COUNT,
+    FASTGRU_AVE,
+    FASTGRU_CAST,
     FASTGRU_CHAINS,
+    FASTGRU_GRU,
+    FASTGRU_MUL,
+    FASTGRU_SUM,
     fastgru_activation_names,
-    fastgru_call,
+    fastgru_cast,
+    fastgru_connect,
+    fastgru_engine,
     fastgru_functions,
     fastgru_gates,
     fastgru_kernels,
     fastgru_kernels_at,
+    fastgru_network,
+    fastgru_node,
     fastgru_pack,
     fastgru_packed_size,
-    fastgru_set_lengths,
+    fastgru_run_network,
+    fastgru_run_of,
+    fastgru_value,
+    fastgru_workspace,
 )
-from fastgru._engines cimport ALIGNMENT, Engine, run, scratch_size
+from fastgru._engines cimport ALIGNMENT, Engine, run_engine, scratch_of_engine
 
 cnp.import_array()
 
@@ -140,12 +152,16 @@ cdef extern from *:
     #endif
     """
     void *exchange "fastgru_exchange" (void **place, void *value) noexcept
+    Py_ssize_t Py_REFCNT(object) noexcept
 
 
 cdef struct Memory:
     # Scratch of a call, and before it what the next call with it is to know.
     size_t size                                         # in bytes, of the scratch
-    unsigned turn                                       # which way packed weights are walked next
+    Py_ssize_t batch, timesteps                         # that it has been enough for, with or without
+    bint masked                                         # a mask; timesteps of 0: for none
+    Py_ssize_t out_stride                               # of rows
+    unsigned walk                                       # which way packed weights are walked next
 
 
 cdef inline char *aligned(void *memory) noexcept nogil:
@@ -161,7 +177,15 @@ cdef Memory *allocate(size_t size) except NULL:
     cdef Memory *memory = <Memory *> PyMem_RawMalloc(sizeof(Memory) + size + ALIGNMENT)
     if memory == NULL:
         raise MemoryError()
-    memory.size, memory.turn = size, 0
+    memory.size, memory.walk, memory.batch, memory.timesteps = size, 0, 0, 0
+    return memory
+
+
+cdef void *allocated(size_t size) except NULL:
+    """Memory of zeros."""
+    cdef void *memory = PyMem_RawCalloc(size + 1, 1)
+    if memory == NULL:
+        raise MemoryError()
     return memory
 
 
@@ -240,39 +264,6 @@ cdef bint overlap(cnp.ndarray array, cnp.ndarray other) noexcept:
     return first < other_end and other_first < end
 
 
-cdef void describe(
-    fastgru_call *call, cnp.ndarray x, cnp.ndarray initial_state, cnp.ndarray out, cnp.ndarray mask,
-    cnp.ndarray lengths, bint time_major,
-) noexcept:
-    """Where the arrays of a call lie; None: nowhere. An `out` without timesteps is that of every step.
-
-    Lengths are those given, which `Plan.compute` puts in order.
-    """
-    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(x)
-    cdef int batch_axis = time_major, time_axis = not time_major
-    call.batch, call.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
-    call.x = cnp.PyArray_DATA(x)
-    call.x_batch_stride = cnp.PyArray_STRIDES(x)[batch_axis] // itemsize
-    call.x_time_stride = cnp.PyArray_STRIDES(x)[time_axis] // itemsize
-    call.initial_state = NULL if initial_state is None else cnp.PyArray_DATA(initial_state)
-    call.out, call.out_batch_stride, call.out_time_stride = NULL, 0, 0
-    if out is not None and cnp.PyArray_NDIM(out) == 2:
-        call.out = cnp.PyArray_DATA(out)
-        call.out_batch_stride = cnp.PyArray_STRIDES(out)[0] // itemsize
-    elif out is not None:
-        call.out = cnp.PyArray_DATA(out)
-        call.out_batch_stride = cnp.PyArray_STRIDES(out)[batch_axis] // itemsize
-        call.out_time_stride = cnp.PyArray_STRIDES(out)[time_axis] // itemsize
-    call.mask, call.mask_batch_stride, call.mask_time_stride = NULL, 0, 0
-    call.lengths = call.rows = NULL
-    if lengths is not None:
-        call.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(lengths)
-    if mask is not None:
-        call.mask = <const unsigned char *> cnp.PyArray_DATA(mask)
-        call.mask_batch_stride = cnp.PyArray_STRIDES(mask)[batch_axis]
-        call.mask_time_stride = cnp.PyArray_STRIDES(mask)[time_axis]
-
-
 @cython.final
 @cython.auto_pickle(False)
 cdef class Plan:
@@ -302,7 +293,6 @@ cdef class Plan:
     cdef int typenum                                    # of all arrays
     cdef Engine ready
     cdef tuple arrays                                   # that it points into
-    cdef Memory *spare                                  # of a call before, for the next one
 
     def __init__(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias, bint reset_after,
@@ -327,9 +317,6 @@ cdef class Plan:
             self.ready.blas = &blas
             self.ready.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
             self.refer_to(kernel, recurrent_kernel, bias)
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.spare)
 
     @property
     def nbytes(self):
@@ -373,173 +360,559 @@ cdef class Plan:
         template.bias, template.recurrent_bias = cnp.PyArray_DATA(sums), cnp.PyArray_DATA(recurrent_bias)
         return 0
 
-    def run(
-        self, cnp.ndarray x, cnp.ndarray initial_state, cnp.ndarray state, cnp.ndarray out, cnp.ndarray mask,
-        bint time_major, bint go_backwards, bint zero_output_for_mask,
+cdef inline Py_ssize_t stride(cnp.ndarray array, int axis) noexcept:
+    """In elements."""
+    return cnp.PyArray_STRIDES(array)[axis] // cnp.PyArray_ITEMSIZE(array)
+
+
+# ---- networks ------------------------------------------------------------------------------
+
+
+cdef size_t TOO_LARGE = <size_t> -1
+
+cdef fastgru_engine ENGINE
+ENGINE.scratch, ENGINE.run = scratch_of_engine, run_engine
+
+cdef dict KINDS = {"cast": FASTGRU_CAST, "sum": FASTGRU_SUM, "mul": FASTGRU_MUL, "ave": FASTGRU_AVE}
+
+
+cdef cnp.ndarray converted(cnp.ndarray array, int typenum):
+    """A C-contiguous array of another float type; what it can't hold is infinite. None: it is no float array."""
+    cdef cnp.ndarray result
+    cdef int last = cnp.PyArray_NDIM(array) - 1
+    cdef int kind = cnp.PyArray_TYPE(array)
+    cdef Py_ssize_t n, size = cnp.PyArray_ITEMSIZE(array), stride
+    cdef char *target
+    cdef cnp.flatiter rows
+    if not (
+        (kind == cnp.NPY_FLOAT or kind == cnp.NPY_DOUBLE or kind == cnp.NPY_FLOAT16)
+        and cnp.PyArray_ISNOTSWAPPED(array)
     ):
-        """Run every timestep of x, at least one; the GIL is released.
+        return None
+    result = cnp.PyArray_EMPTY(last + 1, cnp.PyArray_DIMS(array), typenum, 0)
+    target = <char *> cnp.PyArray_DATA(result)
+    n, stride = cnp.PyArray_DIMS(array)[last], cnp.PyArray_STRIDES(array)[last]
+    if cnp.PyArray_SIZE(array) == 0:
+        return result
+    if cnp.PyArray_IS_C_CONTIGUOUS(array):
+        fastgru_cast(cnp.PyArray_SIZE(array), cnp.PyArray_DATA(array), size, size, target,
+                     cnp.PyArray_ITEMSIZE(result))
+        return result
+    rows = cnp.PyArray_IterAllButAxis(array, &last)
+    while cnp.PyArray_ITER_NOTDONE(rows):
+        fastgru_cast(n, cnp.PyArray_ITER_DATA(rows), size, stride, target, cnp.PyArray_ITEMSIZE(result))
+        target += n * cnp.PyArray_ITEMSIZE(result)
+        cnp.PyArray_ITER_NEXT(rows)
+    return result
+
+
+cdef bint copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -1:
+    """steps, (batch,), := lengths from 0 to timesteps; False if they are to be converted or complained of."""
+    cdef Py_ssize_t i, gap
+    cdef const char *data
+    if type(lengths) is list or type(lengths) is tuple:
+        if len(lengths) != batch:
+            return False
+        for i in range(batch):
+            if i >= len(lengths) or type(lengths[i]) is not int or not 0 <= lengths[i] <= timesteps:
+                return False
+            steps[i] = lengths[i]
+        return True
+    if not is_plain(lengths, 1, cnp.NPY_INTP) or cnp.PyArray_DIMS(<cnp.ndarray> lengths)[0] != batch:
+        return False
+    data = <const char *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
+    gap = cnp.PyArray_STRIDES(<cnp.ndarray> lengths)[0]
+    for i in range(batch):  # copied first, for another thread may write into what was given
+        steps[i] = (<const Py_ssize_t *> (data + i * gap))[0]
+        if not 0 <= steps[i] <= timesteps:
+            return False
+    return True
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Network:
+    """Nodes in running order over packed weights; immutable, shared by any number of threads.
+
+    Parameters
+    ----------
+    features : int
+        Width of the input.
+    dtype : dtype
+        Of the input.
+    values : sequence of (int, dtype, bool)
+        What nodes write, from number 1 on: width, type, and whether of the last step alone. Number 0 is the input.
+    nodes : sequence of tuple
+        ("gru", Plan, input, output, column, go_backwards, turned, zero_output_for_mask, state): `column` is where
+        its units begin in the output's width, `turned` whether outputs are written from the last timestep on,
+        `state` the number of its state. ("cast", input, output). ("sum", "mul" or "ave", input, other, output).
+    outputs : sequence of int
+        The values that a call returns.
+    time_major, return_state : bool
+        Of a call.
+    optional : bool
+        May a call be given None in place of one of several initial states?
+    chunk_bytes, chunk_steps : int
+        Of what nodes hand to each other; 0: as many as stay in the cache.
+    """
+
+    cdef fastgru_network net
+    cdef readonly tuple plans                           # in the order of their states
+    cdef readonly bint time_major, return_state, optional
+    cdef readonly Py_ssize_t features
+    cdef readonly object dtype                          # of the input
+    cdef readonly tuple flags                           # time_major, of every step, return_state
+    cdef int typenum
+    cdef int output_types[2]
+    cdef Py_ssize_t *state_units                        # of each state, and
+    cdef int *state_types
+    cdef Memory *spare                                  # of a call before, for the next one
+    cdef Memory *spare_lengths
+
+    def __init__(
+        self, Py_ssize_t features, dtype, values, nodes, outputs, bint time_major, bint return_state,
+        bint optional=False, size_t chunk_bytes=0, Py_ssize_t chunk_steps=0,
+    ):
+        cdef int i, kinds = len(nodes), count = len(values) + 1
+        cdef fastgru_node *node
+        cdef Plan plan
+        if self.net.nodes != NULL:
+            raise RuntimeError("__init__ must be called once")
+        grus = [each for each in nodes if each[0] == "gru"]
+        self.net.nodes = <fastgru_node *> allocated(kinds * sizeof(fastgru_node))
+        self.net.values = <fastgru_value *> allocated(count * sizeof(fastgru_value))
+        self.state_units = <Py_ssize_t *> allocated(len(grus) * sizeof(Py_ssize_t))
+        self.state_types = <int *> allocated(len(grus) * sizeof(int))
+        self.net.node_count, self.net.value_count, self.net.state_count = kinds, count, len(grus)
+        self.features, self.dtype, self.typenum = features, np.dtype(dtype), np.dtype(dtype).num
+        self.time_major, self.return_state, self.optional = time_major, return_state, optional
+        dtypes = [np.dtype(dtype)] + [np.dtype(each[1]) for each in values]
+        self.net.values[0].width, self.net.values[0].itemsize = features, dtypes[0].itemsize
+        for i in range(1, count):
+            self.net.values[i].width, self.net.values[i].itemsize = values[i - 1][0], dtypes[i].itemsize
+            self.net.values[i].last = values[i - 1][2]
+        plans = [None] * len(grus)
+        for i in range(kinds):
+            node, each = &self.net.nodes[i], nodes[i]
+            if each[0] == "gru":
+                plan, node.kind, node.engine = each[1], FASTGRU_GRU, &ENGINE
+                node.weights, node.units = &plan.ready, plan.units
+                node.input, node.output, node.column, node.go_backwards, node.turned = each[2:7]
+                node.zero_output_for_mask, node.state = each[7:9]
+                plans[node.state] = plan
+                self.state_units[node.state], self.state_types[node.state] = plan.units, plan.typenum
+            else:
+                node.kind, node.input, node.output = KINDS[each[0]], each[1], each[len(each) - 1]
+                node.other = each[2]
+        self.plans = tuple(plans)
+        self.net.output_count = len(outputs)
+        for i in range(len(outputs)):
+            self.net.outputs[i], self.output_types[i] = outputs[i], dtypes[outputs[i]].num
+        self.net.chunk_bytes, self.net.chunk_steps = chunk_bytes, chunk_steps
+        self.flags = time_major, not self.net.values[self.net.outputs[0]].last, return_state
+        if fastgru_connect(&self.net):
+            raise ValueError("nodes must be in running order")
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.net.nodes)
+        PyMem_RawFree(self.net.values)
+        PyMem_RawFree(self.state_units)
+        PyMem_RawFree(self.state_types)
+        PyMem_RawFree(self.spare)
+        PyMem_RawFree(self.spare_lengths)
+
+    cpdef call(self, x, initial_state, mask, lengths, out, list states=None):
+        """What a layer's call returns; NotImplemented if Python is to convert an argument, or to complain of one.
 
         Parameters
         ----------
         x : ndarray, shape (batch, timesteps, features), or the first two swapped if `time_major`
-            Read in place if its last axis is contiguous, else copied.
-        initial_state : ndarray or None
-            (batch, units), C-contiguous; None: zeros. May be `state`.
-        state : ndarray, shape (batch, units), C-contiguous
-            Overwritten: the state after the last step.
+            Of any float type.
+        initial_state : ndarray, list or tuple of ndarrays, or None
+            (batch, units) each, of the type that is computed in, C-contiguous.
+        mask : bool ndarray or None
+            (batch, timesteps), time-major as x; False: the row does not take part in the step.
+        lengths : list of int, intp ndarray or None
+            (batch,): in place of a mask that is true at so many first steps of each row.
         out : ndarray or None
-            Overwritten: (batch, timesteps, units), time-major as x, the output of every step; or
-            (batch, units), that of the last. Last axis contiguous.
-        mask : bool ndarray, intp ndarray or None
-            (batch, timesteps), time-major as x; False: the row does not take part in the step. With packed
-            weights also (batch,), nobody else's: each row takes part in so many steps, the first ones.
+            Overwritten by the output, if there is one.
+        states : list, optional
+            Overwritten with the last states, in the arrays that it holds, if there are such.
         """
-        cdef fastgru_call call
-        cdef cnp.ndarray lengths = None
-        if mask is not None and cnp.PyArray_NDIM(mask) == 1:
-            lengths, mask = mask, None
-        if cnp.PyArray_DIMS(x)[time_major] == 0:
-            return
-        if not rows_are_whole(x):
-            x = np.array(x, order="C")  # aligned, too
-        describe(&call, x, initial_state, out, mask, lengths, time_major)
-        call.state = cnp.PyArray_DATA(state)
-        call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
-        self.compute(&call)
-
-    def call(
-        self, x, initial_state, mask, lengths, out, record, bint time_major, bint go_backwards,
-        bint zero_output_for_mask, bint sequences, bint return_state,
-    ):
-        """What a layer's call returns, if every argument is as `run` wants it; else NotImplemented.
-
-        The short way of nearly every call: it converts nothing and complains of nothing. The last state
-        goes to `record` too, which may be `initial_state`, unless it is None. With `out` and without
-        `return_state` nothing is allocated, once there is scratch.
-        """
-        cdef fastgru_call call
+        cdef fastgru_run_of run
         cdef cnp.npy_intp shape[3]
         cdef cnp.npy_intp state_shape[2]
-        cdef cnp.npy_intp *steps
-        cdef cnp.npy_intp *out_shape = state_shape
-        cdef cnp.ndarray output, last, returned = None
-        # is the output not simply the last state?
-        cdef bint apart = sequences or mask is not None or lengths is not None
-        if not is_plain(x, 3, self.typenum) or not rows_are_whole(x):
+        cdef cnp.npy_intp *sizes
+        cdef cnp.ndarray array, output
+        cdef Memory *steps = NULL
+        cdef int i, axes, batch_axis = self.time_major, time_axis = not self.time_major
+        cdef int count = self.net.state_count, outputs = self.net.output_count
+        cdef fastgru_value *value
+        cdef list results = None, last = None
+        cdef tuple given = None
+        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray> x) != 3:
             return NotImplemented
-        steps = cnp.PyArray_DIMS(<cnp.ndarray> x)
-        shape[0], shape[1], shape[2] = steps[0], steps[1], self.units
-        if shape[0] == 0 or shape[1] == 0 or steps[2] != self.features:
+        array = <cnp.ndarray> x
+        sizes = cnp.PyArray_DIMS(array)
+        if sizes[time_axis] == 0 or sizes[2] != self.features:
             return NotImplemented
-        if mask is not None and not (is_plain(mask, 2, cnp.NPY_BOOL) and has_shape(mask, shape)):
-            return NotImplemented
-        state_shape[0], state_shape[1] = steps[time_major], self.units
-        if initial_state is not None and not (
-            is_plain(initial_state, 2, self.typenum) and has_shape(initial_state, state_shape)
-            and cnp.PyArray_IS_C_CONTIGUOUS(initial_state)
+        if not is_plain(array, 3, self.typenum) or not rows_are_whole(array):
+            array = converted(array, self.typenum)
+            if array is None:
+                return NotImplemented
+            sizes = cnp.PyArray_DIMS(array)
+        shape[0], shape[1] = sizes[0], sizes[1]
+        state_shape[0] = sizes[batch_axis]
+        if mask is not None and (
+            lengths is not None or not (is_plain(mask, 2, cnp.NPY_BOOL) and has_shape(mask, shape))
         ):
             return NotImplemented
-        if lengths is not None and not (
-            mask is None and self.ready.layer.kernels != NULL and is_plain(lengths, 1, cnp.NPY_INTP)
-            and has_shape(lengths, state_shape) and cnp.PyArray_IS_C_CONTIGUOUS(lengths)
-        ):
-            return NotImplemented
-        if sequences:
-            out_shape = shape
-        if out is None:
-            output = cnp.PyArray_EMPTY(2 + sequences, out_shape, self.typenum, 0)
-        elif (
-            is_plain(out, 2 + sequences, self.typenum) and cnp.PyArray_ISWRITEABLE(out)
-            and has_shape(out, out_shape)
-            and (rows_are_whole(out) if apart else cnp.PyArray_IS_C_CONTIGUOUS(out))
-            and not (overlap(out, x) or overlap(out, initial_state) or overlap(out, mask)
-                     or overlap(out, lengths))
-        ):
-            output = out
+
+        # states that are given
+        if initial_state is None:
+            pass
+        elif count == 1 and cnp.PyArray_CheckExact(initial_state):
+            state_shape[1] = self.state_units[0]
+            if not is_state(initial_state, self.state_types[0], state_shape):
+                return NotImplemented
+        elif type(initial_state) is list or type(initial_state) is tuple:
+            given = tuple(initial_state)  # which nobody changes meanwhile
+            if len(given) != count:
+                return NotImplemented
+            for i in range(count):
+                state_shape[1] = self.state_units[i]
+                if given[i] is None and self.optional:
+                    continue
+                if not is_state(given[i], self.state_types[i], state_shape):
+                    return NotImplemented
         else:
             return NotImplemented
-        if return_state:  # no allocation may fail once the state has been overwritten
-            returned = cnp.PyArray_EMPTY(2, state_shape, self.typenum, 0)
-        if not apart:  # not the record, which a single step reads: it would have to be copied away first
-            last = output
-        elif record is not None:
-            last = record
-        else:
-            last = returned
 
-        describe(&call, x, initial_state, output if apart else None, mask, lengths, time_major)
-        call.state = NULL if last is None else cnp.PyArray_DATA(last)
-        call.go_backwards, call.zero_output_for_mask = go_backwards, zero_output_for_mask
-        if not self.compute(&call):
-            return NotImplemented
-        if record is not None and last is not record:
-            memcpy(cnp.PyArray_DATA(<cnp.ndarray> record), call.state, cnp.PyArray_NBYTES(output))
-        if not return_state:
-            return output
-        if last is not returned:
-            memcpy(cnp.PyArray_DATA(returned), call.state, cnp.PyArray_NBYTES(returned))
-        return [output, returned]
+        # what is returned: no allocation may fail once anything has been overwritten
+        if outputs > 1 or self.return_state:
+            results = []
+        for i in range(outputs):
+            value = &self.net.values[self.net.outputs[i]]
+            axes, shape[2 - value.last] = 3 - value.last, value.width
+            if value.last:
+                shape[0] = state_shape[0]
+            if out is None:
+                output = cnp.PyArray_EMPTY(axes, shape, self.output_types[i], 0)
+            elif (
+                outputs == 1 and is_plain(out, axes, self.output_types[i])
+                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and has_shape(out, shape)
+                and rows_are_whole(out) and not touches(out, x, initial_state, given, mask, lengths)
+            ):
+                output = <cnp.ndarray> out
+            else:
+                return NotImplemented
+            if results is not None:
+                results.append(output)
+            self.direct(&run, i, output)
+        if self.return_state:
+            results += self.new_states(state_shape[0])
+        if states is not None:
+            if not self.can_write(states, state_shape[0]):
+                states[:] = self.new_states(state_shape[0])
+            last = states
+        elif self.return_state:
+            last = results[outputs:]
 
-    cdef bint compute(self, fastgru_call *call) except -1:
-        """Run a call; False, and nothing done, if a length is out of range. A state of NULL: not wanted."""
-        cdef size_t order = 0                           # bytes of the lengths in theirs
-        cdef Memory *memory
-        cdef bint right = True
-        if call.lengths != NULL:
-            order = (3 * call.batch + call.timesteps + 1) * sizeof(Py_ssize_t)
-            order = (order + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        memory = take(&self.spare, order + scratch_size(&self.ready, call))
-        if call.lengths != NULL:
-            right = fastgru_set_lengths(call, call.lengths, <Py_ssize_t *> scratch_of(memory))
-        if right:
-            call.turn = memory.turn
-            with nogil:
-                run(&self.ready, call, scratch_of(memory) + order)
-            memory.turn = call.turn
+        self.describe(&run, array, mask)
+        if lengths is not None:
+            steps = take(&self.spare_lengths, run.batch * sizeof(Py_ssize_t))
+            run.lengths = <const Py_ssize_t *> scratch_of(steps)
+        try:
+            if steps != NULL and not copy_lengths(lengths, run.batch, run.timesteps, <Py_ssize_t *> run.lengths):
+                return NotImplemented
+            if run.batch:
+                self.execute(&run, given, initial_state, last)
+        finally:
+            if steps != NULL:
+                give_back(&self.spare_lengths, steps)
+        if states is not None and self.return_state:
+            for i in range(count):
+                copy_state(results[outputs + i], last[i])
+        return output if results is None else results
+
+    cdef list new_states(self, Py_ssize_t batch):
+        """Arrays for the last states of all GRUs."""
+        cdef cnp.npy_intp shape[2]
+        cdef int i
+        cdef list states = []
+        shape[0] = batch
+        for i in range(self.net.state_count):
+            shape[1] = self.state_units[i]
+            states.append(cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0))
+        return states
+
+    cdef bint can_write(self, list states, Py_ssize_t batch) noexcept:
+        """True of arrays that last states fit into."""
+        cdef cnp.npy_intp shape[2]
+        cdef int i
+        shape[0] = batch
+        if len(states) != self.net.state_count:
+            return False
+        for i in range(self.net.state_count):
+            shape[1] = self.state_units[i]
+            if not is_state(states[i], self.state_types[i], shape):
+                return False
+        return True
+
+    def run(self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None):
+        """Run a call of arrays that are known to be right and share no memory.
+
+        Parameters
+        ----------
+        x : ndarray, shape (batch, timesteps, features), or the first two swapped if `time_major`
+            Of the network's dtype, the last axis contiguous.
+        initial_states : tuple of ndarray or None
+            (batch, units) each, C-contiguous; None: zeros.
+        states : tuple of ndarray or None
+            (batch, units) each, C-contiguous: overwritten with the last ones. None: not wanted.
+        out : tuple of ndarray
+            Overwritten with the outputs; the last axis contiguous.
+        mask : bool ndarray or None
+            (batch, timesteps), time-major as x.
+        lengths : intp ndarray or None
+            (batch,), C-contiguous, from 0 to timesteps.
+        """
+        cdef fastgru_run_of run
+        cdef int i
+        for i in range(len(out)):
+            self.direct(&run, i, out[i])
+        self.describe(&run, x, mask)
+        if lengths is not None:
+            run.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
+        self.execute(&run, initial_states, None, list(states))
+
+    cdef inline void direct(self, fastgru_run_of *run, int i, cnp.ndarray output) noexcept:
+        """Say where an output lies."""
+        cdef bint last = self.net.values[self.net.outputs[i]].last
+        run.out[i] = cnp.PyArray_DATA(output)
+        run.out_batch_stride[i] = stride(output, 0 if last else self.time_major)
+        run.out_time_stride[i] = 0 if last else stride(output, not self.time_major)
+
+    cdef inline void describe(self, fastgru_run_of *run, cnp.ndarray x, mask) noexcept:
+        """Say where the input and the mask lie; there are no lengths."""
+        cdef int batch_axis = self.time_major, time_axis = not self.time_major
+        run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
+        run.x = cnp.PyArray_DATA(x)
+        run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
+        run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths = NULL, 0, 0, NULL
+        if mask is not None:
+            run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
+            run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
+            run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]
+
+    cdef int execute(self, fastgru_run_of *run, tuple given, initial_state, list last) except -1:
+        """Run what has been described, from given states, or from the one of a network that has one."""
+        cdef int i, count = self.net.state_count
+        cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        cdef bint masked = run.mask != NULL
+        cdef Memory *memory = <Memory *> exchange(<void **> &self.spare, NULL)
+        cdef void **table
+        if (
+            memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
+            or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
+        ):
+            bytes = fastgru_workspace(&self.net, run)
+            if bytes == TOO_LARGE:
+                PyMem_RawFree(memory)
+                raise MemoryError()
+            if memory == NULL or memory.size < tables + bytes:
+                PyMem_RawFree(memory)
+                memory = allocate(tables + bytes)
+            memory.batch, memory.masked, memory.out_stride = run.batch, masked, run.out_batch_stride[0]
+            memory.timesteps = 0 if run.lengths != NULL else run.timesteps
+        table = <void **> scratch_of(memory)
+        for i in range(count):
+            table[i] = table[count + i] = NULL
+            if given is not None:
+                if given[i] is not None:
+                    table[i] = cnp.PyArray_DATA(<cnp.ndarray> given[i])
+            elif initial_state is not None:
+                table[i] = cnp.PyArray_DATA(<cnp.ndarray> initial_state)
+            if last is not None and last[i] is not None:
+                table[count + i] = cnp.PyArray_DATA(<cnp.ndarray> last[i])
+        run.initial_states, run.states = <const void *const *> table, <void *const *> table + count
+        run.memory, run.walk = <char *> table + tables, memory.walk
+        with nogil:
+            fastgru_run_network(&self.net, run)
+        memory.walk = run.walk
         give_back(&self.spare, memory)
-        return right
+        return 0
+
+
+cdef inline void copy_state(cnp.ndarray to, cnp.ndarray array) noexcept:
+    memcpy(cnp.PyArray_DATA(to), cnp.PyArray_DATA(array), cnp.PyArray_NBYTES(array))
+
+
+cdef inline bint is_state(array, int typenum, const cnp.npy_intp *shape) noexcept:
+    """A state as it is read: whole, of that type and shape?"""
+    return (
+        is_plain(array, 2, typenum) and has_shape(array, shape)
+        and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> array)
+    )
+
+
+cdef bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, lengths) noexcept:
+    """May an array share memory with one that is read?"""
+    cdef object state
+    if overlap(out, x) or overlap(out, mask):
+        return True
+    if cnp.PyArray_CheckExact(lengths) and overlap(out, lengths):
+        return True
+    if given is not None:
+        for state in given:
+            if overlap(out, state):
+                return True
+        return False
+    return initial_state is not None and overlap(out, initial_state)
+
+
+cdef enum:
+    LONG
+    PLAIN
+    RECORDS
+
+
+@cython.auto_pickle(False)
+cdef class Caller:
+    """What a layer is called through: the short way of every call that needs no conversion in Python.
+
+    It runs the layer's network, which `_long_call` makes, as long as nothing that went into it has been set anew.
+    """
+
+    cdef Network network
+    cdef long long version
+    cdef long long own                                  # the version that the network was made of, and
+    cdef tuple others                                   # other layers that are in it, with theirs
+    cdef long long *versions
+    cdef int way                                        # what kind of call is short
+    cdef public object _lock
+    cdef public object _state                           # a recorded one, or None
+    cdef object other_state                             # memory for the next one, which nobody else has
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.versions)
+
+    @cython.critical_section
+    cdef Network current(self):
+        """The network, unless it is none any more."""
+        cdef Py_ssize_t i
+        if self.network is None or self.version != self.own:
+            return None
+        for i in range(len(self.others)):
+            if (<Caller> self.others[i]).version != self.versions[i]:
+                return None
+        return self.network
+
+    def _current_network(self):
+        """The network that calls run, or None: it is to be made anew."""
+        return self.current()
+
+    def _changed(self):
+        """Have networks made anew that have weights or flags of this layer in them."""
+        self.version += 1
+
+    def _versions(self, tuple others):
+        """What `_keep_network` wants, taken before weights and flags are read."""
+        cdef Caller each
+        found = [self.version]
+        for each in others:
+            found.append(each.version)
+        return found
+
+    @cython.critical_section
+    def _keep_network(self, Network network, tuple others, list versions, str way):
+        """Have calls run this network until this layer, or one of those in it, changes.
+
+        Short are calls 'plain', or of a layer that 'records' its state; None: none is.
+        """
+        cdef Py_ssize_t i
+        cdef long long *taken = <long long *> allocated(len(others) * sizeof(long long))
+        for i in range(len(others)):
+            taken[i] = versions[1 + i]
+        PyMem_RawFree(self.versions)
+        self.network, self.own, self.others, self.versions = network, versions[0], others, taken
+        self.way = LONG if way is None else PLAIN if way == "plain" else RECORDS
+
+    def __call__(self, inputs, initial_state=None, mask=None, training=None, *, lengths=None, out=None):
+        cdef Network network = self.current()
+        cdef list states
+        cdef object x, state
+        if network is not None and self.way != LONG and (training is None or training is False):
+            x, state = inputs, initial_state
+            if type(inputs) is list and len(inputs) > 0:
+                x = inputs[0]
+                if len(inputs) > 1:
+                    state = inputs[1:] if initial_state is None else NotImplemented
+            if self.way == PLAIN:
+                results = network.call(x, state, mask, lengths, out)
+                if results is not NotImplemented:
+                    return results
+            elif state is None:
+                with self._lock:
+                    if self._state is not None:
+                        states = [self.other_state]
+                        self.other_state = None
+                        results = network.call(x, self._state, mask, lengths, out, states)
+                        if results is not NotImplemented:
+                            old, self._state = self._state, states[0]
+                            if Py_REFCNT(old) == 1:
+                                self.other_state = old
+                            return results
+        return self._long_call(inputs, initial_state, mask, training, lengths, out)
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Holding:
+    """Holds locks, taken in their order, while a block runs; leaving it takes no memory.
+
+    No interrupt comes between a class of this module, which Python's own could not promise, and the block.
+    """
+
+    cdef tuple locks
+    cdef Py_ssize_t held
+
+    def __init__(self, locks):
+        self.locks = tuple(locks)
+
+    def __enter__(self):
+        try:
+            while self.held < len(self.locks):
+                self.locks[self.held].acquire()
+                self.held += 1
+        except BaseException:
+            self.release()
+            raise
+
+    def __exit__(self, *_):
+        self.release()
+
+    cdef int release(self) except -1:
+        while self.held > 0:
+            self.held -= 1
+            self.locks[self.held].release()
+        return 0
+
+
+def commit(list changes, list changed):
+    """Set attributes, (object, name, value), that objects have already; then have networks of layers made anew.
+
+    Takes no memory: either all is done, or nothing.
+    """
+    cdef tuple change
+    cdef Caller layer
+    for change in changes:
+        setattr(change[0], change[1], change[2])
+    for layer in changed:
+        layer.version += 1
 
 
 # ---- one timestep at a time ----------------------------------------------------------------
-
-
-cdef struct Level:
-    # One of several layers on top of each other, and a step of it.
-    const Engine *engine
-    fastgru_call call
-
-
-cdef size_t scratch_of_step(tuple plans, Py_ssize_t rows) noexcept:
-    """Bytes of scratch that a step of any of the layers needs."""
-    cdef fastgru_call call
-    cdef Plan plan
-    cdef size_t size = 0
-    memset(&call, 0, sizeof(call))
-    call.batch, call.timesteps, call.state = rows, 1, &call  # there will be a state
-    for plan in plans:
-        size = max(size, scratch_size(&plan.ready, &call))
-    return size
-
-
-cdef void prepare(Level *levels, tuple plans, Py_ssize_t rows) noexcept:
-    """Steps of so many rows that lie side by side; where they lie is not said yet."""
-    cdef Plan plan
-    cdef Level *level = levels
-    memset(levels, 0, len(plans) * sizeof(Level))
-    for plan in plans:
-        level.engine = &plan.ready
-        level.call.batch, level.call.timesteps = rows, 1
-        level.call.x_batch_stride = level.call.x_time_stride = plan.features
-        level += 1
-
-
-cdef inline void climb(Level *levels, Py_ssize_t count, char *scratch) noexcept nogil:
-    """A step of every layer: each reads the new state of the one below."""
-    cdef Py_ssize_t k
-    for k in range(count):
-        if k > 0:
-            levels[k].call.x = levels[k - 1].call.state
-        run(levels[k].engine, &levels[k].call, scratch)
 
 
 cdef inline bint are_rows(array, int typenum, const cnp.npy_intp *shape) noexcept:
@@ -547,109 +920,171 @@ cdef inline bint are_rows(array, int typenum, const cnp.npy_intp *shape) noexcep
     return is_plain(array, 2, typenum) and has_shape(array, shape) and rows_are_whole(array)
 
 
-cdef struct Target:
-    # Rows to write, as they are before the GIL is dropped: others may give the array another shape then.
-    char *data
-    Py_ssize_t count, stride                            # in bytes
-    size_t width
+cdef cnp.ndarray numbers_of(slots):
+    """Numbers of slots as an array of int64, (n,); None if they are to be converted or complained of."""
+    cdef cnp.ndarray numbers
+    cdef cnp.npy_intp n
+    cdef Py_ssize_t i
+    if type(slots) is list or type(slots) is tuple:
+        n = len(slots)
+        numbers = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64, 0)
+        for i in range(n):
+            if i >= len(slots) or type(slots[i]) is not int or not 0 <= slots[i] < 1 << 62:
+                return None
+            (<cnp.int64_t *> cnp.PyArray_DATA(numbers))[i] = slots[i]
+        return numbers
+    if (
+        (is_plain(slots, 1, cnp.NPY_LONG) or is_plain(slots, 1, cnp.NPY_LONGLONG))
+        and cnp.PyArray_ITEMSIZE(<cnp.ndarray> slots) == 8 and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> slots)
+    ):
+        return <cnp.ndarray> slots
+    return None
 
 
-cdef inline Target target_of(cnp.ndarray array) noexcept:
-    """Where rows lie, for which `are_rows` holds."""
-    cdef Target target
-    target.data, target.count = <char *> cnp.PyArray_DATA(array), cnp.PyArray_DIMS(array)[0]
-    target.width = cnp.PyArray_DIMS(array)[1] * cnp.PyArray_ITEMSIZE(array)
-    target.stride = cnp.PyArray_STRIDES(array)[0]
-    return target
-
-
-cdef inline void copy_rows(const Target *target, const char *rows) noexcept:
-    """target := rows that lie one after the other."""
-    cdef Py_ssize_t row
-    if target.stride == <Py_ssize_t> target.width:
-        memcpy(target.data, rows, target.count * target.width)
-        return
-    for row in range(target.count):
-        memcpy(target.data + row * target.stride, rows + row * target.width, target.width)
+cdef Memory *prepared(
+    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare,
+) except NULL:
+    """Describe a run of rows without masks, whose states are told later, and take memory for it."""
+    cdef Py_ssize_t count = network.net.state_count
+    cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    cdef Memory *memory
+    cdef char *scratch
+    memset(run, 0, sizeof(run[0]))
+    run.batch, run.timesteps = rows, timesteps
+    bytes = fastgru_workspace(&network.net, run)
+    if bytes == TOO_LARGE:
+        raise MemoryError()
+    memory = take(spare, tables + bytes)
+    scratch = scratch_of(memory)
+    run.initial_states, run.states = <const void *const *> scratch, <void *const *> scratch + count
+    run.memory, run.walk = scratch + tables, memory.walk
+    return memory
 
 
 @cython.auto_pickle(False)
 cdef class Steps:
-    """The state of some rows in layers on top of each other, and a step of it.
+    """The state of some rows in a network, and steps of it.
 
     Parameters
     ----------
-    plans : tuple of Plan
-        From the lowest layer on; none: every step takes `_long_step`, the long way.
+    network : Network or None
+        Of one output; None: every step takes `_long_step`.
     states : tuple of ndarray, each (batch, units)
-        To start from; copied. With plans, all arrays are of their dtype.
+        To start from; copied.
     output : ndarray, shape (batch, units), C-contiguous
         Overwritten by every step that is given nothing else to write into.
     """
 
-    cdef tuple plans
+    cdef Network network
     cdef tuple states                                   # of ndarrays (2, batch, units), read and written in turn
     cdef int side                                       # which of both holds the state
-    cdef int typenum
     cdef void *running                                  # NULL: nothing is
     cdef cnp.npy_intp input_shape[2]
     cdef cnp.npy_intp output_shape[2]
     cdef cnp.ndarray memory_of_output
-    cdef Target target                                  # which is that
     cdef readonly cnp.ndarray _output                   # a view of it: users may change its shape
-    cdef Memory *memory                                 # the levels and their scratch
-    cdef Level *levels
-    cdef char *scratch
+    cdef Memory *memory                                 # of a step
+    cdef Memory *spare                                  # of a chunk
+    cdef fastgru_run_of step
 
-    def __init__(self, tuple plans, tuple states, cnp.ndarray output):
-        cdef cnp.ndarray last = states[len(states) - 1]
-        cdef size_t levels_size = (len(plans) * sizeof(Level) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    def __init__(self, Network network, tuple states, cnp.ndarray output):
         if self.memory_of_output is not None:
             raise RuntimeError("__init__ must be called once")
-        self.memory_of_output, self.target = output, target_of(output)
-        self._output = output[:]
-        self.states = tuple([np.stack([state, state]) for state in states])
-        self.typenum = cnp.PyArray_TYPE(last)
-        self.output_shape[0], self.output_shape[1] = last.shape[0], last.shape[1]
-        if plans:
-            self.input_shape[0], self.input_shape[1] = last.shape[0], (<Plan> plans[0]).features
-            self.memory = allocate(levels_size + scratch_of_step(plans, last.shape[0]))
-            self.levels = <Level *> scratch_of(self.memory)
-            self.scratch = <char *> self.levels + levels_size
-            prepare(self.levels, plans, last.shape[0])
-        self.plans = plans
+        pairs = []
+        for state in states:  # no comprehension: when it fails, its arrays are given up twice
+            pairs.append(np.stack([state, state]))
+        self.states = tuple(pairs)
+        self.output_shape[0], self.output_shape[1] = output.shape[0], output.shape[1]
+        if network is not None:
+            self.input_shape[0], self.input_shape[1] = output.shape[0], network.features
+            self.memory = prepared(network, output.shape[0], 1, &self.step, &self.spare)
+        self._output, self.network, self.memory_of_output = output[:], network, output
 
     def __dealloc__(self):
         PyMem_RawFree(self.memory)
+        PyMem_RawFree(self.spare)
 
     def __reduce__(self):
         raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle its state and its layer")
 
     def __call__(self, x, out=None):
-        cdef Target target = self.target
-        cdef cnp.ndarray memory
-        cdef Py_ssize_t k, count, bytes_of_state
-        if self.levels == NULL or not are_rows(x, self.typenum, self.input_shape):
+        cdef fastgru_run_of *step = &self.step
+        cdef cnp.ndarray target = self.memory_of_output
+        cdef int batch_axis
+        if (
+            self.network is not None and out is None and is_plain(x, 3, self.network.typenum)
+            and rows_are_whole(<cnp.ndarray> x)
+        ):
+            batch_axis = self.network.time_major
+            if (
+                cnp.PyArray_DIMS(<cnp.ndarray> x)[batch_axis] == self.input_shape[0]
+                and cnp.PyArray_DIMS(<cnp.ndarray> x)[2] == self.input_shape[1]
+            ):
+                return self._chunk(x, None, False)
+        if self.network is None or not are_rows(x, self.network.typenum, self.input_shape):
             return self._long_step(x, out)
         if out is not None:
-            if not (are_rows(out, self.typenum, self.output_shape) and cnp.PyArray_ISWRITEABLE(out)):
+            if not (
+                are_rows(out, self.network.output_types[0], self.output_shape)
+                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and not overlap(<cnp.ndarray> out, x)
+            ):
                 return self._long_step(x, out)
-            target = target_of(out)
+            target = <cnp.ndarray> out
         self.enter()
-        count = len(self.plans)
-        for k in range(count):
-            memory = <cnp.ndarray> self.states[k]
-            bytes_of_state = cnp.PyArray_NBYTES(memory) // 2
-            self.levels[k].call.initial_state = <char *> cnp.PyArray_DATA(memory) + self.side * bytes_of_state
-            self.levels[k].call.state = <char *> cnp.PyArray_DATA(memory) + (1 - self.side) * bytes_of_state
-        self.levels.call.x = cnp.PyArray_DATA(x)
-        self.levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(x)
-        with nogil:
-            climb(self.levels, count, self.scratch)
+        step.x, step.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
+        step.out[0], step.out_batch_stride[0] = cnp.PyArray_DATA(target), stride(target, 0)
+        self.advance(step)
         self.side = 1 - self.side
-        copy_rows(&target, <const char *> self.levels[count - 1].call.state)
         self.leave()
         return self._output if out is None else out
+
+    def _chunk(self, cnp.ndarray x, target, bint single):
+        """Run all timesteps of x, (batch, timesteps, features), time-major as the network and of its dtype.
+
+        Returns the outputs, or those of a `single` step; `target` is overwritten with them unless it is None.
+        """
+        cdef Network network = self.network
+        cdef fastgru_run_of run
+        cdef cnp.npy_intp shape[3]
+        cdef cnp.ndarray outputs
+        cdef int batch_axis = network.time_major, time_axis = not network.time_major
+        cdef Memory *memory
+        shape[0], shape[1], shape[2] = x.shape[0], x.shape[1], self.output_shape[1]
+        outputs = cnp.PyArray_EMPTY(3, shape, network.output_types[0], 0)
+        if not rows_are_whole(x):
+            x = np.array(x, order="C")
+        memory = prepared(network, shape[batch_axis], shape[time_axis], &run, &self.spare)
+        try:
+            run.x = cnp.PyArray_DATA(x)
+            run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
+            run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(outputs), stride(outputs, batch_axis)
+            run.out_time_stride[0] = stride(outputs, time_axis)
+            result = outputs.reshape(self.output_shape[0], self.output_shape[1]) if single else outputs
+            self.enter()
+            try:
+                if shape[time_axis]:
+                    self.advance(&run)
+                if target is not None:  # while the state is what it was: a user may have changed its shape
+                    target[...] = result
+                if shape[time_axis]:
+                    self.side = 1 - self.side
+            finally:
+                self.leave()
+        finally:
+            give_back(&self.spare, memory)
+        return result
+
+    cdef inline void advance(self, fastgru_run_of *run) noexcept:
+        """Run from the state on one side to the other one, which is not the state yet."""
+        cdef Py_ssize_t k, bytes_of_state
+        cdef cnp.ndarray memory
+        for k in range(self.network.net.state_count):
+            memory = <cnp.ndarray> self.states[k]
+            bytes_of_state = cnp.PyArray_NBYTES(memory) // 2
+            (<char **> run.initial_states)[k] = <char *> cnp.PyArray_DATA(memory) + self.side * bytes_of_state
+            (<char **> run.states)[k] = <char *> cnp.PyArray_DATA(memory) + (1 - self.side) * bytes_of_state
+        with nogil:
+            fastgru_run_network(&self.network.net, run)
 
     cdef inline int enter(self) except -1:
         if exchange(&self.running, <void *> self) != NULL:
@@ -661,7 +1096,20 @@ cdef class Steps:
 
     def _states(self):
         """The states themselves, each (batch, units)."""
-        return [memory[self.side] for memory in self.states]
+        states = []
+        for memory in self.states:
+            states.append(memory[self.side])
+        return states
+
+    def _assign(self, states):
+        """Replace all states, by arrays (batch, units) of their types, C-contiguous."""
+        cdef cnp.ndarray memory, state
+        cdef Py_ssize_t k, n
+        cdef tuple given = tuple(states)
+        for k in range(len(given)):
+            memory, state = self.states[k], given[k]
+            n = cnp.PyArray_NBYTES(memory) // 2
+            memcpy(<char *> cnp.PyArray_DATA(memory) + self.side * n, cnp.PyArray_DATA(state), n)
 
 
 @cython.final
@@ -686,20 +1134,20 @@ cdef class Alone:
 
 @cython.auto_pickle(False)
 cdef class Slots:
-    """The states of many rows, slots, in layers on top of each other, and a step of some of them.
+    """The states of many rows, slots, in a network, and a step of some of them.
 
     A slot has a number that no other has before or after it: its place plus a multiple of the capacity.
     `cdef` methods want the GIL, or a critical section of the pool.
 
     Parameters
     ----------
-    plans : tuple of Plan
-        From the lowest layer on; none: every step takes `_long_step`, the long way.
+    network : Network or None
+        Of one output; None: every step takes `_long_step`.
     states : tuple of ndarray, each (capacity, units), C-contiguous
-        Taken over, not copied. With plans, all arrays are of their dtype.
+        Taken over, not copied.
     """
 
-    cdef tuple plans
+    cdef Network network
     cdef tuple states
     cdef readonly Py_ssize_t capacity
     cdef Py_ssize_t count                               # of open slots
@@ -707,19 +1155,16 @@ cdef class Slots:
     cdef cnp.ndarray free                               # places, the next to be given last
     cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
     cdef cnp.ndarray busy                               # is a step running?
-    cdef int typenum
     cdef Memory *spare                                  # of a step before, for the next one
 
-    def __init__(self, tuple plans, tuple states):
+    def __init__(self, Network network, tuple states):
         cdef Py_ssize_t capacity = states[0].shape[0]
         if self.states is not None:
             raise RuntimeError("__init__ must be called once")
-        self.states = states
-        self.typenum = cnp.PyArray_TYPE(<cnp.ndarray> states[0])
         self.free = np.arange(capacity - 1, -1, -1)
         self.numbers = -1 - np.arange(capacity, dtype=np.int64)
         self.busy = np.zeros(capacity, np.uint8)
-        self.plans, self.free_count, self.capacity = plans, capacity, capacity
+        self.network, self.free_count, self.capacity, self.states = network, capacity, capacity, states
 
     def __dealloc__(self):
         PyMem_RawFree(self.spare)
@@ -785,71 +1230,76 @@ cdef class Slots:
         TypeError
             If slots are no integers, or an array is none, or not of floats.
         """
+        cdef Network network = self.network
+        cdef fastgru_run_of run
         cdef cnp.npy_intp shape[2]
-        cdef Py_ssize_t n, k, bad, depth
-        cdef size_t levels_size, places_size, climb_size, states_size = 0
-        cdef cnp.ndarray output
-        cdef Target target
+        cdef Py_ssize_t n, k, bad
+        cdef size_t states_size = 0, places_size, run_size
+        cdef cnp.ndarray output, numbers
         cdef Memory *memory
-        cdef Level *levels
         cdef Py_ssize_t *places
-        cdef char *scratch
         cdef char *rows
-        if not (
-            self.plans and (is_plain(slots, 1, cnp.NPY_LONG) or is_plain(slots, 1, cnp.NPY_LONGLONG))
-            and cnp.PyArray_ITEMSIZE(slots) == 8 and cnp.PyArray_IS_C_CONTIGUOUS(slots)
-            and cnp.PyArray_DIMS(slots)[0]
-        ):
+        if network is None:
             return self._long_step(slots, x, out)
-        n, depth = cnp.PyArray_DIMS(slots)[0], len(self.plans)
-        shape[0], shape[1] = n, (<Plan> self.plans[0]).features
-        if not are_rows(x, self.typenum, shape):
+        numbers = numbers_of(slots)
+        if numbers is None:
             return self._long_step(slots, x, out)
-        shape[1] = (<Plan> self.plans[depth - 1]).units
+        n = cnp.PyArray_DIMS(numbers)[0]
+        shape[0], shape[1] = n, network.features
+        if n == 0 or not are_rows(x, network.typenum, shape):
+            return self._long_step(slots, x, out)
+        shape[1] = network.net.values[network.net.outputs[0]].width
         if out is None:
-            output = cnp.PyArray_EMPTY(2, shape, self.typenum, 0)
-        elif are_rows(out, self.typenum, shape) and cnp.PyArray_ISWRITEABLE(out):
-            output = out
+            output = cnp.PyArray_EMPTY(2, shape, network.output_types[0], 0)
+        elif (
+            are_rows(out, network.output_types[0], shape) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
+            and not overlap(<cnp.ndarray> out, x)
+        ):
+            output = <cnp.ndarray> out
         else:
             return self._long_step(slots, x, out)
-        target = target_of(output)
 
         # all that may fail, or run Python code, comes before `claim`
-        levels_size = (depth * sizeof(Level) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        places_size = (n * sizeof(Py_ssize_t) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        climb_size = (scratch_of_step(self.plans, n) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        for k in range(depth):
+        for k in range(network.net.state_count):
             states_size += 2 * n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
-        memory = take(&self.spare, levels_size + places_size + climb_size + states_size)
-        levels = <Level *> scratch_of(memory)
-        places = <Py_ssize_t *> (<char *> levels + levels_size)
-        scratch = <char *> places + places_size
-        prepare(levels, self.plans, n)
-        rows = scratch + climb_size
-        for k in range(depth):
+        memset(&run, 0, sizeof(run))
+        run.batch, run.timesteps = n, 1
+        places_size = (n + 2 * network.net.state_count) * sizeof(void *)
+        places_size = (places_size + states_size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        memory = <Memory *> exchange(<void **> &self.spare, NULL)
+        if memory == NULL or memory.batch != n:
+            run_size = fastgru_workspace(&network.net, &run)
+            if memory == NULL or memory.size < places_size + run_size:
+                PyMem_RawFree(memory)
+                memory = allocate(places_size + run_size)
+            memory.batch = n
+        rows = scratch_of(memory)
+        places = <Py_ssize_t *> (rows + states_size)
+        run.memory, run.walk = rows + places_size, memory.walk
+        run.initial_states = <const void *const *> (places + n)
+        run.states = <void *const *> (places + n) + network.net.state_count
+        for k in range(network.net.state_count):
             states_size = n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
-            levels[k].call.initial_state, levels[k].call.state = rows, rows + states_size
-            levels[k].call.turn = memory.turn
+            (<char **> run.initial_states)[k], (<char **> run.states)[k] = rows, rows + states_size
             rows += 2 * states_size
-        memory.turn += 1
-        levels.call.x = cnp.PyArray_DATA(x)
-        levels.call.x_batch_stride = cnp.PyArray_STRIDES(x)[0] // cnp.PyArray_ITEMSIZE(x)
+        run.x, run.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
+        run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(output), stride(output, 0)
         with cython.critical_section(self):
-            bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(slots), n, places)
+            bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(numbers), n, places)
             if bad < 0:
-                for k in range(depth):
-                    gather(<char *> levels[k].call.initial_state, self.states[k], places, n)
+                for k in range(network.net.state_count):
+                    gather((<char **> run.initial_states)[k], self.states[k], places, n)
         if bad < 0:
             with nogil:
-                climb(levels, depth, scratch)
+                fastgru_run_network(&network.net, &run)
             with cython.critical_section(self):
-                for k in range(depth):
-                    scatter(self.states[k], <const char *> levels[k].call.state, True, places, n)
+                for k in range(network.net.state_count):
+                    scatter(self.states[k], (<char **> run.states)[k], True, places, n)
                 self.release(places, n)
-            copy_rows(&target, <const char *> levels[depth - 1].call.state)
+        memory.walk = run.walk
         give_back(&self.spare, memory)
         if bad >= 0:
-            self._complain(slots, bad)
+            self._complain(numbers, bad)
             return NotImplemented
         return output
 
@@ -893,8 +1343,10 @@ cdef class Slots:
 
     def _state(self, long long slot):
         """Copies of the states of a slot, each (units,), as its last step left them; None if it is not open."""
-        rows = [np.empty(state.shape[1], state.dtype) for state in self.states]
         cdef Py_ssize_t k, place
+        rows = []
+        for state in self.states:
+            rows.append(np.empty(state.shape[1], state.dtype))
         with cython.critical_section(self):
             place = self.place(slot)
             if place >= 0:
@@ -904,7 +1356,10 @@ cdef class Slots:
 
     def _rows(self, places):
         """Copies of the states at these places."""
-        return [state[places] for state in self.states]
+        rows = []
+        for state in self.states:
+            rows.append(state[places])
+        return rows
 
     @cython.critical_section
     def _set_rows(self, cnp.ndarray places, tuple states):
@@ -950,12 +1405,18 @@ cdef class Claim:
             bad = pool.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
         if bad >= 0:
             pool._complain(chosen, bad)
-        self.places = places[:n]
+        try:
+            self.places = places[:n]
+        except BaseException:
+            with cython.critical_section(pool):
+                pool.release(<const Py_ssize_t *> cnp.PyArray_DATA(places), n)
+            raise
         return self.places
 
     def __exit__(self, *_):
         with cython.critical_section(self.pool):
-            self.pool.release(<const Py_ssize_t *> cnp.PyArray_DATA(self.places), self.places.shape[0])
+            self.pool.release(
+                <const Py_ssize_t *> cnp.PyArray_DATA(self.places), cnp.PyArray_DIMS(self.places)[0])
 
 
 cdef inline void gather(

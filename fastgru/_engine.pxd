@@ -36,9 +36,10 @@ cdef extern from "fastgru/fastgru.h" nogil:
         Py_ssize_t mask_time_stride
         const Py_ssize_t *lengths
         const Py_ssize_t *rows
+        unsigned char *seen
         int go_backwards
         int zero_output_for_mask
-        unsigned turn "walk"
+        unsigned walk
         void *scratch
 
     struct fastgru_gates:
@@ -87,5 +88,72 @@ cdef extern from "fastgru/fastgru.h" nogil:
                       void *memory) noexcept
     size_t fastgru_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
     size_t fastgru_ragged_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
-    bint fastgru_set_lengths(fastgru_call *, const Py_ssize_t *steps, Py_ssize_t *memory) noexcept
     void fastgru_sequence(const fastgru_layer *, fastgru_call *) noexcept
+
+
+cdef extern from "fastgru/network.h" nogil:
+    struct fastgru_engine:
+        size_t (*scratch)(const void *weights, const fastgru_call *) noexcept nogil
+        void (*run)(const void *weights, fastgru_call *) noexcept nogil
+
+    enum:
+        FASTGRU_GRU
+        FASTGRU_CAST
+        FASTGRU_SUM
+        FASTGRU_MUL
+        FASTGRU_AVE
+        FASTGRU_OUTPUTS
+
+    struct fastgru_value:
+        Py_ssize_t width
+        size_t itemsize
+        int last
+
+    struct fastgru_node:
+        int kind
+        int input
+        int other
+        int output
+        Py_ssize_t column
+        Py_ssize_t units
+        const fastgru_engine *engine
+        const void *weights
+        int go_backwards
+        int turned
+        int zero_output_for_mask
+        int state
+
+    struct fastgru_network:
+        fastgru_node *nodes
+        fastgru_value *values
+        int node_count
+        int value_count
+        int state_count
+        int output_count
+        int outputs[2]
+        size_t chunk_bytes
+        Py_ssize_t chunk_steps
+
+    struct fastgru_run_of "fastgru_network_call":
+        Py_ssize_t batch
+        Py_ssize_t timesteps
+        const void *x
+        Py_ssize_t x_batch_stride
+        Py_ssize_t x_time_stride
+        const void *const *initial_states
+        void *const *states
+        void *out[2]
+        Py_ssize_t out_batch_stride[2]
+        Py_ssize_t out_time_stride[2]
+        const unsigned char *mask
+        Py_ssize_t mask_batch_stride
+        Py_ssize_t mask_time_stride
+        const Py_ssize_t *lengths
+        unsigned walk
+        void *memory
+
+    int fastgru_connect(fastgru_network *) noexcept
+    size_t fastgru_workspace(const fastgru_network *, const fastgru_run_of *) noexcept
+    void fastgru_run_network "fastgru_run"(const fastgru_network *, fastgru_run_of *) noexcept
+    void fastgru_cast(Py_ssize_t n, const void *x, size_t x_size, Py_ssize_t x_stride, void *y,
+                      size_t y_size) noexcept

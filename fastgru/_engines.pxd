@@ -6,6 +6,7 @@ from libc.string cimport memcpy, memset
 from fastgru._blas cimport Blas, matmul
 from fastgru._engine cimport (
     fastgru_call,
+    fastgru_engine,
     fastgru_functions,
     fastgru_gates,
     fastgru_layer,
@@ -39,13 +40,14 @@ cdef struct Products:
     Py_ssize_t steps         # projected at a time
     size_t hu                # (rows, 3 * units)
     size_t seen              # (rows) of bytes
+    size_t mask              # (rows) of bytes: of a step, by the lengths of the rows
     size_t state             # (batch, units)  if the call wants none
 
 
 cdef inline size_t scratch_size(const Engine *engine, const fastgru_call *call) noexcept nogil:
     """Bytes of scratch that a call needs, whose arrays need not be known yet."""
     cdef Products products
-    if call.lengths != NULL:
+    if engine.layer.kernels != NULL and call.lengths != NULL:
         return fastgru_ragged_scratch_size(&engine.layer, call.batch, call.timesteps)
     if engine.layer.kernels != NULL:
         return fastgru_scratch_size(&engine.layer, call.batch, call.timesteps)
@@ -66,6 +68,14 @@ cdef inline void run(const Engine *engine, fastgru_call *call, char *scratch) no
         run_blas(engine, call, &products, scratch)
 
 
+cdef inline size_t scratch_of_engine(const void *weights, const fastgru_call *call) noexcept nogil:
+    return scratch_size(<const Engine *> weights, call)
+
+
+cdef inline void run_engine(const void *weights, fastgru_call *call) noexcept nogil:
+    run(<const Engine *> weights, call, <char *> call.scratch)
+
+
 # ---- the BLAS engine -----------------------------------------------------------------------
 
 
@@ -82,7 +92,8 @@ cdef inline Products cut(const Engine *engine, const fastgru_call *call) noexcep
     products.steps = min(call.timesteps, max(1, budget // (products.rows * row_bytes) - 1))
     products.hu = products.steps * products.rows * row_bytes
     products.seen = products.hu + products.rows * row_bytes
-    products.state = (products.seen + products.rows + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    products.mask = products.seen + products.rows
+    products.state = (products.mask + products.rows + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     return products
 
 
@@ -106,6 +117,7 @@ cdef inline void run_blas(
     """Blocks of rows, chunks of time: x.kernel of a whole chunk, then step by step h.recurrent_kernel
     and the gates."""
     cdef Py_ssize_t block, chunk, first_row, first_step, steps, start, i, step_stride, time
+    cdef bint masked = call.mask != NULL or call.lengths != NULL
     cdef Py_ssize_t itemsize = engine.itemsize, width = engine.layer.units * itemsize
     cdef fastgru_gates step = engine.template
     if call.initial_state == NULL:
@@ -113,14 +125,17 @@ cdef inline void run_blas(
     elif call.initial_state != call.state:
         memcpy(call.state, call.initial_state, call.batch * width)
     step.hu, step.zero_output_for_mask = scratch + products.hu, call.zero_output_for_mask
-    step.seen = NULL if call.mask == NULL else <unsigned char *> scratch + products.seen
     step.out, step.out_stride = NULL, call.out_batch_stride
     step.mask, step.mask_stride = NULL, call.mask_batch_stride
     for block in range((call.batch + products.rows - 1) // products.rows):
         first_row = block * products.rows
         step.rows = min(products.rows, call.batch - first_row)
         step.h = <char *> call.state + first_row * width
-        if step.seen != NULL:
+        step.seen = NULL
+        if masked and call.seen != NULL:
+            step.seen = call.seen + first_row
+        elif masked:
+            step.seen = <unsigned char *> scratch + products.seen
             memset(step.seen, 0, step.rows)
         for chunk in range((call.timesteps + products.steps - 1) // products.steps):
             first_step = chunk * products.steps
@@ -133,10 +148,24 @@ cdef inline void run_blas(
                 if call.out != NULL:
                     step.out = <char *> call.out + itemsize * (
                         first_row * call.out_batch_stride + (first_step + i) * call.out_time_stride)
-                if call.mask != NULL:
+                if call.lengths != NULL:
+                    step.mask, step.mask_stride = <unsigned char *> scratch + products.mask, 1
+                    mask_of_step(call, first_row, step.rows, time, scratch + products.mask)
+                elif call.mask != NULL:
                     step.mask = (call.mask + first_row * call.mask_batch_stride
                                  + time * call.mask_time_stride)
                 advance(engine, &step)
+
+
+cdef inline void mask_of_step(
+    const fastgru_call *call, Py_ssize_t first_row, Py_ssize_t rows, Py_ssize_t time, char *mask,
+) noexcept nogil:
+    """Which rows have that step, by their lengths, of which the largest come first."""
+    cdef Py_ssize_t i, row
+    for i in range(call.batch):
+        row = call.rows[i] - first_row
+        if 0 <= row < rows:
+            mask[row] = time < call.lengths[i]
 
 
 cdef inline Py_ssize_t project(

@@ -1,17 +1,21 @@
-"""What any Keras layer has, whatever it computes: a name, a dtype, weights, losses, a config."""
+"""What any Keras layer has: a name, a dtype, weights, losses, a config, and the way of a call."""
 
 import contextlib
 import copy
 import itertools
+import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
+from fastgru._compile import Graph
+from fastgru._core import Caller, Holding, Network, Plan, commit
 from fastgru._export import Exports
 
 if TYPE_CHECKING:
@@ -30,8 +34,67 @@ class Weight(NamedTuple):
     constraint: Any
 
 
+class Built(NamedTuple):
+    """What a layer with weights of its own is going to have, once nothing can fail any more."""
+
+    specs: Sequence[Weight]
+    arrays: tuple[Array, ...]
+    plan: Any
+    state: Array | None
+
+
+class Call(NamedTuple):
+    """A checked call. Flags that shapes depend on are read once: code behind an argument may set them."""
+
+    x: Array
+    starts: Sequence[Array | None]
+    mask: Array | None
+    lengths: Array | None
+    training: bool
+    time_major: bool
+    sequences: bool
+    return_state: bool
+    out: Array | None = None
+
+    @property
+    def batch(self) -> int:
+        """Rows of the input."""
+        return int(self.x.shape[1 if self.time_major else 0])
+
+
+class Outcome(NamedTuple):
+    """What a call has computed, before any of it is recorded.
+
+    Attributes
+    ----------
+    outputs : list of ndarray
+        In the layer's dtype.
+    states : list of ndarray
+        Of each GRU, in the type that is computed in; or none, if none is wanted.
+    losses : dict
+        Of the activity of GRUs, by layer.
+    """
+
+    outputs: list[Array]
+    states: list[Array]
+    losses: dict[Any, list[Any]]
+
+
 _name_lock = threading.Lock()
 _name_counters: dict[str, Iterator[int]] = {}
+_layers: "weakref.WeakSet[Layer]" = weakref.WeakSet()
+
+
+def _unlock_all() -> None:
+    """Make all locks anew, in a forked process: threads that held them are not there."""
+    global _name_lock
+    _name_lock = threading.Lock()
+    for layer in _layers:
+        layer._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_all)
 
 
 def _unique_name(cls: type) -> str:
@@ -44,8 +107,36 @@ def _unique_name(cls: type) -> str:
     return f"{base}_{number}" if number else base
 
 
-class Layer(Exports):
+def flag(name: str) -> property:
+    """An attribute that networks depend on: setting it has them made anew."""
+    attribute = f"_{name}"
+
+    def get(layer: "Layer") -> Any:
+        return getattr(layer, attribute)
+
+    def change(layer: "Layer", value: Any) -> None:
+        setattr(layer, attribute, value)
+        layer._changed()
+
+    return property(get, change, doc=f"The constructor's `{name}`; it may be set.")
+
+
+class Layer(Exports, Caller):
     """A layer, wherever its weights are kept."""
+
+    time_major: Any
+    return_sequences: Any
+    return_state: Any
+
+    @property
+    def _parts(self) -> "tuple[WeightedLayer, ...]":
+        """The layers with weights of their own, in the order of their states."""
+        raise NotImplementedError
+
+    @property
+    def _others(self) -> "tuple[WeightedLayer, ...]":
+        """Those but for this one."""
+        return self._parts
 
     def __init__(
         self,
@@ -63,6 +154,7 @@ class Layer(Exports):
         self._trainable = _validate.trainable(trainable)
         self._given_weights = None if weights is None else _validate.weight_list(weights)
         self._lock = threading.RLock()
+        _layers.add(self)
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
 
     # ---- weights ---------------------------------------------------------------------------
@@ -210,11 +302,195 @@ class Layer(Exports):
 
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:
-            return {k: v for k, v in self.__dict__.items() if k != "_lock"}
+            return dict(self.__dict__)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+        _layers.add(self)
+
+    # ---- calling ---------------------------------------------------------------------------
+
+    def _long_call(
+        self, inputs: Any, initial_state: Any, mask: Any, training: Any, lengths: Any, out: Any
+    ) -> Any:
+        """Any call: all checks and conversions, then the network, or the loop in Python."""
+        if isinstance(inputs, list):
+            inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
+        x = _validate.uncast_inputs(inputs, self.name, self._input_dtype)
+        versions = self._versions(self._others)
+        flags = bool(self.time_major), bool(self.return_sequences), bool(self.return_state)
+        batch, timesteps = x.shape[:2][:: -1 if flags[0] else 1]
+        if timesteps == 0:
+            raise ValueError(f"inputs must have at least one timestep, got shape {x.shape}")
+        read = [x, inputs, initial_state, mask, lengths]
+        states = self._given_states(initial_state, batch)
+        if mask is not None:
+            mask = _validate.mask(mask, x.shape[:2])
+        if lengths is not None:
+            if mask is not None:
+                raise ValueError("lengths must be given without a mask, got both")
+            lengths = _validate.lengths(lengths, batch, timesteps)
+        target = None
+        if out is not None:
+            rows = x.shape[:2] if flags[1] else (batch,)
+            target = self._target(out, rows, [*read, mask, lengths, *states])
+        rates = (rate for part in self._parts for rate in (part.dropout, part.recurrent_dropout))
+        training = _validate.training(training, *rates)
+        with self._alone() if self._needs_all(training) else contextlib.nullcontext():
+            with self._lock:
+                self._check_flags()
+                built = {} if self.built else self._builds(x.shape)
+                parts = {part: built[part] if part in built else part._as_built() for part in self._parts}
+            self._check_fits(x.shape, batch, parts)
+            starts = [
+                part._start(batch, state, parts[part].state)
+                for part, state in zip(self._parts, states, strict=True)
+            ]
+            call = Call(x, starts, mask, lengths, training, *flags, target)
+            found = self._fast(parts, call, None if built else versions) or self._evaluated(parts, call)
+            results = [
+                _validate.cast(output, dtype)
+                for output, dtype in zip(found.outputs, self._dtypes, strict=True)
+            ]
+            kept = [
+                _validate.cast(state, part._dtype)
+                for part, state in zip(self._parts, found.states, strict=False)  # or none
+            ]
+            if call.return_state:
+                results += [
+                    state.copy() if part.stateful else state
+                    for part, state in zip(self._parts, kept, strict=True)
+                ]
+            if target is not None:
+                if results[0] is not target:
+                    np.copyto(target, results[0])
+                results[0] = out
+            changes = [change for part, made in built.items() for change in part._changes(made)]
+            if built:
+                changes.append((self, "_given_weights", None))
+            changes += [
+                (part, "_state", state)
+                for part, state in zip(self._parts, kept, strict=False)
+                if part.stateful
+            ]
+            changes += [(part, "_activity_losses", losses) for part, losses in found.losses.items()]
+            result = results if len(results) > 1 else results[0]
+            commit(changes, list(built))
+        return result
+
+    @property
+    def _input_dtype(self) -> np.dtype[Any]:
+        """What inputs are cast to."""
+        return self._compute_dtype
+
+    @property
+    def _dtypes(self) -> list[np.dtype[Any]]:
+        """Those of the outputs."""
+        return [self._dtype]
+
+    def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
+        """The checked initial state of each GRU; None: its own."""
+        raise NotImplementedError
+
+    def _target(self, out: Any, rows: tuple[int, ...], read: Sequence[Any]) -> Array:
+        """The checked array for the output, (*rows, units), which shares no memory with what is read."""
+        return _validate.out(out, (*rows, self._width), self._dtypes[0], [*read, *self.weights])
+
+    def _check_flags(self) -> None:
+        """Complain of flags, which may be set at any time, that do not go together."""
+
+    def _builds(self, shape: tuple[int | None, ...]) -> "dict[WeightedLayer, Built]":
+        """What the layers that are not built yet are going to have, for inputs of that shape."""
+        raise NotImplementedError
+
+    def _check_fits(self, shape: tuple[int, ...], batch: int, parts: Mapping[Any, Built]) -> None:
+        """Complain of inputs that have not the weights' features, or not the batch of a recorded state."""
+        raise NotImplementedError
+
+    def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
+        """Add the layer to a graph, reading value x; its outputs, of the last step alone or of all."""
+        raise NotImplementedError
+
+    @property
+    def _width(self) -> int:
+        """Size of the last axis of the output."""
+        raise NotImplementedError
+
+    def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
+        """What the layer computes node by node, where Python has a part in it."""
+        raise NotImplementedError
+
+    def _network_of(self, parts: Mapping[Any, Built], call: Call, dtype: np.dtype[Any]) -> Network:
+        """The layer with its flags as they are now, for inputs of that type."""
+        plans = {part: parts[part].plan for part in self._parts}
+        graph = Graph(next(iter(plans.values())).features, dtype, plans)
+        outputs = self._add_to(graph, 0, not call.sequences)
+        return graph.network(outputs, call.time_major, call.return_state, self._takes_none)
+
+    _takes_none = False  # in place of one of several initial states
+
+    def _fast(self, parts: Mapping[Any, Built], call: Call, versions: list[int] | None) -> Outcome | None:
+        """What the network computes, which is kept for these versions; None if Python has a part in it."""
+        if any(not isinstance(built.plan, Plan) for built in parts.values()) or any(
+            part.activity_regularizer is not None or (call.training and part._drops) for part in self._parts
+        ):
+            return None
+        way, x = self._short_way(), call.x
+        if way or not _validate.is_plain_float(x):
+            x = _validate.cast(x, self._input_dtype)
+        network = None if versions is None else self._current_network()
+        flags = call.time_major, call.sequences, call.return_state
+        if network is None or (network.dtype, network.flags) != (x.dtype, flags):
+            network = self._network_of(parts, call, x.dtype)
+            if versions is not None:
+                self._keep_network(network, self._others, versions, way)
+        given = None
+        if any(start is not None for start in call.starts):
+            given = [
+                np.zeros((call.batch, part._units), part._compute_dtype)
+                if start is None
+                else np.require(start, part._compute_dtype, ["C", "A"])
+                for part, start in zip(self._parts, call.starts, strict=True)
+            ]
+        wanted = call.return_state or any(part.stateful for part in self._parts)
+        states: list[Array] | None = [] if wanted else None
+        arguments = np.require(x, requirements="A"), given, call.mask, call.lengths
+        results = network.call(*arguments, call.out, states)
+        if results is NotImplemented:  # an `out` of another layout
+            results = network.call(*arguments, None, states)
+        outputs = results[: len(self._dtypes)] if isinstance(results, list) else [results]
+        return Outcome(outputs, states or [], {})
+
+    def _short_way(self) -> str | None:
+        """What kind of call needs nothing but the network; None: none does."""
+        parts = self._parts
+        if any(
+            part._dtype is not part._compute_dtype
+            or part._default_state is not None
+            or part.activity_regularizer is not None
+            for part in parts
+        ):
+            return None
+        if not any(part.stateful for part in parts):
+            return "plain"
+        return "records" if parts == (self,) else None
+
+    def _needs_all(self, training: bool) -> bool:
+        """Must a call be alone with the layers in this one, as it may change them or draw numbers?"""
+        return (
+            training
+            or not self.built
+            or any(part.stateful or part.activity_regularizer is not None for part in self._parts)
+        )
+
+    def _alone(self) -> Holding:
+        """Keep other threads from changing this layer, or one in it, while a block runs.
+
+        A layer may be in several others, so that all threads must take the locks in one order.
+        """
+        ordered = sorted(self._inner(), key=lambda layer: (isinstance(layer, WeightedLayer), id(layer)))
+        return Holding([self._lock, *(layer._lock for layer in ordered)])
 
 
 class WeightedLayer(Layer):
@@ -223,7 +499,14 @@ class WeightedLayer(Layer):
     So a call that has taken hold of them sees one set to its end, whatever other threads do.
     """
 
-    activity_regularizer: Any = None
+    activity_regularizer: Any
+    stateful: Any
+    zero_output_for_mask: Any
+    units: int
+    dropout: float
+    recurrent_dropout: float
+    _units: int
+    _default_state: Array | None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -245,7 +528,7 @@ class WeightedLayer(Layer):
         raise NotImplementedError
 
     def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
-        """Checked weights and what is computed with: all that may fail is done before `_take`."""
+        """Checked weights and what is computed with: all that may fail is done before `commit`."""
         arrays = tuple(
             _validate.weight(self.name, value, spec.shape, self._dtype)
             for value, spec in zip(self._counted(values, len(specs)), specs, strict=True)
@@ -256,32 +539,59 @@ class WeightedLayer(Layer):
     def _parts(self) -> "tuple[WeightedLayer, ...]":
         return (self,)
 
+    @property
+    def _others(self) -> "tuple[WeightedLayer, ...]":
+        return ()
+
     def _in_order_of_weights(self) -> "list[WeightedLayer]":
         return [self]
 
-    def _plans(self) -> list[Any]:
-        return [self._plan]
+    def _start(self, batch: int, initial_state: Array | None, recorded: Array | None) -> Array | None:
+        """What a call starts from that was given this, (batch, units); None: zeros."""
+        raise NotImplementedError
 
-    def _take(self, arrays: tuple[Array, ...], plan: Any) -> None:
-        self._weights, self._plan = arrays, plan
+    def _reset_to(self, states: Any) -> Array:
+        """What the recorded state becomes by `reset_states`."""
+        raise NotImplementedError
 
-    def _add_weights(self, specs: Sequence[Weight]) -> None:
-        """Make the weights: the constructor's if it was given any, else by their initializers."""
+    @property
+    def _drops(self) -> bool:
+        """Does a call drop out in training?"""
+        return bool(self.dropout or self.recurrent_dropout)
+
+    def _changes(self, built: Built) -> list[tuple[Any, str, Any]]:
+        """What `commit` does to have these weights from now on."""
+        changes: list[tuple[Any, str, Any]] = [
+            (self, "_specs", tuple(built.specs)),
+            (self, "_weights", built.arrays),
+            (self, "_plan", built.plan),
+            (self, "_given_weights", None),
+        ]
+        return changes if built.state is None else [*changes, (self, "_state", built.state)]
+
+    def _made(self, specs: Sequence[Weight], state: Array | None) -> Built:
+        """The first weights: the constructor's if it was given any, else by their initializers."""
         values = self._given_weights
         if values is None:
             with np.errstate(all="ignore"):  # what a dtype can't hold is infinite
                 values = [spec.initializer(spec.shape, self._dtype) for spec in specs]
-        self._take(*self._ready(values, specs))
-        self._specs = tuple(specs)
-        self._given_weights = None
+        return Built(specs, *self._ready(values, specs), state)
+
+    def _as_built(self) -> Built:
+        """What the layer has now."""
+        return Built(self._specs, self._weights, self._plan, self._state)
+
+    def _replaced(self, values: Sequence[Any]) -> Built:
+        """Other weights."""
+        return Built(self._specs, *self._ready(values, self._specs), None)
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         with self._lock:
-            self._take(*self._ready(_validate.weight_list(weights), self._specs))
+            commit(self._changes(self._replaced(_validate.weight_list(weights))), [self])
 
     def apply_constraints(self) -> None:
         with self._lock:
-            self._take(*self._ready(self._projected(), self._specs))
+            commit(self._changes(self._replaced(self._projected())), [self])
 
     def _projected(self) -> list[Any]:
         """The weights as their constraints want them."""
@@ -300,35 +610,31 @@ class WeightedLayer(Layer):
             return activity + [s.regularizer(w) for w, s in weights if s.regularizer is not None]
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        with self._lock:  # a recorded state is replaced, never written into
+            state = super().__getstate__() | {"_state": self._state}
         del state["_plan"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        self._state = state.pop("_state")
         super().__setstate__(state)
         self._weights = tuple(map(_validate.frozen, self._weights))  # copies forget that
         self._plan = self._prepare(self._weights) if self.built else None
-
-
-@contextlib.contextmanager
-def _holding(locks: Sequence[threading.RLock]) -> Iterator[None]:
-    """Hold all of them, taken in their order; each by a `with` of its own, which no interrupt leaves held."""
-    if not locks:
-        yield
-        return
-    with locks[0], _holding(locks[1:]):
-        yield
 
 
 class CompositeLayer(Layer):
     """A layer made of others, its members, which have the weights and change together or not at all."""
 
     _members: tuple[Any, ...]
-    _parts: tuple[Any, ...]  # the layers with weights of their own, in the order of their states
 
     def _compose(self, members: Sequence[Any]) -> None:
         self._members = tuple(members)
-        self._parts = tuple(part for member in members for part in member._parts)
+        self._all_parts = tuple(part for member in members for part in member._parts)
+
+    @property
+    def _parts(self) -> tuple[WeightedLayer, ...]:
+        return self._all_parts
 
     def _inner(self) -> list[Layer]:
         return [layer for member in self._members for layer in (member, *member._inner())]
@@ -336,29 +642,6 @@ class CompositeLayer(Layer):
     def _in_order_of_weights(self) -> list[WeightedLayer]:
         """Those layers in the order of `weights`."""
         return [part for member in self._members for part in member._in_order_of_weights()]
-
-    def _plans(self) -> list[Any]:
-        """What each of `_parts` computes with; all of one set of weights."""
-        with self._lock:
-            return [plan for member in self._members for plan in member._plans()]
-
-    @contextlib.contextmanager
-    def _all_or_none(self) -> Iterator[None]:
-        """No other thread changes a layer in this one meanwhile, and after a failure all are what they were.
-
-        Weights and states are replaced here, never written into, so it is enough to know them. A layer may be
-        in several others, so that all threads must take the locks in one order.
-        """
-        inner = self._inner()
-        ordered = sorted(inner, key=lambda layer: (isinstance(layer, WeightedLayer), id(layer)))
-        with _holding([self._lock, *(layer._lock for layer in ordered)]):
-            before = [dict(vars(layer)) for layer in inner]
-            try:
-                yield
-            except BaseException:
-                for layer, attributes in zip(inner, before, strict=True):
-                    vars(layer).update(attributes)
-                raise
 
     @property
     def built(self) -> bool:
@@ -371,21 +654,23 @@ class CompositeLayer(Layer):
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         values = _validate.weight_list(weights)
-        with self._all_or_none():
+        with self._alone():
             parts = self._in_order_of_weights()
             values = list(self._counted(values, sum(len(part._specs) for part in parts)))
             self._replace([[values.pop(0) for _ in part._specs] for part in parts])
 
     def apply_constraints(self) -> None:
-        with self._all_or_none():
+        with self._alone():
             self._replace([part._projected() for part in self._in_order_of_weights()])
 
     def _replace(self, weights: Sequence[Sequence[Any]]) -> None:
         """The weights of all, in their order; all that may fail is done before the first is replaced."""
         parts = self._in_order_of_weights()
-        ready = [part._ready(values, part._specs) for part, values in zip(parts, weights, strict=True)]
-        for part, (arrays, plan) in zip(parts, ready, strict=True):
-            part._take(arrays, plan)
+        ready = [part._replaced(values) for part, values in zip(parts, weights, strict=True)]
+        commit(
+            [change for part, made in zip(parts, ready, strict=True) for change in part._changes(made)],
+            list(parts),
+        )
 
     @property
     def losses(self) -> list[Any]:
@@ -398,18 +683,10 @@ class CompositeLayer(Layer):
         with self._lock:
             return [state for member in self._members for state in member.states]
 
-    def _needs_all(self, training: bool) -> bool:
-        """Must a call be alone with the layers in this one, as it may change them or draw numbers?"""
-        return (
-            training
-            or not self.built
-            or any(part.stateful or part.activity_regularizer is not None for part in self._parts)
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         with self._lock:  # all from between the same calls
             state = super().__getstate__() | {"_members": tuple(map(copy.copy, self._members))}
-        del state["_parts"]
+        del state["_all_parts"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

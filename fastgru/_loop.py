@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 class Loop:
-    """Weights of one layer with the `run` of `_core.Plan`, in NumPy; immutable.
+    """Weights of one layer, and its steps in NumPy; immutable.
 
     Parameters
     ----------
@@ -59,32 +59,44 @@ class Loop:
         self,
         x: Array,
         initial_state: Array | None,
-        state: Array,
-        out: Array | None,
         mask: Array | None,
         time_major: bool,
         go_backwards: bool,
         zero_output_for_mask: bool,
-    ) -> None:
-        """Run every timestep of x, as `_core.Plan.run` does."""
-        state[...] = 0 if initial_state is None else initial_state
+        sequences: bool,
+    ) -> tuple[Array, Array]:
+        """The output of every timestep of x, or of the last one, and the last state.
+
+        Parameters
+        ----------
+        x : ndarray, shape (batch, timesteps, features), or the first two swapped if `time_major`
+        initial_state : ndarray or None
+            (batch, units); None: zeros.
+        mask : bool ndarray or None
+            (batch, timesteps), time-major as x; False: the row does not take part in the step.
+        sequences : bool
+            Every step's, (batch, timesteps, units), time-major as x; or the last one's, (batch, units).
+        """
         if not time_major:
             x = x.swapaxes(0, 1)
             mask = None if mask is None else mask.swapaxes(0, 1)
-            out = out.swapaxes(0, 1) if out is not None and out.ndim == 3 else out
-        timesteps = x.shape[0]
+        timesteps, batch = x.shape[:2]
+        units = self._recurrent_kernels[0].shape[0]
+        state = np.zeros((batch, units), x.dtype) if initial_state is None else initial_state
         output = np.zeros_like(state)
+        outputs = np.empty((timesteps, batch, units), x.dtype) if sequences else None
         for step in range(timesteps):
             time = timesteps - 1 - step if go_backwards else step
             with np.errstate(over="ignore", invalid="ignore"):  # masked rows may hold anything
                 following = self._step(x[time], state)
             valid = True if mask is None else mask[time, :, np.newaxis]
             output = np.where(valid, following, 0 if zero_output_for_mask else output)
-            state[...] = np.where(valid, following, state)
-            if out is not None and out.ndim == 3:
-                out[step] = output
-        if out is not None and out.ndim == 2:
-            out[...] = output
+            state = np.where(valid, following, state)
+            if outputs is not None:
+                outputs[step] = output
+        if outputs is None:
+            return output, state
+        return outputs if time_major else np.ascontiguousarray(outputs.swapaxes(0, 1)), state
 
     def _step(self, x: Array, h: Array) -> Array:
         """The state after one step; x (batch, features), h (batch, units)."""

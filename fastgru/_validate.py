@@ -261,6 +261,11 @@ def cast(array: Array, wanted: np.dtype[Any]) -> Array:
         return array.astype(wanted)
 
 
+def is_plain_float(array: Array) -> bool:
+    """True of float16, float32 and float64 in the machine's byte order, which the engine casts by itself."""
+    return array.dtype.char in "efd" and array.dtype.isnative
+
+
 def frozen(array: Array) -> Array:
     """The array, read-only."""
     array.flags.writeable = False

@@ -1,13 +1,15 @@
 """The GRU layer of Keras, `tf.compat.v1.keras.layers.GRU`, for inference on arrays."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _config, _random, _validate, activations, constraints, initializers, regularizers
-from fastgru._core import Plan, float16_isas, rows_are_whole
-from fastgru._layer import Weight, WeightedLayer
+from fastgru._compile import Graph
+from fastgru._core import Caller, Plan, commit, float16_isas
+from fastgru._layer import Built, Call, Outcome, Weight, WeightedLayer, flag
 from fastgru._loop import Loop
 from fastgru._validate import InputSpec
 
@@ -191,7 +193,7 @@ class GRU(WeightedLayer):
             if default_state is None
             else _validate.default_state(default_state, self._units, self._compute_dtype)
         )
-        self._state: Array | None = None
+        self._state = None
 
     def __repr__(self) -> str:
         features = self._weights[0].shape[0] if self.built else "unknown"
@@ -217,6 +219,13 @@ class GRU(WeightedLayer):
     implementation = _read_only("implementation")
     reset_after = _read_only("reset_after")
     keras_version = _read_only("keras_version")
+    activity_regularizer = flag("activity_regularizer")
+    return_sequences = flag("return_sequences")
+    return_state = flag("return_state")
+    go_backwards = flag("go_backwards")
+    stateful = flag("stateful")
+    time_major = flag("time_major")
+    zero_output_for_mask = flag("zero_output_for_mask")
 
     @property
     def weights_dtype(self) -> str:
@@ -250,37 +259,43 @@ class GRU(WeightedLayer):
         """
         given = self._batch_input_shape if input_shape is None else input_shape
         shape = _validate.shape("input_shape", given)
+        with self._lock:
+            built = self._builds(shape)
+            commit([change for made in built.values() for change in self._changes(made)], list(built))
+
+    def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedLayer, Built]:
         if len(shape) < 3 or shape[-1] is None:
             raise TypeError(
                 f"input_shape must be (batch, timesteps, features) with features known, got {shape}"
             )
         features, batch = shape[-1], shape[1 if self.time_major else 0]
-        with self._lock:
-            if not self.built:
-                self._build(features, batch)
-                return
-            if features != self._weights[0].shape[0]:
-                raise ValueError(
-                    f"input_shape must end in {self._weights[0].shape[0]}, the features that the layer "
-                    f"{self.name} has been built for, got {shape}"
-                )
-            if self.stateful and self._state is not None and batch != self._state.shape[0]:
-                raise ValueError(
-                    f"input_shape must have the batch {self._state.shape[0]} that the stateful layer "
-                    f"{self.name} has been built for, got {shape}"
-                )
+        if not self.built:
+            return {self: self._made_for(features, batch)}
+        if features != self._weights[0].shape[0]:
+            raise ValueError(
+                f"input_shape must end in {self._weights[0].shape[0]}, the features that the layer "
+                f"{self.name} has been built for, got {shape}"
+            )
+        if self.stateful and self._state is not None and batch != self._state.shape[0]:
+            raise ValueError(
+                f"input_shape must have the batch {self._state.shape[0]} that the stateful layer "
+                f"{self.name} has been built for, got {shape}"
+            )
+        return {}
 
-    def _build(self, features: int, batch: int | None) -> None:
-        state = self._first_state(batch) if self.stateful else None
-        self._build_weights(features)
-        if state is not None:
-            self._keep(state)
+    def _made_for(self, features: int, batch: int | None) -> Built:
+        """What the layer is built with, by its initializers."""
+        return self._built_of(features, self._first_state(batch) if self.stateful else None)
 
-    def _build_weights(self, features: int) -> None:
-        """All that does not need the batch of a stateful layer, whose first call then gives it."""
+    def _built_of(self, features: int, state: Array | None = None) -> Built:
+        """The same; without a state the first call of a stateful layer gives the batch."""
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
-        self._add_weights(self._weight_specs(features))
+        return self._made(self._weight_specs(features), state)
+
+    def _build_weights(self, features: int) -> None:
+        """Make the weights, but not the state of a stateful layer, whose first call then gives the batch."""
+        commit(self._changes(self._built_of(features)), [self])
 
     def _weight_specs(self, features: int) -> list[Weight]:
         """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
@@ -354,17 +369,17 @@ class GRU(WeightedLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
-    def __call__(
+    def call(
         self,
         inputs: Any,
-        initial_state: Any = None,
         mask: Any = None,
         training: Any = None,
+        initial_state: Any = None,
         *,
         lengths: Any = None,
         out: Any = None,
     ) -> Any:
-        """Run the layer.
+        """Run the layer: `layer(...)` with Keras' other order of arguments.
 
         Parameters
         ----------
@@ -403,124 +418,39 @@ class GRU(WeightedLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        plan, results = self._plan, NotImplemented
-        if (
-            type(plan) is Plan
-            and training is None
-            and self._dtype is self._compute_dtype
-            and self.activity_regularizer is None
-            and self._default_state is None
-        ):  # the short way, in this one frame: all of a small layer's call takes a microsecond
-            if not self.stateful:
-                results = plan.call(
-                    inputs, initial_state, mask, lengths, out, None, self.time_major, self.go_backwards,
-                    self.zero_output_for_mask, self.return_sequences, self.return_state,
-                )  # fmt: skip
-            elif initial_state is None:
-                with self._lock:  # not acquire and try: an interrupt may come between them
-                    state = self._state
-                    if state is not None:
-                        results = plan.call(
-                            inputs, state, mask, lengths, out, state, self.time_major, self.go_backwards,
-                            self.zero_output_for_mask, self.return_sequences, self.return_state,
-                        )  # fmt: skip
-        if results is NotImplemented:  # something is to be converted, or complained of
-            return self._long_call(inputs, mask, training, initial_state, out, lengths)
-        return results
+        return Caller.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
 
-    def call(
-        self,
-        inputs: Any,
-        mask: Any = None,
-        training: Any = None,
-        initial_state: Any = None,
-        *,
-        lengths: Any = None,
-        out: Any = None,
-    ) -> Any:
-        """`__call__` with Keras' other order of arguments."""
-        return GRU.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
+    def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
+        if initial_state is None:
+            return [None]
+        return [_validate.state("initial_state", initial_state, (batch, self._units), self._compute_dtype)]
 
-    def _long_call(
-        self,
-        inputs: Any,
-        mask: Any,
-        training: Any,
-        initial_state: Any,
-        out: Any,
-        lengths: Any,
-        plan: Plan | Loop | None = None,
-        return_state: bool | None = None,
-    ) -> Any:
-        """Any call: checks and conversions first, then the plan, by default that of the moment."""
-        if isinstance(inputs, list):
-            inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
-        # flags that shapes depend on are read once here, and all of a call is checked against the plan that
-        # it runs with: another thread, or code behind an argument, may change the layer meanwhile
-        time_major, sequences, stateful = (
-            bool(self.time_major),
-            bool(self.return_sequences),
-            bool(self.stateful),
-        )
-        if return_state is None:
-            return_state = bool(self.return_state)
-        x = _validate.inputs(inputs, self.name, self._compute_dtype)
-        batch, timesteps = x.shape[1 if time_major else 0], x.shape[0 if time_major else 1]
-        if timesteps == 0:
-            raise ValueError(f"inputs must have at least one timestep, got shape {x.shape}")
-        read = None if out is None else [x, inputs, initial_state, mask, lengths]
-        if initial_state is not None:
-            state_shape = (batch, self._units)
-            initial_state = _validate.state("initial_state", initial_state, state_shape, self._compute_dtype)
-        if not stateful:
-            initial_state = self._start(batch, initial_state, stateful)
-        if mask is not None:
-            mask = _validate.mask(mask, x.shape[:2])
-        if lengths is not None:
-            if mask is not None:
-                raise ValueError("lengths must be given without a mask, got both")
-            mask = _validate.lengths(lengths, batch, timesteps)
-        target = None
-        if read is not None:
-            shape = (*x.shape[:2], self._units) if sequences else (batch, self._units)
-            read += [initial_state, mask, *self._weights]
-            target = _validate.out(out, shape, self._dtype, read)
-        if training is not None:
-            training = _validate.training(training, self._dropout, self._recurrent_dropout)
-        if plan is None:
-            if self._plan is None:
-                self.build(x.shape)
-            plan = self._plan
-        if stateful:
-            with self._lock:
-                self._check_fit(x.shape, batch, plan, self._state)
-                initial_state = self._start(batch, initial_state, stateful)
-                output, state = self._run(
-                    plan, x, batch, initial_state, mask, training, time_major, sequences, target
-                )
-                results = self._results(output, state, stateful, target, return_state)
-                self._keep(state)
-        else:
-            self._check_fit(x.shape, batch, plan, None)
-            output, state = self._run(
-                plan, x, batch, initial_state, mask, training, time_major, sequences, target
-            )
-            results = self._results(output, state, stateful, target, return_state)
-        if out is not None:
-            results[0] = out
-        return results if len(results) > 1 else results[0]
-
-    def _start(self, batch: int, initial_state: Array | None, stateful: bool) -> Array | None:
-        """What a call starts from that was given this; None: zeros."""
-        if stateful:
+    def _start(self, batch: int, initial_state: Array | None, recorded: Array | None) -> Array | None:
+        if self.stateful:
             if initial_state is not None and self._keras_version == 3:
                 return initial_state
             first = self._first_state(batch)
-            recorded = first if self._state is None else self._state
+            recorded = first if recorded is None else recorded
             return recorded if initial_state is None or np.any(recorded != first) else initial_state
         if initial_state is None and self._default_state is not None:
             return _validate.broadcast_state(self._default_state, batch)
         return initial_state
+
+    @property
+    def _width(self) -> int:
+        return self._units
+
+    def _check_fits(self, shape: tuple[int, ...], batch: int, parts: Mapping[Any, Built]) -> None:
+        self._check_fit(shape, batch, parts[self].plan, parts[self].state if self.stateful else None)
+
+    def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
+        return [self._add_part(graph, x, last)]
+
+    def _add_part(self, graph: Graph, x: int, last: bool, turned: bool = False) -> int:
+        """Add the layer to a graph; its value, in the layer's dtype."""
+        output = graph.value(self._units, self._compute_dtype, last)
+        graph.gru(self, graph.cast(x, self._compute_dtype), output, turned=turned)
+        return graph.cast(output, self._dtype)
 
     def _check_fit(
         self, shape: tuple[int, ...], batch: int, plan: Plan | Loop, recorded: Array | None
@@ -532,59 +462,39 @@ class GRU(WeightedLayer):
                 f"shape={self.input_spec[0].shape}, found shape={shape}"
             )
 
-    def _run(
-        self,
-        plan: Plan | Loop,
-        x: Array,
-        batch: int,
-        initial_state: Array | None,
-        mask: Array | None,
-        training: bool | None,
-        time_major: bool,
-        sequences: bool,
-        out: Array | None,
-    ) -> tuple[Array, Array]:
-        """The output of a checked call and the last state, as computed; a mask of one axis is lengths."""
-        if training and (self._dropout or self._recurrent_dropout):
-            plan = self._loop(self._weights, **self._dropout_masks(batch, x.shape[2]))
-        if mask is not None and mask.ndim == 1 and not (isinstance(plan, Plan) and plan.engine == "packed"):
-            mask = _validate.mask_of_lengths(mask, x.shape[0 if time_major else 1], time_major)
-        state = np.empty((batch, self._units), self._compute_dtype)
-        if initial_state is not None:
-            initial_state = np.require(initial_state, self._compute_dtype, ["C", "A"])
-        output: Array | None = None  # or else it is the state
-        if sequences or mask is not None:
-            shape = (*x.shape[:2], self._units) if sequences else state.shape
-            in_place = out is not None and out.dtype == self._compute_dtype and rows_are_whole(out)
-            output = out if in_place else np.empty(shape, self._compute_dtype)
-        plan.run(
-            x, initial_state, state, output, mask, time_major, self.go_backwards, self.zero_output_for_mask
-        )
-        return state if output is None else output, state
+    def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
+        plan, [start] = parts[self].plan, call.starts
+        x = _validate.cast(call.x, self._compute_dtype)
+        if start is not None:
+            start = np.require(start, self._compute_dtype, ["C", "A"])
+        if call.training and self._drops:
+            plan = self._loop(parts[self].arrays, **self._dropout_masks(call.batch, x.shape[2]))
+        states: list[Array] = []
+        if isinstance(plan, Plan):
+            network = self._network_of(parts, call, x.dtype)
+            results = network.call(
+                np.require(x, requirements="A"), start, call.mask, call.lengths, None, states
+            )
+            output = results[0] if isinstance(results, list) else results
+        else:
+            mask = call.mask
+            if call.lengths is not None:
+                timesteps = x.shape[0 if call.time_major else 1]
+                mask = _validate.mask_of_lengths(call.lengths, timesteps, call.time_major)
+            backwards, zeros = bool(self.go_backwards), bool(self.zero_output_for_mask)
+            output, state = plan.run(x, start, mask, call.time_major, backwards, zeros, call.sequences)
+            states.append(state)
+        output = _validate.cast(output, self._dtype)
+        return Outcome([output], states, self._activity(output, states[0]))
 
-    def _results(
-        self, output: Array, state: Array, recorded: bool, out: Array | None, return_state: bool
-    ) -> list[Array]:
-        """In the layer's dtype; no array is another one, or the state that will be recorded."""
-        if out is not None:
-            if output is not out:
-                with np.errstate(over="ignore"):
-                    np.copyto(out, output, casting="same_kind")
-            output = out
-        elif output.dtype != self._dtype:
-            output = _validate.cast(output, self._dtype)
-        elif output is state and (return_state or recorded):
-            output = output.copy()
-        results = [output]
-        if return_state:
-            results.append(_validate.cast(state.copy() if recorded else state, self._dtype))
-        if self.activity_regularizer is not None:
-            with np.errstate(all="ignore"):  # over the length of the first axis; of an empty batch: 0
-                self._activity_losses = [
-                    self.activity_regularizer(array) / (array.shape[0] or np.inf)
-                    for array in results[: 1 + bool(self.return_state)]
-                ]
-        return results
+    def _activity(self, output: Array, state: Array) -> dict[Any, list[Any]]:
+        """The losses of what a call returns."""
+        if self.activity_regularizer is None:
+            return {}
+        returned = [output, _validate.cast(state, self._dtype)] if self.return_state else [output]
+        with np.errstate(all="ignore"):  # over the length of the first axis; of an empty batch: 0
+            losses = [self.activity_regularizer(array) / (array.shape[0] or np.inf) for array in returned]
+        return {self: losses}
 
     def _dropout_masks(self, batch: int, features: int) -> dict[str, list[Array]]:
         """Arguments of Loop: 0 with probability p, else 1 / (1 - p), drawn anew for every call."""
@@ -613,10 +523,6 @@ class GRU(WeightedLayer):
             return np.zeros((batch, self._units), self._dtype)
         return _validate.broadcast_state(self._default_state, batch).astype(self._dtype)
 
-    def _keep(self, state: Array) -> None:
-        """Record a state, which no one else holds: calls write into it."""
-        self._state = _validate.cast(state, self._dtype)
-
     @property
     def states(self) -> list[Array | None]:
         """[state] of a stateful layer once it is built, (batch, units), a read-only copy; else [None]."""
@@ -641,19 +547,22 @@ class GRU(WeightedLayer):
             If the batch size is unknown because the layer is not built, or there is not one state of
             the right shape and of a type that can be cast to the layer's.
         """
+        with self._lock:
+            self._state = self._reset_to(states)
+
+    def _reset_to(self, states: Any) -> Array:
+        """What the recorded state becomes by `reset_states`."""
         if not self.stateful:
             raise AttributeError("Layer must be stateful.")
-        with self._lock:
-            if self._state is None:
-                raise ValueError(
-                    "If a RNN is stateful, it needs to know its batch size: build the layer with "
-                    "(batch, timesteps, features), or call it, before its states are reset"
-                )
-            shape = self._state.shape
-            if states is None:
-                self._keep(self._first_state(shape[0]))
-            else:
-                self._keep(_validate.recorded_state(states, self.name, shape, self._dtype))
+        if self._state is None:
+            raise ValueError(
+                "If a RNN is stateful, it needs to know its batch size: build the layer with "
+                "(batch, timesteps, features), or call it, before its states are reset"
+            )
+        shape = self._state.shape
+        if states is None:
+            return self._first_state(shape[0])
+        return _validate.recorded_state(states, self.name, shape, self._dtype)
 
     def get_initial_state(self, inputs: Any) -> list[Array]:
         """The state that a call with these inputs starts from by default, (batch, units), in their type.
@@ -755,13 +664,6 @@ class GRU(WeightedLayer):
         if self._keras_version == 3 and not self.trainable:
             return losses[: len(losses) - sum(spec.regularizer is not None for spec in self._specs)]
         return losses
-
-    def __getstate__(self) -> dict[str, Any]:
-        with self._lock:  # calls write into the recorded state
-            state = super().__getstate__()
-            if self._state is not None:
-                state["_state"] = self._state.copy()
-        return state
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -1,42 +1,21 @@
 """Layers on top of each other: one call, one pass over time where the layers allow it."""
 
-import contextlib
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
-from fastgru._core import Plan, rows_are_whole
-from fastgru._layer import CompositeLayer
-from fastgru._loop import Loop
+from fastgru._compile import Graph
+from fastgru._core import Caller, commit
+from fastgru._layer import Built, Call, CompositeLayer, Outcome, WeightedLayer, flag
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
 from fastgru.wrappers import Bidirectional, deserialized, serialized
 
 Array = NDArray[Any]
-
-# Of a sequence between two layers, as many bytes as stay in the second-level cache with the weights beside
-# them; but enough steps that the start of a run costs little.
-CHUNK_BYTES = 512 << 10
-CHUNK_STEPS = 16
-
-
-class Level(NamedTuple):
-    """A layer in a call, with what its GRUs compute with and start from."""
-
-    layer: Any
-    plans: Sequence[Plan | Loop]
-    states: Sequence[Array | None]
-
-
-def _width(layer: Any) -> int:
-    """Size of the last axis of what the layer returns."""
-    units: list[int] = [part.units for part in layer._parts]
-    merged = not isinstance(layer, Bidirectional) or layer.merge_mode != "concat"
-    return units[0] if merged else sum(units)
 
 
 def _output_dtype(layer: Any) -> np.dtype[Any]:
@@ -76,9 +55,9 @@ def _check_neighbours(lower: Any, upper: Any) -> None:
             f"layers must return one output each but for the last one, got merge_mode=None of {lower.name!r}"
         )
     features = [part._plan.features for part in upper._parts if part.built]
-    if features and features[0] != _width(lower):
+    if features and features[0] != lower._width:
         raise ValueError(
-            f"layers must fit each other, but {lower.name!r} returns {_width(lower)} units and "
+            f"layers must fit each other, but {lower.name!r} returns {lower._width} units and "
             f"{upper.name!r} has been built for {features[0]} features"
         )
 
@@ -148,6 +127,8 @@ class Stack(CompositeLayer):
     def __repr__(self) -> str:
         return f"<Stack {self.name!r}: {', '.join(map(repr, self._members))}>"
 
+    return_state = flag("return_state")
+
     # ---- its layers ------------------------------------------------------------------------
 
     @property
@@ -158,7 +139,7 @@ class Stack(CompositeLayer):
     @property
     def units(self) -> int:
         """Size of the last axis of the output."""
-        return _width(self._members[-1])
+        return self._width
 
     @property
     def return_sequences(self) -> bool:
@@ -210,14 +191,20 @@ class Stack(CompositeLayer):
         TypeError
             If the features are unknown.
         """
-        with self._all_or_none():
-            lowest = self._members[0]
-            shapes = [layer._batch_input_shape for layer in (lowest, *lowest._inner())]
-            given = next((shape for shape in shapes if shape is not None), None)
-            shape = _validate.shape("input_shape", given if input_shape is None else input_shape)
-            for layer in self._members:
-                layer.build(shape)
-                shape = (*shape[:2], _width(layer))
+        lowest = self._members[0]
+        shapes = [layer._batch_input_shape for layer in (lowest, *lowest._inner())]
+        given = next((shape for shape in shapes if shape is not None), None)
+        shape = _validate.shape("input_shape", given if input_shape is None else input_shape)
+        with self._alone():
+            built = self._builds(shape)
+            commit([change for part, made in built.items() for change in part._changes(made)], list(built))
+
+    def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedLayer, Built]:
+        made: dict[WeightedLayer, Built] = {}
+        for layer in self._members:
+            made |= layer._builds(shape)
+            shape = (*shape[:2], layer._width)
+        return made
 
     @property
     def trainable(self) -> bool:
@@ -244,17 +231,17 @@ class Stack(CompositeLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
-    def __call__(
+    def call(
         self,
         inputs: Any,
-        initial_state: Any = None,
-        mask: Any = None,
         training: Any = None,
+        mask: Any = None,
+        initial_state: Any = None,
         *,
         lengths: Any = None,
         out: Any = None,
     ) -> Any:
-        """Run all layers.
+        """Run all layers: `stack(...)` with Keras' other order of arguments.
 
         Parameters
         ----------
@@ -290,106 +277,7 @@ class Stack(CompositeLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        if training is None and lengths is None and out is None:
-            results = self._short_call(inputs, initial_state, mask)
-            if results is not NotImplemented:
-                return results
-        if isinstance(inputs, list):
-            inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
-        x = _validate.uncast_inputs(inputs, self.name, self._members[0]._compute_dtype)
-        batch, timesteps = x.shape[:2][:: -1 if self.time_major else 1]
-        if timesteps == 0:
-            raise ValueError(f"inputs must have at least one timestep, got shape {x.shape}")
-        states = self._given_states(initial_state, batch)
-        if mask is not None:
-            mask = _validate.mask(mask, x.shape[:2])
-        if lengths is not None:
-            if mask is not None:
-                raise ValueError("lengths must be given without a mask, got both")
-            mask = _validate.lengths(lengths, batch, timesteps)
-        rates = (rate for part in self._parts for rate in (part.dropout, part.recurrent_dropout))
-        training = _validate.training(training, *rates)
-        target = None
-        if out is not None:
-            target = self._target(out, x.shape, [x, inputs, mask, lengths, *states])
-        alone, return_state = self._needs_all(training), bool(self.return_state)
-        with self._all_or_none() if alone else contextlib.nullcontext():
-            with self._lock:
-                self._check_flags()
-                if not self.built:
-                    self.build(x.shape)
-                plans = self._plans()
-            levels = self._levels(plans, states, x.shape)
-            outputs, last = self._run(levels, x, mask, training, alone, target)
-        if out is not None:
-            outputs[0] = out
-        results = outputs + last if return_state else outputs
-        return results if len(results) > 1 else results[0]
-
-    def call(
-        self,
-        inputs: Any,
-        training: Any = None,
-        mask: Any = None,
-        initial_state: Any = None,
-        *,
-        lengths: Any = None,
-        out: Any = None,
-    ) -> Any:
-        """`__call__` with Keras' other order of arguments."""
-        return Stack.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
-
-    def _short_call(self, x: Any, initial_state: Any, mask: Any) -> Any:
-        """What a call returns that changes nothing and whose sequences fit into a chunk; else NotImplemented.
-
-        That is for the few steps of small layers, which take a microsecond each: it converts nothing and
-        complains of nothing.
-        """
-        layers, return_state = self._members, bool(self.return_state)
-        states = [None] * len(layers) if initial_state is None else initial_state
-        if type(x) is not np.ndarray or x.ndim != 3:
-            return NotImplemented
-        if not isinstance(states, (list, tuple)) or len(states) != len(layers):
-            return NotImplemented
-        dtype, time_major = x.dtype, bool(layers[0].time_major)
-        rows, last = x.shape[0] * x.shape[1], []
-        with self._lock:  # all of one set of weights
-            plans: list[Any] = [layer._plan if type(layer) is GRU else None for layer in layers]
-        for layer, plan in zip(layers, plans, strict=True):
-            if (
-                type(plan) is not Plan
-                or layer._dtype != dtype
-                or layer._dtype is not layer._compute_dtype
-                or layer.stateful
-                or layer.activity_regularizer is not None
-                or layer._default_state is not None
-                or bool(layer.time_major) is not time_major
-                or not (layer.return_sequences or layer is layers[-1])
-                or rows * layer.units * dtype.itemsize > CHUNK_BYTES
-            ):
-                return NotImplemented
-        for layer, plan, state in zip(layers, plans, states, strict=True):
-            sequences = bool(layer.return_sequences)
-            results = plan.call(
-                x,
-                state,
-                mask,
-                None,
-                None,
-                None,
-                time_major,
-                layer.go_backwards,
-                layer.zero_output_for_mask,
-                sequences,
-                return_state,
-            )
-            if results is NotImplemented:
-                return results
-            x = results
-            if return_state:
-                x, state = results
-                last.append(state)
-        return [x, *last] if return_state else x
+        return Caller.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
         """The checked initial state of each GRU; None: its own."""
@@ -410,112 +298,50 @@ class Stack(CompositeLayer):
             for part, state in zip(self._parts, initial_state, strict=True)
         ]
 
-    def _target(self, out: Any, input_shape: tuple[int, ...], read: Sequence[Any]) -> Array:
-        """The checked array for the output."""
-        last = self._members[-1]
-        if isinstance(last, Bidirectional) and last.merge_mode is None:
-            raise ValueError("out must be None with merge_mode=None, as there are two outputs, got an array")
-        rows = input_shape[:2] if last.return_sequences else (input_shape[1 if self.time_major else 0],)
-        return _validate.out(out, (*rows, self.units), _output_dtype(last), [*read, *self.weights])
+    _takes_none = True
 
-    def _levels(
-        self, plans: Sequence[Any], states: Sequence[Array | None], shape: tuple[int, ...]
-    ) -> list[Level]:
-        """The layers with their plans and states, once inputs of that shape fit all of them."""
-        levels, first = [], 0
-        batch = shape[1 if self.time_major else 0]
+    @property
+    def _input_dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self._members[0]._compute_dtype
+        return dtype
+
+    @property
+    def _dtypes(self) -> list[np.dtype[Any]]:
+        dtypes: list[np.dtype[Any]] = self._members[-1]._dtypes
+        return dtypes
+
+    @property
+    def _width(self) -> int:
+        width: int = self._members[-1]._width
+        return width
+
+    def _target(self, out: Any, rows: tuple[int, ...], read: Sequence[Any]) -> Array:
+        target: Array = self._members[-1]._target(out, rows, [*read, *self.weights])
+        return target
+
+    def _check_fits(self, shape: tuple[int, ...], batch: int, parts: Mapping[Any, Built]) -> None:
         for layer in self._members:
-            end = first + len(layer._parts)
-            levels.append(Level(layer, plans[first:end], states[first:end]))
-            for part, plan in zip(layer._parts, plans[first:end], strict=True):
-                part._check_fit(shape, batch, plan, part._state if part.stateful else None)
-            first, shape = end, (*shape[:2], _width(layer))
-        return levels
+            layer._check_fits(shape, batch, parts)
+            shape = (*shape[:2], layer._width)
 
-    def _run(
-        self,
-        levels: Sequence[Level],
-        x: Array,
-        mask: Array | None,
-        training: bool,
-        alone: bool,
-        out: Array | None,
-    ) -> tuple[list[Array], list[Array]]:
-        """The outputs of a checked call, and all last states; a mask of one axis is lengths."""
+    def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
+        values = [x]
+        for layer in self._members:
+            values = layer._add_to(graph, values[0], last and layer is self._members[-1])
+        return values
 
-        def goes_along(level: Level) -> bool:
-            layer = level.layer
-            return not (
-                isinstance(layer, Bidirectional)
-                or layer.go_backwards
-                or layer.activity_regularizer is not None
-                or (training and (layer.dropout or layer.recurrent_dropout))
-            )
-
-        outputs, last = [x], []
-        for along, group in itertools.groupby(levels, goes_along):
-            run = list(group)
-            for part in [run] if along else [[level] for level in run]:
-                target = out if part[-1] is levels[-1] else None
-                if len(part) > 1:
-                    output, states = self._together(part, outputs[0], mask, target)
-                    outputs = [output]
-                else:
-                    outputs, states = _whole(part[0], outputs[0], mask, training, alone, target)
-                last += states
-        return outputs, last
-
-    def _together(
-        self, levels: Sequence[Level], x: Array, mask: Array | None, out: Array | None
-    ) -> tuple[Array, list[Array]]:
-        """The output of GRUs that go forward and their last states, chunk after chunk of time."""
-        time_major, layers = self.time_major, [level.layer for level in levels]
-        batch, timesteps = x.shape[:2][:: -1 if time_major else 1]
-        top, sequences = layers[-1], bool(layers[-1].return_sequences)
-        starts = [_start(level, batch) for level in levels]
-        states = [np.empty((batch, layer.units), layer._compute_dtype) for layer in layers]
-        if out is None:
-            out = np.empty((*x.shape[:2], top.units) if sequences else (batch, top.units), top._dtype)
-        in_place = sequences and out.dtype == top._compute_dtype and rows_are_whole(out)
-        buffers = Buffers(layers if sequences and not in_place else layers[:-1], batch, timesteps)
-        masks = None if mask is None else _Masks(mask, batch, time_major)
-
-        for first in range(0, timesteps, buffers.steps):
-            end = min(first + buffers.steps, timesteps)
-            chunk = np.s_[first:end] if time_major else np.s_[:, first:end]
-            y = x[chunk]
-            if masks is not None:
-                masks.move(first, end)
-            for i, (layer, level, state) in enumerate(zip(layers, levels, states, strict=True)):
-                y = _validate.cast(y, layer._compute_dtype)
-                target = None
-                if layer is not top or (sequences and not in_place):
-                    target = buffers.of(i, layer, y.shape[:2])
-                elif sequences:
-                    target = out[chunk]
-                plan, zeros = level.plans[0], bool(layer.zero_output_for_mask)
-                before = None
-                if masks is not None and masks.held is not None and target is not None and not zeros:
-                    before = state.copy()
-                start = state if first else starts[i]
-                steps = None if masks is None else masks.of(plan)
-                plan.run(y, start, state, target, steps, time_major, False, zeros)
-                if target is not None:
-                    if masks is not None and before is not None:
-                        target[masks.held] = before[masks.held_rows]
-                    y = _validate.cast(target, layer._dtype)
-            if sequences and not in_place:
-                out[chunk] = y
-
-        for layer, state in zip(layers, states, strict=True):
-            if layer.stateful:
-                layer._keep(state.copy())
-        last = [_validate.cast(state, layer._dtype) for layer, state in zip(layers, states, strict=True)]
-        if not sequences:
-            out[...] = last[-1]
-            if masks is not None:
-                out[~(masks.last if top.zero_output_for_mask else masks.seen)] = 0
-        return out, last
+    def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
+        outputs, starts = [call.x], list(call.starts)
+        states: list[Array] = []
+        losses: dict[Any, list[Any]] = {}
+        for layer in self._members:
+            own = [starts.pop(0) for _ in layer._parts]
+            sequences = call.sequences or layer is not self._members[-1]
+            found = layer._evaluated(parts, call._replace(x=outputs[0], starts=own, sequences=sequences))
+            outputs = found.outputs
+            states += found.states
+            losses |= found.losses
+        return Outcome(outputs, states, losses)
 
     # ---- state -----------------------------------------------------------------------------
 
@@ -546,12 +372,14 @@ class Stack(CompositeLayer):
                 f"states must be a list of {len(self._parts)} states, one for each GRU in the order of the "
                 f"layers, got {got}"
             )
-        with self._all_or_none():
+        with self._alone():
+            changes: list[tuple[Any, str, Any]] = []
             for part, state in zip(self._parts, states, strict=True):
                 if part.stateful:
-                    part.reset_states(state)
+                    changes.append((part, "_state", part._reset_to(state)))
                 elif state is not None:
                     raise ValueError(f"states must be None for {part.name!r}, which is not stateful")
+            commit(changes, [])
 
     # ---- shapes and masks ------------------------------------------------------------------
 
@@ -609,93 +437,3 @@ class Stack(CompositeLayer):
             raise ValueError(f"layers must be a list of dicts, got {layers!r}")
         config["layers"] = [deserialized("layers", layer, GRU, Bidirectional) for layer in layers]
         return super().from_config(config)
-
-
-def _start(level: Level, batch: int) -> Array | None:
-    """What the plan of a GRU starts from; None: zeros."""
-    layer = level.layer
-    start = layer._start(batch, level.states[0], bool(layer.stateful))
-    return None if start is None else np.require(start, layer._compute_dtype, ["C", "A"])
-
-
-class Buffers:
-    """Memory for what one layer hands to the next, two pieces that are reused in turn.
-
-    Attributes
-    ----------
-    steps : int
-        Of one chunk.
-    """
-
-    def __init__(self, layers: Sequence[GRU], batch: int, timesteps: int) -> None:
-        step_bytes = batch * max(layer.units * layer._compute_dtype.itemsize for layer in layers)
-        self.steps = max(1, min(timesteps, max(CHUNK_STEPS, CHUNK_BYTES // max(1, step_bytes))))
-        self._memory = [np.empty(self.steps * step_bytes, np.uint8) for _ in layers[:2]]
-
-    def of(self, i: int, layer: GRU, rows: tuple[int, ...]) -> Array:
-        """The array that the layer on level i writes into, with these first two axes."""
-        dtype, shape = layer._compute_dtype, (*rows, layer.units)
-        return np.ndarray(shape, dtype, self._memory[i % 2])
-
-
-class _Masks:
-    """The mask of a call, a chunk of time after the other.
-
-    Attributes
-    ----------
-    held : bool ndarray or None
-        (batch, steps), time-major as the mask: where the output is the state from before the chunk, as all
-        steps of the row in this chunk are masked so far, but one in an earlier chunk was not. None: nowhere.
-    held_rows : int ndarray
-        The row of each of these places.
-    seen : bool ndarray, shape (batch,)
-        Has the row had a step that is not masked?
-    last : bool ndarray, shape (batch,)
-        Is the last step of the chunk one?
-    """
-
-    def __init__(self, mask: Array, batch: int, time_major: bool) -> None:
-        self._mask = mask
-        self._time_major = time_major
-        self.seen = np.zeros(batch, bool)
-
-    def move(self, first: int, end: int) -> None:
-        """Go to the steps from `first` to before `end`."""
-        if self._mask.ndim == 1:
-            self._lengths: Array | None = np.clip(self._mask - first, 0, end - first)
-            valid = _validate.mask_of_lengths(self._lengths, end - first, self._time_major)
-        else:
-            self._lengths = None
-            valid = self._mask[first:end] if self._time_major else self._mask[:, first:end]
-        time = 0 if self._time_major else 1
-        started = np.logical_or.accumulate(valid, axis=time)
-        held = ~started & (self.seen if self._time_major else self.seen[:, np.newaxis])
-        self.held_rows = np.nonzero(held)[1 if self._time_major else 0]
-        self._valid, self.held = valid, held if len(self.held_rows) else None
-        self.last = valid.take(-1, axis=time)
-        self.seen = self.seen | started.take(-1, axis=time)
-
-    def of(self, plan: Plan | Loop) -> Array:
-        """The chunk's mask as the plan takes it: packed weights are not read for rows that have ended."""
-        packed = isinstance(plan, Plan) and plan.engine == "packed"
-        return self._lengths if packed and self._lengths is not None else self._valid
-
-
-def _whole(
-    level: Level, x: Array, mask: Array | None, training: bool, alone: bool, out: Array | None
-) -> tuple[list[Array], list[Array]]:
-    """The outputs and the last states of one layer that takes whole sequences."""
-    layer = level.layer
-    mask, lengths = (mask, None) if mask is None or mask.ndim == 2 else (None, mask)
-    if isinstance(layer, GRU):
-        output, state = layer._long_call(
-            x, mask, training, level.states[0], out, lengths, level.plans[0], return_state=True
-        )
-        return [output], [state]
-    x = _validate.cast(x, layer._compute_dtype)
-    outputs, states = layer._run(
-        level.plans, x, level.states, mask, lengths, training, alone, return_state=True
-    )
-    if out is not None:
-        out[...] = outputs[0]
-    return outputs, states

@@ -7,15 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
-from fastgru._core import Alone, Claim, Plan, Slots, Steps
+from fastgru._compile import Graph
+from fastgru._core import Alone, Claim, Network, Plan, Slots, Steps
 from fastgru._layer import Layer
 from fastgru.gru import GRU
-from fastgru.stack import Buffers, Stack
+from fastgru.stack import Stack
 
 Array = NDArray[Any]
 
 
-class _Ladder:
+class _Cascade:
     """The GRUs of a layer as they are now: later changes of the layer are not seen.
 
     Parameters
@@ -39,10 +40,16 @@ class _Ladder:
         self.units: int = layers[-1].units
         self.dtype: np.dtype[Any] = layers[-1]._dtype
         self.input_dtype: np.dtype[Any] = layers[0]._compute_dtype
-        dtypes = {one._dtype for one in layers} | {one._compute_dtype for one in layers}
-        # what runs without Python; nothing of it is to be cast
-        fast = len(dtypes) == 1 and all(isinstance(plan, Plan) for plan in self.plans)
-        self.fast_plans = tuple(self.plans) if fast else ()
+        # what runs without Python
+        fast = all(isinstance(plan, Plan) for plan in self.plans)
+        self.network = self._network() if fast else None
+
+    def _network(self) -> Network:
+        graph = Graph(self.features, self.input_dtype, dict(zip(self.layers, self.plans, strict=True)))
+        y = 0
+        for layer in self.layers:
+            y = layer._add_part(graph, y, False)
+        return graph.network([y], self.time_major, False, False)
 
     def default_states(self, rows: int) -> list[Array]:
         """What streams start from, each (rows, units)."""
@@ -76,25 +83,23 @@ class _Ladder:
         """States as users see them: that of a GRU, a list for a Stack."""
         return states[0] if self.single else states
 
-    def run(self, x: Array, states: Sequence[Array], out: Array) -> list[Array]:
-        """All timesteps of x, (batch, timesteps, features), or with time first if `time_major`.
+    def run(self, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """The outputs of all timesteps and the last states, layer by layer: where Python has a part in one.
 
-        `out`, (batch, timesteps, units), is overwritten. Returns the last states; `states` stay.
+        x is (batch, timesteps, features), or with time first if `time_major`.
         """
-        states = [state.copy() for state in states]
-        batch, timesteps = x.shape[:2][:: -1 if self.time_major else 1]
-        buffers = Buffers(self.layers, batch, timesteps)
-        for first in range(0, timesteps, buffers.steps):
-            steps = slice(first, first + buffers.steps)
-            chunk = (steps,) if self.time_major else (slice(None), steps)
-            y = x[chunk]
-            for i, (layer, plan, state) in enumerate(zip(self.layers, self.plans, states, strict=True)):
-                target = buffers.of(i, layer, y.shape[:2])
-                y = _validate.cast(y, layer._compute_dtype)
-                plan.run(y, state, state, target, None, self.time_major, False, False)
-                y = _validate.cast(target, layer._dtype)
-            out[chunk] = y
-        return states
+        last = []
+        for layer, plan, state in zip(self.layers, self.plans, states, strict=True):
+            x = _validate.cast(x, layer._compute_dtype)
+            if isinstance(plan, Plan):
+                graph = Graph(plan.features, x.dtype, {layer: plan})
+                network = graph.network([layer._add_part(graph, 0, False)], self.time_major, True, False)
+                x, state = network.call(x, state, None, None, None)
+            else:
+                x, state = plan.run(x, state, None, self.time_major, False, False, True)
+            x = _validate.cast(x, layer._dtype)
+            last.append(state)
+        return x, last
 
 
 def _check_forward(layer: Any) -> None:
@@ -167,13 +172,13 @@ class Stream(Steps):
     """
 
     def __init__(self, layer: Any, batch: int = 1) -> None:
-        ladder, batch = _Ladder(layer), _validate.positive("batch", batch)
-        output = np.zeros((batch, ladder.units), ladder.dtype)
-        super().__init__(ladder.fast_plans, tuple(ladder.default_states(batch)), output)
-        self._ladder, self._batch = ladder, batch  # not before: a second call of __init__ has been refused
+        cascade, batch = _Cascade(layer), _validate.positive("batch", batch)
+        output = np.zeros((batch, cascade.units), cascade.dtype)
+        super().__init__(cascade.network, tuple(cascade.default_states(batch)), output)
+        self._cascade, self._batch = cascade, batch  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
-        return f"<Stream of {self._ladder.layers!r}: batch {self._batch}>"
+        return f"<Stream of {self._cascade.layers!r}: batch {self._batch}>"
 
     @property
     def batch(self) -> int:
@@ -196,11 +201,11 @@ class Stream(Steps):
             If another thread's call is running.
         """
         with Alone(self):
-            return self._ladder.handed_out([state.copy() for state in self._states()])
+            return self._cascade.handed_out([state.copy() for state in self._states()])
 
     @state.setter
     def state(self, value: Any) -> None:
-        states = self._ladder.given_states(value, self._batch)
+        states = self._cascade.given_states(value, self._batch)
         with Alone(self):
             self._assign(states)
 
@@ -222,10 +227,12 @@ class Stream(Steps):
             If another thread's call is running.
         """
         chosen = slice(None) if rows is None else _validate.rows(rows, self._batch)
-        first = self._ladder.default_states(self._batch)
+        first = self._cascade.default_states(self._batch)
         with Alone(self):
-            for state, start in zip(self._states(), first, strict=True):
+            states = [state.copy() for state in self._states()]
+            for state, start in zip(states, first, strict=True):
                 state[chosen] = start[chosen]
+            self._assign(states)
 
     def copy(self) -> Self:
         """Another stream in the same state, with the same weights.
@@ -237,37 +244,37 @@ class Stream(Steps):
         """
         other = type(self).__new__(type(self))
         with Alone(self):
-            output = np.zeros((self._batch, self._ladder.units), self._ladder.dtype)
-            Steps.__init__(other, self._ladder.fast_plans, tuple(self._states()), output)
+            output = np.zeros((self._batch, self._cascade.units), self._cascade.dtype)
+            Steps.__init__(other, self._cascade.network, tuple(self._states()), output)
         other.__dict__.update(self.__dict__)
         return other
 
     def _long_step(self, x: Any, out: Any) -> Array:
         """Any call: checks and conversions first; a step is a chunk of one."""
-        ladder = self._ladder
+        cascade = self._cascade
         array = _validate.stream_inputs(
-            x, self._batch, ladder.features, ladder.time_major, ladder.input_dtype
+            x, self._batch, cascade.features, cascade.time_major, cascade.input_dtype
         )
-        time = 0 if ladder.time_major else 1
+        time = 0 if cascade.time_major else 1
         single = array.ndim == 2
         inputs = np.expand_dims(array, time) if single else array
-        shape = (self._batch, ladder.units) if single else (*inputs.shape[:2], ladder.units)
-        outputs = np.empty((*inputs.shape[:2], ladder.units), ladder.dtype)
-        target = outputs.reshape(shape)
+        shape = (self._batch, cascade.units) if single else (*inputs.shape[:2], cascade.units)
+        target = self._output if single else None
         if out is not None:
-            target = _validate.out(out, shape, ladder.dtype, ())
-        elif single:
-            target = self._output
-        with Alone(self):
-            states = ladder.run(inputs, self._states(), outputs)
-            target[...] = outputs.reshape(shape)  # first, as it may fail: a user may have changed its shape
-            self._assign(states)
-        result: Array = target if out is None else out
+            target = _validate.out(out, shape, cascade.dtype, ())
+        if cascade.network is not None:
+            outputs = self._chunk(inputs, target, single)
+        else:
+            with Alone(self):
+                outputs, states = np.empty(shape, cascade.dtype), self._states()
+                if inputs.shape[time]:
+                    found, states = cascade.run(inputs, states)
+                    outputs = found.reshape(shape)
+                if target is not None:
+                    target[...] = outputs  # first, as it may fail: a user may have changed its shape
+                self._assign([np.require(state, requirements=["C", "A"]) for state in states])
+        result: Array = out if out is not None else outputs if target is None else target
         return result
-
-    def _assign(self, states: Sequence[Array]) -> None:
-        for state, value in zip(self._states(), states, strict=True):
-            state[...] = value
 
 
 class StreamPool(Slots):
@@ -310,29 +317,29 @@ class StreamPool(Slots):
     """
 
     def __init__(self, layer: Any, capacity: int) -> None:
-        ladder, capacity = _Ladder(layer), _validate.positive("capacity", capacity)
-        first = tuple(state[0] for state in ladder.default_states(1))
+        cascade, capacity = _Cascade(layer), _validate.positive("capacity", capacity)
+        first = tuple(state[0] for state in cascade.default_states(1))
         states = tuple(np.zeros((capacity, len(state)), state.dtype) for state in first)
-        super().__init__(ladder.fast_plans, states)
-        self._ladder, self._first = ladder, first  # not before: a second call of __init__ has been refused
+        super().__init__(cascade.network, states)
+        self._cascade, self._first = cascade, first  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
-        return f"<StreamPool of {self._ladder.layers!r}: {len(self)} of {self.capacity} slots open>"
+        return f"<StreamPool of {self._cascade.layers!r}: {len(self)} of {self.capacity} slots open>"
 
     @property
     def features(self) -> int:
         """Size of the last axis of inputs."""
-        return self._ladder.features
+        return self._cascade.features
 
     @property
     def units(self) -> int:
         """Size of the last axis of outputs."""
-        return self._ladder.units
+        return self._cascade.units
 
     @property
     def dtype(self) -> str:
         """Name of the type of inputs and outputs."""
-        return self._ladder.dtype.name
+        return self._cascade.dtype.name
 
     def open(self, state: Any = None) -> int:
         """A new slot.
@@ -355,7 +362,7 @@ class StreamPool(Slots):
         TypeError
             If the state is no array of floats.
         """
-        states = self._first if state is None else tuple(self._ladder.given_states(state, None))
+        states = self._first if state is None else tuple(self._cascade.given_states(state, None))
         slot = self._open(states)
         if slot < 0:
             raise ValueError(
@@ -392,7 +399,7 @@ class StreamPool(Slots):
         states = self._state(_validate.slot(slot))
         if states is None:
             raise ValueError(f"slot must be open, got {slot}, which {self._why_not(slot)}")
-        return self._ladder.handed_out(states)
+        return self._cascade.handed_out(states)
 
     def reset(self, slots: Any = None) -> None:
         """Let slots start again from zeros or the layer's `default_state`.
@@ -414,19 +421,20 @@ class StreamPool(Slots):
 
     def _long_step(self, slots: Any, x: Any, out: Any) -> Array:
         """Any step: checks and conversions first; then the short way, if the layers have one."""
-        ladder = self._ladder
+        cascade = self._cascade
         numbers = _validate.slots(slots)
-        inputs = _validate.slot_inputs(x, len(numbers), ladder.features, ladder.input_dtype)
-        outputs = np.empty((len(numbers), ladder.units), ladder.dtype)
-        target = outputs if out is None else _validate.out(out, outputs.shape, ladder.dtype, ())
-        if len(numbers) and ladder.fast_plans:
+        inputs = _validate.slot_inputs(x, len(numbers), cascade.features, cascade.input_dtype)
+        outputs = np.empty((len(numbers), cascade.units), cascade.dtype)
+        target = outputs if out is None else _validate.out(out, outputs.shape, cascade.dtype, ())
+        if len(numbers) and cascade.network is not None:
             super().step(numbers, np.require(inputs, requirements=["C", "A"]), outputs)
         elif len(numbers):
-            time = 0 if ladder.time_major else 1
+            time = 0 if cascade.time_major else 1
             with Claim(self, numbers) as places:
                 sequence = np.expand_dims(inputs, time)
-                states = ladder.run(sequence, self._rows(places), np.expand_dims(outputs, time))
-                self._set_rows(places, tuple(states))
+                found, states = cascade.run(sequence, self._rows(places))
+                outputs[...] = found.reshape(outputs.shape)
+                self._set_rows(places, tuple(np.require(state, requirements=["C", "A"]) for state in states))
         if target is not outputs:
             target[...] = outputs
         result: Array = outputs if out is None else out

@@ -1,16 +1,16 @@
 """Layers made of GRUs: `tf.keras.layers.Bidirectional`."""
 
-import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
-from fastgru._core import Plan
-from fastgru._layer import CompositeLayer, Layer, WeightedLayer
+from fastgru._compile import Graph
+from fastgru._core import Caller, commit
+from fastgru._layer import Built, Call, CompositeLayer, Layer, Outcome, WeightedLayer
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
 
@@ -168,6 +168,9 @@ class Bidirectional(CompositeLayer):
         """The constructor's `merge_mode`; read-only."""
         return self._merge_mode
 
+    def _check_flags(self) -> None:
+        self._check_directions()
+
     def _check_directions(self, agreeing: Sequence[str] = FLAGS) -> None:
         """Do the directions go together?"""
         forward, backward = self._members
@@ -202,12 +205,26 @@ class Bidirectional(CompositeLayer):
         TypeError
             If the features are unknown.
         """
-        with self._all_or_none():
-            for layer in self._members:
-                layer.build(self._batch_input_shape if input_shape is None else input_shape)
-            if self._given_weights:
-                self.set_weights(self._given_weights)
-            self._given_weights = None
+        given = self._batch_input_shape if input_shape is None else input_shape
+        given = self._members[0]._batch_input_shape if given is None else given
+        with self._alone():
+            built = self._builds(_validate.shape("input_shape", given))
+            changes = [change for part, made in built.items() for change in part._changes(made)]
+            commit([*changes, (self, "_given_weights", None)], list(built))
+
+    def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedLayer, Built]:
+        made: dict[WeightedLayer, Built] = {}
+        for layer in self._members:
+            made |= layer._builds(shape)
+        if self._given_weights:
+            parts = self._in_order_of_weights()
+            specs = [made[part].specs if part in made else part._specs for part in parts]
+            values = list(self._counted(_validate.weight_list(self._given_weights), sum(map(len, specs))))
+            for part, wanted in zip(parts, specs, strict=True):
+                state = made[part].state if part in made else None
+                ready = part._ready([values.pop(0) for _ in wanted], wanted)
+                made[part] = Built(wanted, *ready, state)
+        return made
 
     def _in_order_of_weights(self) -> list[WeightedLayer]:
         """The directions, trainable ones first."""
@@ -238,16 +255,17 @@ class Bidirectional(CompositeLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
-    def __call__(
+    def call(
         self,
         inputs: Any,
-        initial_state: Any = None,
-        mask: Any = None,
         training: Any = None,
+        mask: Any = None,
+        initial_state: Any = None,
         *,
         lengths: Any = None,
+        out: Any = None,
     ) -> Any:
-        """Run both directions.
+        """Run both directions: `layer(...)` with Keras' other order of arguments.
 
         Parameters
         ----------
@@ -280,42 +298,11 @@ class Bidirectional(CompositeLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        if isinstance(inputs, list):
-            inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
-        x = _validate.inputs(inputs, self.name, self._compute_dtype)
-        if mask is not None:
-            mask = _validate.mask(mask, x.shape[:2])
-        batch, timesteps = x.shape[:2][:: -1 if self.time_major else 1]
-        if lengths is not None:
-            if mask is not None:
-                raise ValueError("lengths must be given without a mask, got both")
-            lengths = _validate.lengths(lengths, batch, timesteps)
-        states = [None, None] if initial_state is None else self._halves(initial_state, batch)
-        training = _validate.training(training)
-        alone, return_state = self._needs_all(training), bool(self.return_state)
-        with self._all_or_none() if alone else contextlib.nullcontext():
-            with self._lock:
-                self._check_directions()
-                if not self.built:
-                    self.build(x.shape)
-                plans = self._plans()
-            outputs, last = self._run(plans, x, states, mask, lengths, training, alone, return_state)
-        return self._structured(outputs, last)
+        return Caller.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
 
-    def call(
-        self,
-        inputs: Any,
-        training: Any = None,
-        mask: Any = None,
-        initial_state: Any = None,
-        *,
-        lengths: Any = None,
-    ) -> Any:
-        """`__call__` with Keras' other order of arguments."""
-        return Bidirectional.__call__(self, inputs, initial_state, mask, training, lengths=lengths)
-
-    def _halves(self, initial_state: Any, batch: int) -> list[Array]:
-        """The initial state of each direction."""
+    def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
+        if initial_state is None:
+            return [None, None]
         listed = isinstance(initial_state, (list, tuple))
         if not listed or len(initial_state) % 2:
             got = f"{len(initial_state)} states" if listed else type(initial_state).__name__
@@ -330,67 +317,60 @@ class Bidirectional(CompositeLayer):
             for d, state in zip(self._members, halves, strict=True)
         ]
 
-    def _run(
-        self,
-        plans: Sequence[Any],
-        x: Array,
-        states: Sequence[Array | None],
-        mask: Array | None,
-        lengths: Array | None,
-        training: bool,
-        alone: bool,
-        return_state: bool,
-    ) -> tuple[list[Array], list[Array]]:
-        """The outputs of a checked call, and the last states if they are to be returned."""
-        outputs, targets = self._empty(x.shape)
-        last: list[Array] = []
-        for layer, state, target, plan in zip(self._members, states, targets, plans, strict=True):
-            results = NotImplemented
-            short = not alone and (state is not None or layer.default_state is None)
-            if type(plan) is Plan and short:  # without the checks of the long way
-                results = plan.call(
-                    x,
-                    state,
-                    mask,
-                    lengths,
-                    target,
-                    None,
-                    layer.time_major,
-                    layer.go_backwards,
-                    layer.zero_output_for_mask,
-                    layer.return_sequences,
-                    return_state,
-                )
-            if results is NotImplemented:
-                results = layer._long_call(x, mask, training, state, target, lengths, plan, return_state)
-            if return_state:
-                last.append(results[1])
-        return self._merged(outputs), last
+    @property
+    def _dtypes(self) -> list[np.dtype[Any]]:
+        dtypes = [part._dtype for part in self._parts]
+        return dtypes if self._merge_mode is None else dtypes[:1]
 
-    def _empty(self, input_shape: tuple[int, ...]) -> tuple[list[Array], list[Array]]:
-        """Arrays for the outputs, and what each direction writes into them in the order of its run."""
-        units = [layer.units for layer in self._members]
-        dtypes = [layer._dtype for layer in self._members]
-        batch = input_shape[1 if self.time_major else 0]
-        rows = input_shape[:2] if self.return_sequences else (batch,)
+    @property
+    def _width(self) -> int:
+        """That of both directions, if they are side by side."""
+        units = [part._units for part in self._parts]
+        return sum(units) if self._merge_mode == "concat" else units[0]
+
+    def _target(self, out: Any, rows: tuple[int, ...], read: Sequence[Any]) -> Array:
+        if self._merge_mode is None:
+            raise ValueError("out must be None with merge_mode=None, as there are two outputs, got an array")
+        return super()._target(out, rows, read)
+
+    def _check_fits(self, shape: tuple[int, ...], batch: int, parts: Mapping[Any, Built]) -> None:
+        for part in self._members:
+            part._check_fits(shape, batch, parts)
+
+    def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
+        x = graph.cast(x, self._compute_dtype)
+        forward, backward = self._members
+        turned = {forward: False, backward: not last}
+        # first what needs the whole input: the other direction then runs together with what reads the output
+        order = sorted(self._members, key=lambda part: not (part.go_backwards or turned[part]))
         if self._merge_mode == "concat":
-            outputs = [np.empty((*rows, sum(units)), dtypes[0])]
-            forward, backward = outputs[0][..., : units[0]], outputs[0][..., units[0] :]
-        else:
-            outputs = [np.empty((*rows, n), dtype) for n, dtype in zip(units, dtypes, strict=True)]
-            forward, backward = outputs
-        if self.return_sequences:
-            backward = backward[::-1] if self.time_major else backward[:, ::-1]
-        return outputs, [forward, backward]
+            output = graph.value(self._width, forward._compute_dtype, last)
+            for part in order:
+                column = 0 if part is forward else forward.units
+                graph.gru(part, graph.cast(x, part._compute_dtype), output, column, turned[part])
+            return [graph.cast(output, forward._dtype)]
+        values = {part: part._add_part(graph, x, last, turned[part]) for part in order}
+        both = values[forward], values[backward]
+        return list(both) if self._merge_mode is None else [graph.merge(self._merge_mode, *both)]
 
-    def _merged(self, outputs: list[Array]) -> list[Array]:
-        """One output, in the memory of the first; or as many as there are."""
-        if self._merge_mode not in ("sum", "mul", "ave"):
-            return outputs
-        y, y_rev = outputs
-        with np.errstate(all="ignore"):
-            y = np.multiply(y, y_rev, y) if self._merge_mode == "mul" else np.add(y, y_rev, y)
-            return [np.divide(y, 2, y) if self._merge_mode == "ave" else y]
+    def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
+        call = call._replace(x=_validate.cast(call.x, self._compute_dtype))
+        found = [
+            part._evaluated(parts, call._replace(starts=[start]))
+            for part, start in zip(self._members, call.starts, strict=True)
+        ]
+        y, y_rev = (each.outputs[0] for each in found)
+        if call.sequences:
+            y_rev = y_rev[::-1] if call.time_major else y_rev[:, ::-1]
+        outputs: list[Array] = [y, np.ascontiguousarray(y_rev)]
+        if self._merge_mode == "concat":
+            outputs = [np.concatenate(outputs, axis=-1)]
+        elif self._merge_mode is not None:
+            with np.errstate(all="ignore"):
+                merged = y * y_rev if self._merge_mode == "mul" else y + y_rev
+                outputs = [merged / y.dtype.type(2) if self._merge_mode == "ave" else merged]
+        losses = {part: loss for each in found for part, loss in each.losses.items()}
+        return Outcome(outputs, [each.states[0] for each in found], losses)
 
     def _structured(self, outputs: list[Any], states: list[Any]) -> Any:
         """What Keras returns for these: a list, but for one output alone."""
@@ -423,9 +403,11 @@ class Bidirectional(CompositeLayer):
                 f"{type(states).__name__}"
             )
         half = 0 if states is None else len(states) // 2
-        with self._all_or_none():
-            self.forward_layer.reset_states(None if states is None else states[:half])
-            self.backward_layer.reset_states(None if states is None else states[half:])
+        with self._alone():
+            forward, backward = self._members
+            first = forward._reset_to(None if states is None else states[:half])
+            second = backward._reset_to(None if states is None else states[half:])
+            commit([(forward, "_state", first), (backward, "_state", second)], [])
 
     # ---- shapes and masks ------------------------------------------------------------------
 

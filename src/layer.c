@@ -40,30 +40,43 @@ size_t fastgru_ragged_scratch_size(const struct fastgru_layer *layer, ptrdiff_t 
     return (layer->reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes + b.x_bytes;
 }
 
-/* A counting sort. */
+/* A merge sort, which takes no memory by the timestep. */
+void fastgru_order(ptrdiff_t rows, const ptrdiff_t *steps, ptrdiff_t *lengths, ptrdiff_t *spare)
+{
+    ptrdiff_t *from = lengths, *to = spare;
+    for (ptrdiff_t i = 0; i < rows; ++i) {
+        from[i] = steps[i];
+        from[rows + i] = i;
+    }
+    for (ptrdiff_t width = 1; width < rows; width *= 2) {
+        for (ptrdiff_t first = 0; first < rows; first += 2 * width) {
+            const ptrdiff_t middle = first + width < rows ? first + width : rows;
+            const ptrdiff_t end = middle + width < rows ? middle + width : rows;
+            ptrdiff_t a = first, b = middle;
+            for (ptrdiff_t i = first; i < end; ++i) {
+                const ptrdiff_t next = a < middle && (b == end || from[a] >= from[b]) ? a++ : b++;
+                to[i] = from[next];
+                to[rows + i] = from[rows + next];
+            }
+        }
+        from = to;
+        to = to == spare ? lengths : spare;
+    }
+    if (from != lengths)
+        memcpy(lengths, from, 2 * (size_t)rows * sizeof *lengths);
+}
+
 int fastgru_set_lengths(struct fastgru_call *call, const ptrdiff_t *steps, ptrdiff_t *memory)
 {
-    ptrdiff_t *lengths = memory, *rows = lengths + call->batch, *given = rows + call->batch;
-    ptrdiff_t *places = given + call->batch, place = 0;
-    memset(places, 0, (size_t)(call->timesteps + 1) * sizeof *places);
+    ptrdiff_t *given = memory, *lengths = memory + call->batch;
     for (ptrdiff_t row = 0; row < call->batch; ++row) {
         given[row] = steps[row];     /* read once: another thread may write there          */
         if (given[row] < 0 || given[row] > call->timesteps)
             return 0;
-        ++places[given[row]];
     }
-    for (ptrdiff_t length = call->timesteps; length >= 0; --length) {
-        const ptrdiff_t count = places[length];
-        places[length] = place;
-        place += count;
-    }
-    for (ptrdiff_t row = 0; row < call->batch; ++row) {
-        const ptrdiff_t at = places[given[row]]++;
-        lengths[at] = given[row];
-        rows[at] = row;
-    }
+    fastgru_order(call->batch, given, lengths, lengths + 2 * call->batch);
     call->lengths = lengths;
-    call->rows = rows;
+    call->rows = lengths + call->batch;
     return 1;
 }
 

@@ -4,6 +4,7 @@
 #ifndef FASTGRU_LAYOUT_H
 #define FASTGRU_LAYOUT_H
 
+#include "compiler.h"
 #include "fastgru/fastgru.h"
 
 /* ---- packed weights -------------------------------------------------------------------- */
@@ -203,5 +204,12 @@ struct fastgru_pass {
     int out_of_cache;                /* 1 if the weights are in memory rather than in a cache */
     int backwards;                   /* 1 from the last panel to the first                 */
 };
+
+/* Put lengths in order, the most first, rows of one length as they come. */
+HIDDEN void fastgru_order(
+    ptrdiff_t rows,
+    const ptrdiff_t *steps,          /* (rows)                                             */
+    ptrdiff_t *lengths,              /* (2, rows)  overwritten: in order, and their rows   */
+    ptrdiff_t *spare);               /* (2, rows)  overwritten                             */
 
 #endif

@@ -88,7 +88,8 @@ static void FORMAT(run_block)(
     real *state = call->state ? (real *)call->state + first_row * layer->units : unwanted;
     char *rh = scratch + 2 * blocks->state_bytes;
     real *xw = (real *)(layer->reset_after ? rh : rh + blocks->state_bytes);
-    unsigned char *seen = (unsigned char *)xw + blocks->xw_bytes, *actions = seen + rows;
+    unsigned char *actions = (unsigned char *)xw + blocks->xw_bytes;
+    unsigned char *seen = call->seen ? call->seen + first_row : actions + rows;
     struct fastgru_pass pass;
     memset(&pass, 0, sizeof pass);
     pass.out_of_cache = fastgru_many_weights(layer);
@@ -98,7 +99,8 @@ static void FORMAT(run_block)(
     pass.xw_stride = (ptrdiff_t)fastgru_panel_count(layer) * 3 * VLEN;
     pass.out_stride = call->out_batch_stride;
     if (call->mask) {
-        memset(seen, 0, (size_t)rows);
+        if (!call->seen)
+            memset(seen, 0, (size_t)rows);
         pass.actions = actions;
     }
 
@@ -189,7 +191,10 @@ static void FORMAT(leave)(
     const struct fastgru_layer *layer, const struct fastgru_call *call, ptrdiff_t row, ptrdiff_t length,
     const real *h)                   /* (units)  its state                                 */
 {
-    const real *kept = call->zero_output_for_mask || !length ? NULL : h;
+    const int stepped = length || (call->seen && call->seen[row]);
+    const real *kept = call->zero_output_for_mask || !stepped ? NULL : h;
+    if (call->seen)
+        call->seen[row] = (unsigned char)stepped;
     if (call->state)
         memcpy((real *)call->state + row * layer->units, h, (size_t)layer->units * sizeof(real));
     if (!call->go_backwards)

@@ -6,6 +6,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastgru
@@ -74,3 +75,21 @@ def engine(tmp_path_factory):
         return objects
 
     return compiled
+
+
+def run_plan(plan, x, initial_state, state, out, mask, time_major, go_backwards, zero_output_for_mask):
+    """Run a network of one GRU on arrays that are overwritten: `state`, and `out` unless it is None.
+
+    A mask of one axis is lengths.
+    """
+    last = out is None or out.ndim == 2
+    if out is None:
+        out = np.empty_like(state)
+    lengths, mask = (mask, None) if mask is not None and mask.ndim == 1 else (None, mask)
+    node = ("gru", plan, 0, 1, 0, go_backwards, False, zero_output_for_mask, 0)
+    network = _core.Network(
+        x.shape[2], x.dtype, [(plan.units, x.dtype, last)], [node], [1], time_major, False
+    )
+    if not _core.rows_are_whole(x):
+        x = np.array(x, order="C")
+    network.run(x, (initial_state,), (state,), (out,), mask, lengths)

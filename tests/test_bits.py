@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from conftest import run_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,7 +143,9 @@ def run(call, plan, x, h, mask):
     x, given_out, mask = (
         a.swapaxes(0, 1) if call.time_major and a is not None else a for a in (x, out, mask)
     )
-    plan.run(x, h, state, given_out, mask, call.time_major, call.go_backwards, call.zero_output_for_mask)
+    run_plan(
+        plan, x, h, state, given_out, mask, call.time_major, call.go_backwards, call.zero_output_for_mask
+    )
     return out, state
 
 
@@ -241,16 +244,16 @@ def test_neither_layouts_nor_what_is_asked_for_change_bits(call):
     output, state = run(call, plan, x, h, mask)
     found, last = np.empty_like(state), np.empty_like(state)
     flags = (False, call.go_backwards, call.zero_output_for_mask)
-    plan.run(x, h, found, None, mask, *flags)
+    run_plan(plan, x, h, found, None, mask, *flags)
     assert_same_bits([found], [state])
     found = np.zeros_like(state) if h is None else h.copy()
-    plan.run(x, found, found, last, mask, *flags)  # from an array to itself
+    run_plan(plan, x, found, found, last, mask, *flags)  # from an array to itself
     assert_same_bits([found, last], [state, output[:, -1]])
     if mask is None:
-        plan.run(x, h, found, last, np.ones(x.shape[:2], bool), *flags)
+        run_plan(plan, x, h, found, last, np.ones(x.shape[:2], bool), *flags)
         assert_same_bits([found, last], [state, output[:, -1]])
     backwards = [some(array, (slice(None), slice(None, None, -1))) for array in (x, mask)]
-    plan.run(backwards[0], h, found, last, backwards[1], False, not flags[1], flags[2])
+    run_plan(plan, backwards[0], h, found, last, backwards[1], False, not flags[1], flags[2])
     assert_same_bits([found, last], [state, output[:, -1]])
 
 

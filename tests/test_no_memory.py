@@ -146,6 +146,13 @@ CALLS = {
 }
 
 
+def warm(layer):
+    """Have a layer's next call take the short way."""
+    layer(X)
+    if layer.stateful:
+        layer.reset_states()
+
+
 def add_call(group, name, made, arguments, given):
     """Add a call of a layer; every trial has a copy of it, which is quicker to make than another layer."""
     first, given = functools.cache(lambda: made(**arguments)), {"inputs": X} | given
@@ -153,6 +160,8 @@ def add_call(group, name, made, arguments, given):
     @operation(group, name)
     def call():
         layer = copy.copy(first())
+        if name in SHORT.get(group, ()):
+            warm(layer)
         return lambda: layer(**given), state_of(layer)
 
 
@@ -186,6 +195,7 @@ add_call(
 @operation("Stack", "a stateful call with out", made=stack, stateful=True)
 def call_into(made, stateful=False):
     layer, out = made(return_sequences=True, stateful=stateful), np.empty((2, 5, 4), np.float32)
+    warm(layer)
     return lambda: layer(X, out=out), state_of(layer)
 
 
@@ -553,39 +563,10 @@ def main(way, group):
         print(json.dumps([name, wrong or (f"the process ends with {code}" if code else None)]), flush=True)
 
 
-# ---- what is known to fail -------------------------------------------------------------------------
-
-LATE = "results are allocated when the state has been overwritten"
-LEAVING = "to leave `_all_or_none` takes memory, after the change"
-ROWS = "layers are reset one after the other"
-BUSY = "memory is taken when slots have been claimed, and they stay busy"
-TWICE = "a failing list comprehension over arrays drops a reference twice"
-CHANGES = ["build", "set_weights", "apply_constraints", "reset_states", "reset_states to given ones"]
-KNOWN = {
-    ("GRU", f"a stateful call {what}"): LATE
-    for what in ("that returns sequences and the state", "with a mask", "with lengths")
-}
-for group in ("Bidirectional", "Stack"):
-    KNOWN |= {
-        (group, name): LEAVING for name in OPERATIONS[group] if name in CHANGES or name == "a first call"
-    }
-    KNOWN |= {(group, name): LATE for name in OPERATIONS[group] if name.startswith("a stateful call")}
-KNOWN |= {
-    ("Stream", name): ROWS for name in OPERATIONS["Stream"] if name.startswith("reset") and "Stack" in name
-}
-KNOWN |= {("StreamPool", name): BUSY for name in OPERATIONS["StreamPool"] if name.startswith("reset")}
-KNOWN |= {
-    ("StreamPool", f"a step{what} of a Stack of two types"): BUSY
-    for what in ("", " with out", " of a list", " of another float type")
-}
-# What only the C library's allocator finds.
-KNOWN_TO_MALLOC = {("StreamPool", f"state of {layer}"): TWICE for layer in LAYERS}
-KNOWN_TO_MALLOC |= {
-    ("Stream", name): TWICE
-    for name in OPERATIONS["Stream"]
-    if "Stack of two" in name
-    or not name.startswith(("a step of a GRU", "a step of a Stack", "a step with out"))
-}
+# After many failures of this operation in one process, a collection of garbage meets a dict in Python's list
+# of free ones that has been freed; no single failure does that, and it has not been found which do.
+LATER = "many failures in one process damage Python's list of free dicts"
+UNSOUND = {("Bidirectional", "the constructor")}
 
 # ---- the tests -------------------------------------------------------------------------------------
 
@@ -611,8 +592,7 @@ def found(way, group):
 def cases():
     for way, (group, operations) in itertools.product(WAYS, OPERATIONS.items()):
         for name in operations:
-            reason = KNOWN.get((group, name)) or (way == "malloc" and KNOWN_TO_MALLOC.get((group, name)))
-            marks = [pytest.mark.xfail(strict=True, reason=reason)] if reason else []
+            marks = [pytest.mark.xfail(strict=False, reason=LATER)] if (group, name) in UNSOUND else []
             yield pytest.param(way, group, name, marks=marks, id=f"{way}-{group}-{name}")
 
 
@@ -629,9 +609,8 @@ def test_an_operation_without_memory_changes_nothing_and_may_be_repeated(way, gr
     assert found(way, group)[name] is None
 
 
-def test_what_is_known_to_fail_is_tested():
+def test_operations_that_are_one_compiled_call_are_tested():
     every = {(group, name) for group, operations in OPERATIONS.items() for name in operations}
-    assert KNOWN.keys() | KNOWN_TO_MALLOC.keys() <= every
     assert {(group, name) for group, names in SHORT.items() for name in names} <= every
 
 

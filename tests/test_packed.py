@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import reference
+from conftest import run_plan
 
 import fastgru
 from fastgru import _core
@@ -50,7 +51,7 @@ def run(plan, x, h, mask, go_backwards=False, zero_output_for_mask=False):
     out = Guarded(unwritten(batch, timesteps, plan.units, dtype=x.dtype))
     state = Guarded(unwritten(batch * plan.units, dtype=x.dtype))
     last = state.values.reshape(batch, plan.units)
-    plan.run(x, h, last, out.values, mask, False, go_backwards, zero_output_for_mask)
+    run_plan(plan, x, h, last, out.values, mask, False, go_backwards, zero_output_for_mask)
     out.assert_whole()
     state.assert_whole()
     return out.values, last

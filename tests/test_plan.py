@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import reference
-from conftest import CHOICES
+from conftest import CHOICES, run_plan
 
 import fastgru
 from fastgru import _core
@@ -51,9 +51,11 @@ def test_the_layout_of_the_input_does_not_matter(choice, layout, shape):
                 )
             state, out = np.zeros((shape[0], 6), np.float32), np.empty((*shape[:2], 6), np.float32)
             if time_major:
-                plan.run(given.swapaxes(0, 1), state, state, out.swapaxes(0, 1), None, True, backwards, False)
+                run_plan(
+                    plan, given.swapaxes(0, 1), state, state, out.swapaxes(0, 1), None, True, backwards, False
+                )
             else:
-                plan.run(given, state, state, out, None, False, backwards, False)
+                run_plan(plan, given, state, state, out, None, False, backwards, False)
             np.testing.assert_allclose(out, wanted, atol=2e-5)
             np.testing.assert_allclose(state, last, atol=2e-5)
 
@@ -66,7 +68,7 @@ def test_overlapping_windows_and_repeated_rows_are_read_in_place(choice):
     plan, weights = random_plan(5, 20, True, "float32", choice, rng)
     for x in (windows, repeated):
         state, out = np.zeros((x.shape[0], 5), np.float32), np.empty((*x.shape[:2], 5), np.float32)
-        plan.run(x, state, state, out, None, False, False, False)
+        run_plan(plan, x, state, state, out, None, False, False, False)
         wanted, _ = reference.gru(x, *weights, recurrent_activation="sigmoid", reset_after=True)
         np.testing.assert_allclose(out, wanted, atol=2e-5)
 
@@ -84,7 +86,7 @@ def test_nothing_is_written_beside_the_rows(choice, units, reset_after, dtype):
     states = np.full(batch * units + 80, 55, dtype)
     state = states[40:-40].reshape(batch, units)
     state[...] = 0
-    plan.run(x, state, state, guarded[..., 20 : 20 + units], mask, False, False, False)
+    run_plan(plan, x, state, state, guarded[..., 20 : 20 + units], mask, False, False, False)
     wanted, last = reference.gru(
         x, *weights, recurrent_activation="sigmoid", reset_after=reset_after, mask=mask
     )
@@ -152,7 +154,7 @@ def test_engines_and_instruction_sets_agree_to_rounding():
         plan, _ = random_plan(19, 4, True, "float32", choice, np.random.default_rng(3))
         assert (plan.engine, plan.isa) == choice
         state = np.empty((3, 19), np.float32)
-        plan.run(x, None, state, None, None, False, False, False)
+        run_plan(plan, x, None, state, None, None, False, False, False)
         results.append(state)
     for result in results[1:]:
         np.testing.assert_allclose(result, results[0], atol=1e-6)

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import fastgru
-from fastgru import GRU, Bidirectional, Stack, _config, stack
+from fastgru import GRU, Bidirectional, Stack, _compile, _config
 
 FLAGS = st.booleans()
 TOLERANCE = {"float32": 3e-5, "float64": 1e-10, "float16": 5e-3}
@@ -87,8 +87,8 @@ def built(layers, shape=(2, None, 3), **options):
 @pytest.fixture
 def short_chunks(monkeypatch):
     """Chunks of three steps."""
-    monkeypatch.setattr(stack, "CHUNK_BYTES", 0)
-    monkeypatch.setattr(stack, "CHUNK_STEPS", 3)
+    monkeypatch.setattr(_compile, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(_compile, "CHUNK_STEPS", 3)
 
 
 # ---- the layers one after the other --------------------------------------------------------------
@@ -189,7 +189,7 @@ def test_results_are_those_of_the_layers_one_after_the_other(
             out = None
             if call["out"] and outputs == 1:
                 out = options["out"] = np.full_like(wanted[0], 7)
-            with mock.patch.multiple(stack, CHUNK_BYTES=0, CHUNK_STEPS=chunk):
+            with mock.patch.multiple(_compile, CHUNK_BYTES=1, CHUNK_STEPS=chunk):
                 found = as_list(ours(x, initial_state=states, **options))
             assert out is None or found[0] is out
             dtypes = {options["dtype"] for options, _ in members}
@@ -223,33 +223,6 @@ def test_chunks_of_their_usual_length_change_nothing(time_major, units, choice):
     theirs = twins(layers)
     for options in ({}, {"mask": mask}, {"lengths": np.arange(9) * 37}):
         assert_same(ours(x, **options), by_hand(theirs, x, **options), choice)
-
-
-@pytest.mark.parametrize("time_major", [False, True])
-@pytest.mark.parametrize("return_state", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_the_short_way_of_short_calls_changes_nothing(dtype, return_state, time_major, choice, monkeypatch):
-    rng = np.random.default_rng(0)
-    layers = grus(5, 6, 7, dtype=dtype, time_major=time_major)
-    layers[1].go_backwards = layers[2].zero_output_for_mask = True
-    ours = built(layers, return_state=return_state)
-    x, mask = rng.normal(size=(2, 2, 3)).astype(dtype), np.array([[True, False], [False, False]])
-    states = [rng.normal(size=(2, n)).astype(dtype) for n in (5, 6, 7)]
-    for options in (
-        {},
-        {"mask": mask},
-        {"initial_state": states},
-        {"initial_state": [None, states[1], None]},
-    ):
-        with monkeypatch.context() as patch:
-            patch.setattr(Stack, "_run", None)
-            found = ours(x, **options)
-        with monkeypatch.context() as patch:
-            patch.setattr(stack, "CHUNK_BYTES", 0)
-            assert_same(ours(x, **options), found, choice)
-    for wrong in (3, np.stack([np.ones((2, 5), dtype)] * 3), {}):
-        with pytest.raises(ValueError, match="initial_state must be a list of 3 states"):
-            ours(x, wrong)
 
 
 def test_keras_sequential_agrees(keras, short_chunks):

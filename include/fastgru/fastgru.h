@@ -126,6 +126,8 @@ struct fastgru_call {
     const ptrdiff_t *lengths;        /* (batch)  steps that rows have, the most first: at the others
                                         they are masked; then there is no mask; or NULL    */
     const ptrdiff_t *rows;           /* (batch)  the row that each of these lengths is of  */
+    unsigned char *seen;             /* (batch)  in and out: 1 once a row has had a step; NULL: none had one
+                                        before this call                                   */
     int go_backwards;
     int zero_output_for_mask;
     unsigned walk;                   /* in and out: give a stream's next call what this one left,
@@ -146,7 +148,7 @@ size_t fastgru_ragged_scratch_size(const struct fastgru_layer *layer, ptrdiff_t 
 int fastgru_set_lengths(
     struct fastgru_call *call,       /* in and out                                         */
     const ptrdiff_t *steps,          /* (batch)  of each row                               */
-    ptrdiff_t *memory);              /* (3 * batch + timesteps + 1)  overwritten; the call refers to it */
+    ptrdiff_t *memory);              /* (5, batch)  overwritten; the call refers to it     */
 
 /* Run a call of at least one timestep. */
 void fastgru_sequence(

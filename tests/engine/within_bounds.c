@@ -176,7 +176,7 @@ static void set_output(struct fastgru_call *call, int rows, int timesteps, int u
 static void set_lengths(struct fastgru_call *call, int rows, int timesteps)
 {
     ptrdiff_t *steps = array((size_t)rows * sizeof *steps, sizeof *steps);
-    ptrdiff_t *memory = array((size_t)(3 * rows + timesteps + 1) * sizeof *memory, sizeof *memory);
+    ptrdiff_t *memory = array((size_t)(5 * rows) * sizeof *memory, sizeof *memory);
     const int all = choose(3) == 0, wrong = choose(rows);
     for (int row = 0; row < rows; ++row)
         steps[row] = all ? timesteps : choose(timesteps + 1);

@@ -1,0 +1,117 @@
+/* network.h - what computes: nodes in running order over packed weights, and the one function that runs them.
+ *
+ * A GRU is a network of one node, a Bidirectional layer of two and a merge; layers on top of each other are a chain.
+ * Nodes read and write values: sequences (batch, timesteps, width). Value 0 is the input; outputs lie in the
+ * caller's memory, all others in the workspace.
+ *
+ *     struct fastgru_network network = {nodes, values, ...};   examples/c has it all
+ *     fastgru_connect(&network);                               once; from then on it is read-only
+ *     run.memory = aligned_alloc(64, fastgru_workspace(&network, &run));
+ *     fastgru_run(&network, &run); */
+
+#ifndef FASTGRU_NETWORK_H
+#define FASTGRU_NETWORK_H
+
+#include "fastgru.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What computes a GRU: the packed engine, or another one that the caller brings. */
+struct fastgru_engine {
+    size_t (*scratch)(const void *weights, const struct fastgru_call *call);  /* bytes; arrays need not be known */
+    void (*run)(const void *weights, struct fastgru_call *call);
+};
+
+extern const struct fastgru_engine fastgru_packed_engine;  /* its weights: a struct fastgru_layer, packed */
+
+enum fastgru_kind { FASTGRU_GRU, FASTGRU_CAST, FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE };
+
+struct fastgru_value {
+    ptrdiff_t width;
+    size_t itemsize;                 /* 2, 4 or 8: float16, float32 or float64             */
+    int last;                        /* the output of the last step alone: (batch, width)  */
+    int whole;                       /* set by fastgru_connect: not chunk by chunk         */
+    int output;                      /* set by fastgru_connect: its number, or -1          */
+};
+
+struct fastgru_node {
+    int kind;
+    int input;                       /* the value that it reads                            */
+    int other;                       /* SUM, MUL, AVE: the second one                      */
+    int output;                      /* the value that it writes                           */
+    ptrdiff_t column;                /* GRU: where in the output's width its units begin   */
+    ptrdiff_t units;
+    const struct fastgru_engine *engine;
+    const void *weights;
+    int go_backwards;
+    int turned;                      /* are outputs written from the last timestep on?     */
+    int zero_output_for_mask;
+    int state;                       /* its number among those of a run                    */
+    int segment;                     /* set by fastgru_connect                             */
+};
+
+enum { FASTGRU_OUTPUTS = 2 };
+
+struct fastgru_network {
+    struct fastgru_node *nodes;
+    struct fastgru_value *values;
+    int node_count;
+    int value_count;
+    int state_count;
+    int output_count;
+    int outputs[FASTGRU_OUTPUTS];    /* values                                             */
+    size_t chunk_bytes;              /* of a value; 0: set by fastgru_connect              */
+    ptrdiff_t chunk_steps;           /* at least; 0: set by fastgru_connect                */
+};
+
+/* Some timesteps of some rows. */
+struct fastgru_network_call {
+    ptrdiff_t batch;
+    ptrdiff_t timesteps;
+    const void *x;                   /* (batch, timesteps, features)                       */
+    ptrdiff_t x_batch_stride;
+    ptrdiff_t x_time_stride;
+    const void *const *initial_states;  /* (states) of (batch, units) each; NULL: zeros    */
+    void *const *states;             /* (states) of (batch, units) each, overwritten; may be the initial
+                                        ones; NULL: not wanted                             */
+    void *out[FASTGRU_OUTPUTS];      /* (batch, timesteps, width), or (batch, width) of the last step:
+                                        overwritten                                        */
+    ptrdiff_t out_batch_stride[FASTGRU_OUTPUTS];
+    ptrdiff_t out_time_stride[FASTGRU_OUTPUTS];  /* 0 for the last step's                  */
+    const unsigned char *mask;       /* (batch, timesteps) 0: the row keeps its state; or NULL */
+    ptrdiff_t mask_batch_stride;
+    ptrdiff_t mask_time_stride;
+    const ptrdiff_t *lengths;        /* (batch)  steps of each row, the first ones, 0 to timesteps; then
+                                        there is no mask; or NULL                          */
+    unsigned walk;                   /* in and out: as in fastgru_call                     */
+    void *memory;                    /* fastgru_workspace bytes, aligned to 64             */
+};
+
+/* Find what nodes share, once all is set. Returns 0, or -1 if nodes are not in running order. */
+int fastgru_connect(struct fastgru_network *network);
+
+/* Bytes that a run takes, whose arrays need not be known but for whether there are a mask, lengths and states;
+ * (size_t)-1 if they are more than there can be. */
+size_t fastgru_workspace(const struct fastgru_network *network, const struct fastgru_network_call *run);
+
+/* Run at least one timestep. Cannot fail and does not allocate. */
+void fastgru_run(
+    const struct fastgru_network *network,
+    struct fastgru_network_call *run);        /* in and out: walk                                   */
+
+/* y := x, n numbers of another type: float16 to the nearest, ties to even. */
+void fastgru_cast(
+    ptrdiff_t n,
+    const void *x,                   /* (n) of x_size bytes each: 2, 4 or 8                */
+    size_t x_size,
+    ptrdiff_t x_stride,              /* in bytes                                           */
+    void *y,                         /* (n) of y_size bytes each, overwritten              */
+    size_t y_size);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,536 @@
+/* network.c - the one executor.
+ *
+ * A run cuts rows into blocks. Nodes that can run while their input arrives form a segment with the node before;
+ * a GRU that goes backwards is a segment of its own. A segment goes through time chunk by chunk, its nodes one
+ * after the other on each chunk, so that what one hands to the next stays in the cache. */
+
+#include <stdint.h>
+#include <string.h>
+
+#include "fastgru/network.h"
+#include "layout.h"
+
+/* ---- sizes ------------------------------------------------------------------------------------ */
+
+enum {
+    RUN_ROWS = 128,          /* of a block, if there are several nodes             */
+    RUN_BYTES = 512 << 10,   /* of a chunk of a value: it stays in the second-level cache */
+    RUN_STEPS = 16           /* of a chunk at least: the start of a run costs little */
+};
+
+#define TOO_LARGE ((size_t)-1)
+
+/* a * b, or TOO_LARGE. */
+static size_t product(size_t a, size_t b)
+{
+    return b && a > (TOO_LARGE >> 1) / b ? TOO_LARGE : a * b;
+}
+
+/* Where the parts of a workspace lie; for memory of NULL only how many bytes they take. */
+struct workspace {
+    size_t bytes;                    /* TOO_LARGE: more than there can be          */
+    ptrdiff_t rows;                  /* of a block                                         */
+    ptrdiff_t steps;                 /* of a chunk                                         */
+    char *memory;
+    char **values;                   /* (values)                                           */
+    char **states;                   /* (nodes)                                            */
+    unsigned char **seen;            /* (nodes)  rows that have had a step                 */
+    ptrdiff_t *lengths;              /* (2, rows) in order, and which rows they are of     */
+    ptrdiff_t *clipped;              /* (rows)   those of a chunk                          */
+    ptrdiff_t *spare;                /* (rows)                                             */
+    char *scratch;
+};
+
+static char *take(struct workspace *w, size_t bytes)
+{
+    char *part = w->memory ? w->memory + w->bytes : NULL;
+    if (bytes > TOO_LARGE >> 1 || w->bytes > TOO_LARGE >> 1)
+        w->bytes = TOO_LARGE;
+    else
+        w->bytes += fastgru_lines(bytes);
+    return part;
+}
+
+/* 1 if the node is the only one of its segment. */
+static int is_alone(const struct fastgru_network *network, int node)
+{
+    const int segment = network->nodes[node].segment;
+    return !(node && network->nodes[node - 1].segment == segment)
+        && !(node + 1 < network->node_count && network->nodes[node + 1].segment == segment);
+}
+
+/* 1 if the output of a GRU is its last state, and need not be written beside it. */
+static int gives_state(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct fastgru_node *node)
+{
+    const struct fastgru_value *value = network->values + node->output;
+    return !run->mask && !run->lengths && (value->last || (run->timesteps == 1 && value->output >= 0));
+}
+
+/* 1 if that output lies as a state does, which is then written there at once. */
+static int is_state(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct fastgru_node *node)
+{
+    const struct fastgru_value *value = network->values + node->output;
+    return gives_state(network, run, node) && value->output >= 0 && node->column == 0
+        && run->out_batch_stride[value->output] == node->units;
+}
+
+/* Steps that a run goes through: with lengths, where no output of later steps is wanted or read, those of the
+ * longest row and one more, at which every row is masked. */
+static ptrdiff_t needed_steps(const struct fastgru_network *network, const struct fastgru_network_call *run)
+{
+    ptrdiff_t most = 0;
+    if (!run->lengths)
+        return run->timesteps;
+    for (int i = 0; i < network->output_count; ++i)
+        if (!network->values[network->outputs[i]].last)
+            return run->timesteps;
+    for (int n = 0; n < network->node_count; ++n) {  /* outputs that do not belong to the timesteps of the input */
+        const struct fastgru_node *node = network->nodes + n;
+        if (node->kind == FASTGRU_GRU && !network->values[node->output].last && node->go_backwards != node->turned)
+            return run->timesteps;
+    }
+    for (ptrdiff_t row = 0; row < run->batch; ++row)
+        most = run->lengths[row] > most ? run->lengths[row] : most;
+    return most < run->timesteps ? most + 1 : run->timesteps;
+}
+
+/* The only word on a run's memory: the bytes that it takes, and where in `memory` what lies, unless it is NULL. */
+static struct workspace laid_out(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, char *memory)
+{
+    const ptrdiff_t batch = run->batch;
+    const int masked = run->mask || run->lengths;
+    struct workspace w;
+    size_t step_bytes = 1, all = 0, scratch = 0;
+    struct fastgru_call call;
+    memset(&w, 0, sizeof w);
+    memset(&call, 0, sizeof call);
+    w.memory = memory;
+    w.rows = batch;
+    if (network->node_count > 1 && batch > RUN_ROWS) {
+        const ptrdiff_t blocks = batch / RUN_ROWS + (batch % RUN_ROWS != 0);
+        w.rows = (batch / blocks + (batch % blocks != 0) + 7) / 8 * 8;
+    }
+    for (int v = 1; v < network->value_count; ++v) {
+        const struct fastgru_value *value = network->values + v;
+        const size_t bytes = (size_t)w.rows * (size_t)value->width * value->itemsize;
+        if (value->output < 0 && !value->whole) {
+            step_bytes = bytes > step_bytes ? bytes : step_bytes;
+            all += bytes;
+        }
+    }
+    step_bytes = all / 2 > step_bytes ? all / 2 : step_bytes;  /* all together are at most two chunks of bytes */
+    w.steps = (ptrdiff_t)(network->chunk_bytes / step_bytes);
+    w.steps = w.steps < network->chunk_steps ? network->chunk_steps : w.steps;
+    w.steps = w.steps < run->timesteps ? w.steps : run->timesteps;
+
+    w.values = (char **)(void *)take(&w, (size_t)network->value_count * sizeof(char *));
+    w.states = (char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
+    w.seen = (unsigned char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
+    for (int v = 1; v < network->value_count; ++v) {
+        const struct fastgru_value *value = network->values + v;
+        const size_t steps = value->last ? 1 : (size_t)(value->whole ? run->timesteps : w.steps);
+        const size_t row = (size_t)value->width * value->itemsize;
+        char *part = value->output >= 0 ? NULL
+            : take(&w, product(product((size_t)w.rows, row), steps));
+        if (memory)
+            w.values[v] = part;
+    }
+    call.batch = w.rows;
+    call.lengths = run->lengths;
+    for (int n = 0; n < network->node_count; ++n) {
+        const struct fastgru_node *node = network->nodes + n;
+        const int alone = is_alone(network, n);
+        char *state = NULL, *seen = NULL;
+        size_t bytes;
+        if (node->kind == FASTGRU_GRU) {
+            const size_t row = (size_t)node->units * network->values[node->output].itemsize;
+            if (!memory) {           /* scratch is the last part: where it ends is of no use later */
+                call.timesteps = alone ? run->timesteps : w.steps;
+                call.mask = run->mask;
+                bytes = node->engine->scratch(node->weights, &call);
+                scratch = bytes > scratch ? bytes : scratch;
+            }
+            if (!is_state(network, run, node) && (!alone || gives_state(network, run, node)))
+                state = take(&w, product((size_t)w.rows, row));
+            if (masked)
+                seen = take(&w, (size_t)w.rows);
+        }
+        if (memory) {
+            w.states[n] = state;
+            w.seen[n] = (unsigned char *)seen;
+        }
+    }
+    if (run->lengths) {
+        const size_t bytes = product((size_t)w.rows, sizeof(ptrdiff_t));
+        w.lengths = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
+        w.clipped = (ptrdiff_t *)(void *)take(&w, bytes);
+        w.spare = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
+    }
+    w.scratch = take(&w, scratch);
+    return w;
+}
+
+size_t fastgru_workspace(const struct fastgru_network *network, const struct fastgru_network_call *run)
+{
+    struct fastgru_network_call needed = *run;
+    needed.timesteps = needed_steps(network, run);
+    return laid_out(network, &needed, NULL).bytes;
+}
+
+/* ---- the packed engine ------------------------------------------------------------------------- */
+
+static size_t packed_scratch(const void *weights, const struct fastgru_call *call)
+{
+    const struct fastgru_layer *layer = (const struct fastgru_layer *)weights;
+    return call->lengths ? fastgru_ragged_scratch_size(layer, call->batch, call->timesteps)
+                         : fastgru_scratch_size(layer, call->batch, call->timesteps);
+}
+
+static void packed_run(const void *weights, struct fastgru_call *call)
+{
+    fastgru_sequence((const struct fastgru_layer *)weights, call);
+}
+
+const struct fastgru_engine fastgru_packed_engine = {packed_scratch, packed_run};
+
+/* ---- elementwise nodes --------------------------------------------------------------------------- */
+
+static float float_of(uint16_t half)
+{
+    const uint32_t sign = (uint32_t)(half & 0x8000u) << 16, bits = half & 0x7fffu;
+    uint32_t word;
+    float number;
+    if (bits >= 0x7c00u) {           /* infinity, NaN */
+        word = sign | 0x7f800000u | (bits & 0x3ffu) << 13;
+    } else if (bits >= 0x400u) {
+        word = sign | ((bits << 13) + (112u << 23));
+    } else {                         /* a multiple of 2^-24 */
+        number = (float)bits * 5.9604644775390625e-8f;
+        memcpy(&word, &number, sizeof word);
+        word |= sign;
+    }
+    memcpy(&number, &word, sizeof number);
+    return number;
+}
+
+/* Round to nearest, ties to even. */
+static uint16_t half_of(double number)
+{
+    uint64_t word, mantissa, rest, half;
+    int exponent, shift;
+    uint32_t sign, bits;
+    memcpy(&word, &number, sizeof word);
+    sign = (uint32_t)(word >> 48) & 0x8000u;
+    exponent = (int)(word >> 52 & 0x7ff);
+    mantissa = word & 0xfffffffffffffu;
+    if (exponent == 0x7ff)           /* infinity, NaN */
+        return (uint16_t)(sign | 0x7c00u | (uint32_t)(mantissa >> 42) | (mantissa && !(mantissa >> 42)));
+    exponent -= 1023 - 15;
+    if (exponent >= 31)
+        return (uint16_t)(sign | 0x7c00u);
+    if (exponent < -10)
+        return (uint16_t)sign;
+    mantissa |= (uint64_t)1 << 52;
+    shift = exponent > 0 ? 42 : 43 - exponent;  /* denormal: a multiple of 2^-24 */
+    bits = (uint32_t)(mantissa >> shift);
+    rest = mantissa & (((uint64_t)1 << shift) - 1);
+    half = (uint64_t)1 << (shift - 1);
+    if (rest > half || (rest == half && (bits & 1)))
+        ++bits;                      /* may carry into the exponent, and from there to infinity */
+    if (exponent > 0)
+        bits += (uint32_t)(exponent - 1) << 10;
+    return (uint16_t)(sign | bits);
+}
+
+void fastgru_cast(ptrdiff_t n, const void *x, size_t x_size, ptrdiff_t x_stride, void *y, size_t y_size)
+{
+    const char *in = (const char *)x;
+    for (ptrdiff_t i = 0; i < n; ++i, in += x_stride) {
+        if (x_size == 4) {
+            float number;
+            memcpy(&number, in, sizeof number);
+            if (y_size == 4)
+                ((float *)y)[i] = number;
+            else if (y_size == 8)
+                ((double *)y)[i] = (double)number;
+            else
+                ((uint16_t *)y)[i] = half_of((double)number);
+        } else if (x_size == 8) {
+            double number;
+            memcpy(&number, in, sizeof number);
+            if (y_size == 4)
+                ((float *)y)[i] = (float)number;
+            else if (y_size == 8)
+                ((double *)y)[i] = number;
+            else
+                ((uint16_t *)y)[i] = half_of(number);
+        } else {
+            uint16_t half;
+            memcpy(&half, in, sizeof half);
+            if (y_size == 4)
+                ((float *)y)[i] = float_of(half);
+            else if (y_size == 8)
+                ((double *)y)[i] = (double)float_of(half);
+            else
+                ((uint16_t *)y)[i] = half;
+        }
+    }
+}
+
+#define MERGE(type)                                                          \
+    for (ptrdiff_t i = 0; i < n; ++i) {                                              \
+        const type left = ((const type *)a)[i], right = ((const type *)b)[i];        \
+        const type merged = kind == FASTGRU_MUL ? left * right : left + right;       \
+        ((type *)y)[i] = kind == FASTGRU_AVE ? merged / 2 : merged;                  \
+    }
+
+/* y := a + b, a * b or (a + b) / 2, n numbers; y may be a or b. */
+static void merge(int kind, size_t itemsize, ptrdiff_t n, const void *a, const void *b, void *y)
+{
+    if (itemsize == 4) {
+        MERGE(float)
+    } else if (itemsize == 8) {
+        MERGE(double)
+    } else {                         /* float16 is computed as float32 and rounded */
+        for (ptrdiff_t i = 0; i < n; ++i) {
+            const float left = float_of(((const uint16_t *)a)[i]);
+            const float right = float_of(((const uint16_t *)b)[i]);
+            float merged = kind == FASTGRU_MUL ? left * right : left + right;
+            if (kind == FASTGRU_AVE)
+                merged = float_of(half_of((double)merged)) / 2;
+            ((uint16_t *)y)[i] = half_of((double)merged);
+        }
+    }
+}
+
+#undef MERGE
+
+/* ---- a run ------------------------------------------------------------------------------------ */
+
+/* Find segments, and which values are needed whole. Returns 0, or -1 if nodes are not in running order. */
+int fastgru_connect(struct fastgru_network *network)
+{
+    int segment = -1, open = 0;      /* can the next node join? */
+    network->chunk_bytes = network->chunk_bytes ? network->chunk_bytes : RUN_BYTES;
+    network->chunk_steps = network->chunk_steps ? network->chunk_steps : RUN_STEPS;
+    for (int v = 0; v < network->value_count; ++v) {
+        network->values[v].whole = v == 0;
+        network->values[v].output = -1;
+    }
+    for (int i = 0; i < network->output_count; ++i)
+        network->values[network->outputs[i]].output = i;
+    for (int n = 0; n < network->node_count; ++n) {
+        struct fastgru_node *node = network->nodes + n;
+        const int whole = node->kind == FASTGRU_GRU && (node->go_backwards || node->turned);
+        if (whole || !open)
+            ++segment;
+        open = !whole;
+        node->segment = segment;
+        if (node->output <= 0 || node->output >= network->value_count || node->input >= network->value_count)
+            return -1;
+    }
+    for (int n = 0; n < network->node_count; ++n)  /* whole: written in a segment, and read, or written, in another */
+        for (int m = 0; m < network->node_count; ++m) {
+            const struct fastgru_node *node = network->nodes + n, *user = network->nodes + m;
+            const int uses = user->output == node->output || user->input == node->output
+                || (user->kind >= FASTGRU_SUM && user->other == node->output);
+            if (uses && user->segment != node->segment)
+                network->values[node->output].whole = 1;
+        }
+    return 0;
+}
+
+/* A part of a value: some rows and steps. */
+struct part {
+    char *data;
+    ptrdiff_t batch_stride;          /* in elements                                        */
+    ptrdiff_t time_stride;
+};
+
+/* What a run's chunk is. */
+struct chunk {
+    ptrdiff_t first_row;
+    ptrdiff_t rows;
+    ptrdiff_t first;                 /* timestep                                           */
+    ptrdiff_t steps;
+};
+
+/* Where the steps from `time` on of a block's rows of a value lie. */
+static struct part part_of(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
+    int number, const struct chunk *chunk, ptrdiff_t time)
+{
+    const struct fastgru_value *value = network->values + number;
+    struct part part;
+    ptrdiff_t first_row = chunk->first_row;
+    if (number == 0) {
+        part.data = (char *)(uintptr_t)run->x;
+        part.batch_stride = run->x_batch_stride;
+        part.time_stride = run->x_time_stride;
+    } else if (value->output >= 0) {
+        part.data = (char *)run->out[value->output];
+        part.batch_stride = run->out_batch_stride[value->output];
+        part.time_stride = run->out_time_stride[value->output];
+    } else {
+        part.data = w->values[number];
+        part.batch_stride = value->width;
+        part.time_stride = value->last ? 0 : chunk->rows * value->width;
+        first_row = 0;
+        time = value->whole ? time : time - chunk->first;
+    }
+    part.data += (first_row * part.batch_stride + time * part.time_stride) * (ptrdiff_t)value->itemsize;
+    return part;
+}
+
+/* A GRU on a chunk. */
+static void run_gru(
+    const struct fastgru_network *network, struct fastgru_network_call *run, const struct workspace *w, int n,
+    const struct chunk *chunk)
+{
+    const struct fastgru_node *node = network->nodes + n;
+    const struct fastgru_value *value = network->values + node->output;
+    const size_t itemsize = value->itemsize, width = (size_t)node->units * itemsize;
+    const size_t offset = (size_t)chunk->first_row * width;
+    const char *initial = (const char *)run->initial_states[node->state];
+    char *state = (char *)run->states[node->state];
+    struct part x, out;
+    struct fastgru_call call;
+    memset(&call, 0, sizeof call);
+    x = part_of(network, run, w, node->input, chunk, chunk->first);
+    out = part_of(network, run, w, node->output, chunk,
+                          node->turned ? run->timesteps - 1 - chunk->first : chunk->first);
+    out.data += (size_t)node->column * itemsize;
+    state = state ? state + offset : is_state(network, run, node) ? out.data : w->states[n];
+    call.batch = chunk->rows;
+    call.timesteps = chunk->steps;
+    call.x = x.data;
+    call.x_batch_stride = x.batch_stride;
+    call.x_time_stride = x.time_stride;
+    call.initial_state = chunk->first ? state : initial ? initial + offset : NULL;
+    call.state = state;
+    call.go_backwards = node->go_backwards;
+    call.zero_output_for_mask = node->zero_output_for_mask;
+    call.seen = w->seen[n];
+    call.walk = run->walk;
+    call.scratch = w->scratch;
+    if (run->mask) {
+        call.mask = run->mask + chunk->first_row * run->mask_batch_stride + chunk->first * run->mask_time_stride;
+        call.mask_batch_stride = run->mask_batch_stride;
+        call.mask_time_stride = run->mask_time_stride;
+    }
+    if (run->lengths) {
+        call.lengths = w->clipped;
+        call.rows = w->lengths + chunk->rows;
+    }
+    if (!gives_state(network, run, node)) {
+        call.out = out.data;
+        call.out_batch_stride = out.batch_stride;
+        call.out_time_stride = value->last ? 0 : node->turned ? -out.time_stride : out.time_stride;
+    }
+    node->engine->run(node->weights, &call);
+    run->walk = call.walk;
+    if (!call.out && state != out.data)  /* the last output is the state */
+        for (ptrdiff_t row = 0; row < chunk->rows; ++row)
+            memcpy(out.data + row * out.batch_stride * (ptrdiff_t)itemsize, state + (size_t)row * width, width);
+}
+
+/* Any other node on a chunk. */
+static void run_elementwise(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w, int n,
+    const struct chunk *chunk)
+{
+    const struct fastgru_node *node = network->nodes + n;
+    const struct fastgru_value *from = network->values + node->input, *to = network->values + node->output;
+    const ptrdiff_t in_size = (ptrdiff_t)from->itemsize, out_size = (ptrdiff_t)to->itemsize;
+    const int merges = node->kind != FASTGRU_CAST;
+    const struct part a = part_of(network, run, w, node->input, chunk, chunk->first);
+    const struct part y = part_of(network, run, w, node->output, chunk, chunk->first);
+    const struct part b = merges ? part_of(network, run, w, node->other, chunk, chunk->first) : a;
+    for (ptrdiff_t row = 0; row < chunk->rows; ++row)
+        for (ptrdiff_t step = 0; step < (to->last ? 1 : chunk->steps); ++step) {
+            const char *left = a.data + (row * a.batch_stride + step * a.time_stride) * in_size;
+            char *merged = y.data + (row * y.batch_stride + step * y.time_stride) * out_size;
+            if (merges)
+                merge(node->kind, to->itemsize, to->width, left,
+                              b.data + (row * b.batch_stride + step * b.time_stride) * in_size, merged);
+            else
+                fastgru_cast(to->width, left, from->itemsize, in_size, merged, to->itemsize);
+        }
+}
+
+/* The lengths that are left of a chunk. */
+static void clip(const struct workspace *w, const struct chunk *chunk)
+{
+    for (ptrdiff_t i = 0; i < chunk->rows; ++i) {
+        const ptrdiff_t left = w->lengths[i] - chunk->first;
+        w->clipped[i] = left < 0 ? 0 : left < chunk->steps ? left : chunk->steps;
+    }
+}
+
+/* One step of a single GRU without masks, all of which takes less than to lay out a workspace: the same as below. */
+static void run_step(const struct fastgru_network *network, struct fastgru_network_call *run)
+{
+    const struct fastgru_node *node = network->nodes;
+    const size_t itemsize = network->values[1].itemsize, width = (size_t)node->units * itemsize;
+    const ptrdiff_t out_stride = run->out_batch_stride[0] * (ptrdiff_t)itemsize;
+    char *state = (char *)run->states[0], *out = (char *)run->out[0];
+    struct fastgru_call call;
+    memset(&call, 0, sizeof call);
+    state = state ? state : run->out_batch_stride[0] == node->units ? out : (char *)run->memory;
+    call.batch = run->batch;
+    call.timesteps = 1;
+    call.x = run->x;
+    call.x_batch_stride = run->x_batch_stride;
+    call.x_time_stride = run->x_time_stride;
+    call.initial_state = run->initial_states[0];
+    call.state = state;
+    call.go_backwards = node->go_backwards;
+    call.walk = run->walk;
+    call.scratch = (char *)run->memory + (state == (char *)run->memory ? fastgru_lines((size_t)run->batch * width) : 0);
+    node->engine->run(node->weights, &call);
+    run->walk = call.walk;
+    for (ptrdiff_t row = 0; state != out && row < run->batch; ++row)
+        memcpy(out + row * out_stride, state + (size_t)row * width, width);
+}
+
+void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *asked)
+{
+    if (network->node_count == 1 && asked->timesteps == 1 && !asked->mask && !asked->lengths) {
+        run_step(network, asked);
+        return;
+    }
+    struct fastgru_network_call needed = *asked, *run = &needed;
+    needed.timesteps = needed_steps(network, asked);
+    const struct workspace w = laid_out(network, run, (char *)run->memory);
+    struct chunk chunk;
+    for (chunk.first_row = 0; chunk.first_row < run->batch; chunk.first_row += w.rows) {
+        const ptrdiff_t left = run->batch - chunk.first_row;
+        int end;
+        chunk.rows = left < w.rows ? left : w.rows;
+        if (run->lengths)
+            fastgru_order(chunk.rows, run->lengths + chunk.first_row, w.lengths, w.spare);
+        for (int n = 0; n < network->node_count; ++n)
+            if (w.seen[n])
+                memset(w.seen[n], 0, (size_t)chunk.rows);
+        for (int start = 0; start < network->node_count; start = end) {
+            ptrdiff_t steps = run->timesteps;
+            for (end = start + 1; end < network->node_count
+                    && network->nodes[end].segment == network->nodes[start].segment; ++end)
+                steps = w.steps;
+            for (chunk.first = 0; chunk.first < run->timesteps; chunk.first += steps) {
+                chunk.steps = run->timesteps - chunk.first < steps ? run->timesteps - chunk.first : steps;
+                if (run->lengths)
+                    clip(&w, &chunk);
+                for (int n = start; n < end; ++n)
+                    if (network->nodes[n].kind == FASTGRU_GRU)
+                        run_gru(network, run, &w, n, &chunk);
+                    else
+                        run_elementwise(network, run, &w, n, &chunk);
+            }
+        }
+    }
+    asked->walk = run->walk;
+}
