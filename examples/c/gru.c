@@ -3,7 +3,7 @@
  *     gru [file]
  *
  * Runs the layer and the frames of `file`, whose format README.md has, or without one a layer by a
- * formula: frame by frame with fastgru_step, and all at once with fastgru_sequence. Prints the last
+ * formula: frame by frame with fastgru_step, and all at once as a network of one node. Prints the last
  * state, a hexadecimal number a line. Status 0: both agreed in every bit of every output; 1: they did
  * not; 2: nothing was run, and one line on standard error says why.
  *
@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "fastgru/fastgru.h"
+#include "fastgru/network.h"
 
 enum { MAGIC_BYTES = 4, FIELDS = 5, HEADER_BYTES = MAGIC_BYTES + 4 * FIELDS };
 enum { MAX_SIZE = 4096, MAX_TIMESTEPS = 1 << 24 };  /* no product of sizes overflows 64 bits */
@@ -188,20 +189,41 @@ static double stream(
     return seconds() - start;
 }
 
-/* All frames in one call. */
+/* All frames in one run of a network: the input is value 0, the GRU writes value 1, which is the output. */
 static void run(
-    const struct fastgru_layer *layer, const struct model *m, void *scratch,
+    const struct fastgru_layer *layer, const struct model *m,
     float *state,                    /* (units)             in and out                     */
     float *out)                      /* (timesteps, units)  overwritten                    */
 {
-    struct fastgru_call call;
-    memset(&call, 0, sizeof call);
-    call.batch = 1, call.timesteps = (ptrdiff_t)m->timesteps;
-    call.x = m->x, call.x_time_stride = layer->features;
-    call.initial_state = call.state = state;
-    call.out = out, call.out_time_stride = layer->units;
-    call.scratch = scratch;
-    fastgru_sequence(layer, &call);
+    struct fastgru_node node;
+    struct fastgru_value values[2];
+    struct fastgru_network network;
+    struct fastgru_network_call run;
+    const void *initial[1] = {state};
+    void *last[1] = {state};
+
+    memset(&node, 0, sizeof node);
+    node.kind = FASTGRU_GRU, node.output = 1, node.units = layer->units;
+    node.engine = &fastgru_packed_engine, node.weights = layer;
+    memset(values, 0, sizeof values);
+    values[0].width = layer->features, values[1].width = layer->units;
+    values[0].itemsize = values[1].itemsize = sizeof(float);
+    memset(&network, 0, sizeof network);
+    network.nodes = &node, network.node_count = 1;
+    network.values = values, network.value_count = 2;
+    network.state_count = network.output_count = 1;
+    network.outputs[0] = 1;
+    if (fastgru_connect(&network))
+        fail("the network is not in running order");
+
+    memset(&run, 0, sizeof run);
+    run.batch = 1, run.timesteps = (ptrdiff_t)m->timesteps;
+    run.x = m->x, run.x_time_stride = layer->features;
+    run.initial_states = initial, run.states = last;
+    run.out[0] = out, run.out_time_stride[0] = layer->units;
+    run.memory = allocate(fastgru_workspace(&network, &run), 1);
+    fastgru_run(&network, &run);
+    free(run.memory);
 }
 
 int main(int arguments, char **argument)
@@ -217,7 +239,7 @@ int main(int arguments, char **argument)
 
     const uint64_t outputs = (uint64_t)m.timesteps * m.units;
     void *packed = make_layer(&m, &layer);
-    void *scratch = allocate(fastgru_scratch_size(&layer, 1, (ptrdiff_t)m.timesteps), 1);
+    void *scratch = allocate(fastgru_scratch_size(&layer, 1, 1), 1);
     float *state = (float *)allocate(m.units, sizeof(float));
     float *streamed = (float *)allocate(outputs, sizeof(float));
     float *at_once = (float *)allocate(outputs, sizeof(float));
@@ -230,7 +252,7 @@ int main(int arguments, char **argument)
         printf("%a\n", (double)state[unit]);
 
     memset(state, 0, m.units * sizeof(float));
-    run(&layer, &m, scratch, state, at_once);
+    run(&layer, &m, state, at_once);
     const int differ = memcmp(streamed, at_once, (size_t)outputs * sizeof(float)) != 0;
     if (differ)
         fputs("gru: the stream and the one call differ\n", stderr);
