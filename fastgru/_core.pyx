@@ -360,6 +360,7 @@ cdef class Plan:
         template.bias, template.recurrent_bias = cnp.PyArray_DATA(sums), cnp.PyArray_DATA(recurrent_bias)
         return 0
 
+
 cdef inline Py_ssize_t stride(cnp.ndarray array, int axis) noexcept:
     """In elements."""
     return cnp.PyArray_STRIDES(array)[axis] // cnp.PyArray_ITEMSIZE(array)
