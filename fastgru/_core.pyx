@@ -29,9 +29,8 @@ from fastgru._engine cimport (
     fastgru_activation_names,
     fastgru_cast,
     fastgru_connect,
-    fastgru_engine,
+    fastgru_format,
     fastgru_functions,
-    fastgru_gates,
     fastgru_kernels,
     fastgru_kernels_at,
     fastgru_network,
@@ -43,12 +42,17 @@ from fastgru._engine cimport (
     fastgru_value,
     fastgru_workspace,
 )
-from fastgru._engines cimport ALIGNMENT, Engine, run_engine, scratch_of_engine
+from fastgru._engines cimport BlasLayer, blas_format
 
 cnp.import_array()
 
+cdef enum:
+    ALIGNMENT = 64
+
 cdef Blas blas
 cdef object binding = threading.Lock()                  # held where blas is filled
+cdef fastgru_format BLAS_F32 = blas_format(4)
+cdef fastgru_format BLAS_F64 = blas_format(8)
 
 cdef dict ACTIVATION_IDS = {
     fastgru_activation_names[i].decode(): i for i in range(FASTGRU_ACTIVATION_COUNT)
@@ -86,7 +90,7 @@ def packed_isas():
 
 def float16_isas():
     """Those of `isas()` that compute with float16 weights."""
-    return tuple(isa for isa in isas() if kernels_of(isa).f16.sequence != NULL)
+    return tuple(isa for isa in isas() if kernels_of(isa).f16.step != NULL)
 
 
 def activations():
@@ -291,7 +295,7 @@ cdef class Plan:
     cdef readonly bint reset_after
     cdef readonly str isa, engine
     cdef int typenum                                    # of all arrays
-    cdef Engine ready
+    cdef BlasLayer ready                                # of the packed engine its layer alone
     cdef tuple arrays                                   # that it points into
 
     def __init__(
@@ -301,7 +305,6 @@ cdef class Plan:
         cdef const fastgru_kernels *kernels = kernels_of(isa)
         self.isa, self.engine, self.typenum = kernels.isa.decode(), engine, cnp.PyArray_TYPE(kernel)
         self.features, self.units, self.reset_after = kernel.shape[0], recurrent_kernel.shape[0], reset_after
-        self.ready.itemsize = kernel.itemsize
         self.ready.layer.features, self.ready.layer.units = self.features, self.units
         self.ready.layer.reset_after = reset_after
         self.ready.layer.activation, self.ready.layer.alpha = ACTIVATION_IDS[activation[0]], activation[1]
@@ -321,7 +324,7 @@ cdef class Plan:
     @property
     def nbytes(self):
         """Bytes of the weights as they are read."""
-        if self.ready.layer.kernels != NULL:
+        if self.engine == "packed":
             return fastgru_packed_size(&self.ready.layer)
         return sum(array.nbytes for array in self.arrays)
 
@@ -340,24 +343,21 @@ cdef class Plan:
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
     ) except -1:
         """What the BLAS engine needs beside the settings of the layer: the weights themselves."""
-        cdef fastgru_gates *template = &self.ready.template
-        cdef cnp.ndarray sums = np.zeros(3 * self.units, kernel.dtype)
-        cdef cnp.ndarray recurrent_bias = np.zeros(self.units, kernel.dtype)
+        cdef cnp.ndarray biases = np.zeros((4, self.units), kernel.dtype)
         if bias is not None and self.reset_after:
             # z and r see only the sum of both biases; the candidate's recurrent one is reset with h.Uh
-            sums[:] = bias[0]
-            sums[:2 * self.units] += bias[1, :2 * self.units]
-            recurrent_bias[:] = bias[1, 2 * self.units:]
+            biases[:3] = bias[0].reshape(3, self.units)
+            biases[:2] += bias[1, :2 * self.units].reshape(2, self.units)
+            biases[3] = bias[1, 2 * self.units:]
         elif bias is not None:
-            sums[:] = bias
-        self.arrays = kernel, recurrent_kernel, sums, recurrent_bias
+            biases[:3] = bias.reshape(3, self.units)
+        self.arrays = kernel, recurrent_kernel, biases
+        self.ready.layer.kernels = &BLAS_F32 if kernel.itemsize == 4 else &BLAS_F64
+        self.ready.layer.biases = cnp.PyArray_DATA(biases)
+        self.ready.layer.panel_count = self.units
+        self.ready.layer.panel_bytes = 3 * (self.features + self.units) * kernel.itemsize
         self.ready.kernel = <char *> cnp.PyArray_DATA(kernel)
         self.ready.recurrent_kernel = <char *> cnp.PyArray_DATA(recurrent_kernel)
-        template.units = self.units
-        template.activation, template.alpha = self.ready.layer.activation, self.ready.layer.alpha
-        template.recurrent_activation = self.ready.layer.recurrent_activation
-        template.recurrent_alpha = self.ready.layer.recurrent_alpha
-        template.bias, template.recurrent_bias = cnp.PyArray_DATA(sums), cnp.PyArray_DATA(recurrent_bias)
         return 0
 
 
@@ -370,9 +370,6 @@ cdef inline Py_ssize_t stride(cnp.ndarray array, int axis) noexcept:
 
 
 cdef size_t TOO_LARGE = <size_t> -1
-
-cdef fastgru_engine ENGINE
-ENGINE.scratch, ENGINE.run = scratch_of_engine, run_engine
 
 cdef dict KINDS = {"cast": FASTGRU_CAST, "sum": FASTGRU_SUM, "mul": FASTGRU_MUL, "ave": FASTGRU_AVE}
 
@@ -496,8 +493,8 @@ cdef class Network:
         for i in range(kinds):
             node, each = &self.net.nodes[i], nodes[i]
             if each[0] == "gru":
-                plan, node.kind, node.engine = each[1], FASTGRU_GRU, &ENGINE
-                node.weights, node.units = &plan.ready, plan.units
+                plan, node.kind = each[1], FASTGRU_GRU
+                node.layer = &plan.ready.layer
                 node.input, node.output, node.column, node.go_backwards, node.turned = each[2:7]
                 node.zero_output_for_mask, node.state = each[7:9]
                 plans[node.state] = plan

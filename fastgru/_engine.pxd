@@ -6,12 +6,18 @@ cdef extern from "fastgru/fastgru.h" nogil:
         FASTGRU_CHAINS
     const char *const fastgru_activation_names[]
 
-    struct fastgru_packed_kernels:
+    struct fastgru_format:
+        size_t itemsize
+        size_t weight_size
         Py_ssize_t vlen
-        void *sequence  # NULL: no such kernels
+        Py_ssize_t full_tile
+        Py_ssize_t step_units[2]
+        void (*pack)(const fastgru_layer *, const void *, const void *, const void *) noexcept nogil
+        void (*project)(const fastgru_layer *, fastgru_projection *) noexcept nogil
+        void (*step)(const fastgru_layer *, const fastgru_pass *) noexcept nogil  # NULL: no such kernels
 
     struct fastgru_layer:
-        const fastgru_packed_kernels *kernels
+        const fastgru_format *kernels
         Py_ssize_t features
         Py_ssize_t units
         int reset_after
@@ -19,53 +25,14 @@ cdef extern from "fastgru/fastgru.h" nogil:
         int recurrent_activation
         double alpha
         double recurrent_alpha
-
-    struct fastgru_call:
-        Py_ssize_t batch
-        Py_ssize_t timesteps
-        const void *x
-        Py_ssize_t x_batch_stride
-        Py_ssize_t x_time_stride
-        const void *initial_state
-        void *state
-        void *out
-        Py_ssize_t out_batch_stride
-        Py_ssize_t out_time_stride
-        const unsigned char *mask
-        Py_ssize_t mask_batch_stride
-        Py_ssize_t mask_time_stride
-        const Py_ssize_t *lengths
-        const Py_ssize_t *rows
-        unsigned char *seen
-        int go_backwards
-        int zero_output_for_mask
-        unsigned walk
-        void *scratch
-
-    struct fastgru_gates:
-        Py_ssize_t rows
-        Py_ssize_t units
-        int activation
-        int recurrent_activation
-        double alpha
-        double recurrent_alpha
-        const void *bias
-        const void *recurrent_bias
-        void *xw
-        Py_ssize_t xw_stride
-        void *hu
-        void *h
-        void *out
-        Py_ssize_t out_stride
-        const unsigned char *mask
-        Py_ssize_t mask_stride
-        unsigned char *seen
-        int zero_output_for_mask
+        const void *biases
+        size_t panel_count
+        size_t panel_bytes
 
     struct fastgru_functions:
-        void (*gates_reset_after)(const fastgru_gates *) noexcept nogil
-        void (*gates_reset)(const fastgru_gates *) noexcept nogil
-        void (*gates_update)(const fastgru_gates *) noexcept nogil
+        void (*gates_after)(const fastgru_layer *, const fastgru_pass *) noexcept nogil
+        void (*gates_reset)(const fastgru_layer *, const fastgru_pass *) noexcept nogil
+        void (*gates_update)(const fastgru_layer *, const fastgru_pass *) noexcept nogil
         void (*activate)(int, double, Py_ssize_t, const void *, void *) noexcept nogil
 
     struct fastgru_roofline:
@@ -75,9 +42,9 @@ cdef extern from "fastgru/fastgru.h" nogil:
     struct fastgru_kernels:
         const char *isa
         int fused
-        fastgru_packed_kernels f32
-        fastgru_packed_kernels f64
-        fastgru_packed_kernels f16
+        fastgru_format f32
+        fastgru_format f64
+        fastgru_format f16
         fastgru_functions f32_functions
         fastgru_functions f64_functions
         fastgru_roofline roofline
@@ -86,15 +53,28 @@ cdef extern from "fastgru/fastgru.h" nogil:
     size_t fastgru_packed_size(const fastgru_layer *) noexcept
     void fastgru_pack(fastgru_layer *, const void *kernel, const void *recurrent_kernel, const void *bias,
                       void *memory) noexcept
-    size_t fastgru_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
-    size_t fastgru_ragged_scratch_size(const fastgru_layer *, Py_ssize_t batch, Py_ssize_t timesteps) noexcept
-    void fastgru_sequence(const fastgru_layer *, fastgru_call *) noexcept
 
 
 cdef extern from "fastgru/network.h" nogil:
-    struct fastgru_engine:
-        size_t (*scratch)(const void *weights, const fastgru_call *) noexcept nogil
-        void (*run)(const void *weights, fastgru_call *) noexcept nogil
+    struct fastgru_projection:
+        Py_ssize_t rows
+        Py_ssize_t steps
+        const void *x
+        Py_ssize_t x_batch_stride
+        Py_ssize_t x_time_stride
+        void *xw
+        Py_ssize_t xw_stride
+        Py_ssize_t xw_time_stride
+
+    struct fastgru_pass:
+        Py_ssize_t rows
+        Py_ssize_t x_rows
+        const void *x
+        Py_ssize_t x_stride
+        void *xw
+        Py_ssize_t xw_stride
+        const void *h
+        void *scratch
 
     enum:
         FASTGRU_GRU
@@ -115,9 +95,7 @@ cdef extern from "fastgru/network.h" nogil:
         int other
         int output
         Py_ssize_t column
-        Py_ssize_t units
-        const fastgru_engine *engine
-        const void *weights
+        const fastgru_layer *layer
         int go_backwards
         int turned
         int zero_output_for_mask

@@ -10,7 +10,6 @@
 #include "pack.h"
 #include "product.h"
 #include "gru.h"
-#include "sequence.h"
 #undef WEIGHTS
 #undef FLOAT16
 #undef FORMAT_ISA

@@ -104,43 +104,37 @@ INLINE void KERNEL(store_states)(
     }
 }
 
-/* A step of n vectors, reset after. */
-INLINE void KERNEL(finish_after)(
-    const struct fastgru_layer *layer, const struct fastgru_pass *pass,
+/* A step of n vectors from what the gates are functions of; in which order, next_states says. */
+INLINE void KERNEL(finish)(
+    int reset_after, const struct fastgru_layer *layer, const struct fastgru_pass *pass,
     ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
-    const vreal *sums,               /* (n, 3)  z, r, recurrent part of the candidate      */
-    const vreal *candidates)         /* (n)     its input part                             */
+    const vreal *sums,               /* (n, 3)                                             */
+    const vreal *candidates)         /* (n)                                                */
 {
     vreal h[4];
     KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
     if (n == 4)
-        KERNEL(next_states_of)(4, 1, layer, sums, candidates, h);
+        KERNEL(next_states_of)(4, reset_after, layer, sums, candidates, h);
     else
         for (int v = 0; v < n; ++v)
-            KERNEL(next_states_of)(1, 1, layer, sums + v * 3, candidates + v, h + v);
+            KERNEL(next_states_of)(1, reset_after, layer, sums + v * 3, candidates + v, h + v);
     KERNEL(store_states)(layer, pass, row, unit, panels, column, n, h);
 }
 
-/* Reset before; what z is a function of is in xw. */
+/* The same, reset before. */
 OUTLINE void KERNEL(finish_before)(
     const struct fastgru_layer *layer, const struct fastgru_pass *pass,
     ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
+    const real *z, ptrdiff_t z_stride,  /* (n) of a vector each: what z is a function of    */
     const vreal *candidates)         /* (n)     whole                                      */
 {
-    const real *xw = (const real *)pass->xw;
-    vreal h[4], sums[12];
-    KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
+    vreal sums[12];
     for (EACH_VECTOR(v, i, j))
-        sums[v * 3] = vload(xw + i * pass->xw_stride + j * 3, VLEN);
-    if (n == 4)
-        KERNEL(next_states_of)(4, 0, layer, sums, candidates, h);
-    else
-        for (int v = 0; v < n; ++v)
-            KERNEL(next_states_of)(1, 0, layer, sums + v * 3, candidates + v, h + v);
-    KERNEL(store_states)(layer, pass, row, unit, panels, column, n, h);
+        sums[v * 3] = vload(z + v * z_stride, KERNEL(lanes)(layer, j));
+    KERNEL(finish)(0, layer, pass, row, unit, panels, column, n, sums, candidates);
 }
 
-/* rh := r * h */
+/* scratch := r * h */
 INLINE void KERNEL(finish_reset)(
     const struct fastgru_layer *layer, const struct fastgru_pass *pass,
     ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
@@ -156,7 +150,7 @@ INLINE void KERNEL(finish_reset)(
         for (int v = 0; v < n; ++v)
             r[v] = KERNEL(gate)(f, (real)layer->recurrent_alpha, sums[v * 3 + 1]);
     for (EACH_VECTOR(v, i, j))
-        vstore((real *)pass->rh + i * layer->units + j, r[v] * h[v], KERNEL(lanes)(layer, j));
+        vstore((real *)pass->scratch + i * layer->units + j, r[v] * h[v], KERNEL(lanes)(layer, j));
 }
 
 #define DEFINE(n)                                                                                  \
@@ -164,7 +158,7 @@ INLINE void KERNEL(finish_reset)(
         const struct fastgru_layer *layer, const struct fastgru_pass *pass,                        \
         ptrdiff_t row, ptrdiff_t unit, int panels, int column, const vreal *sums, const vreal *candidates) \
     {                                                                                              \
-        KERNEL(finish_after)(layer, pass, row, unit, panels, column, n, sums, candidates);         \
+        KERNEL(finish)(1, layer, pass, row, unit, panels, column, n, sums, candidates);            \
     }                                                                                              \
     OUTLINE void KERNEL(finish_reset_##n)(                                                         \
         const struct fastgru_layer *layer, const struct fastgru_pass *pass,                        \
@@ -178,112 +172,77 @@ DEFINE(1) DEFINE(2) DEFINE(3) DEFINE(4)
 #undef EACH
 #undef EACH_VECTOR
 
+/* The instance for n vectors. */
+#define FINISH(what, n) \
+    ((n) == 4 ? KERNEL(what##_4) : (n) == 3 ? KERNEL(what##_3) : (n) == 2 ? KERNEL(what##_2) : KERNEL(what##_1))
+
 /* ---- the elementwise half by itself, for products that come from elsewhere ----------------
  *
- * struct fastgru_gates in fastgru.h has the shapes. */
+ * Gates lie as Keras has them, in three parts of `units` each: in xw, in the biases, and in h.recurrent_kernel. */
 
-/* What a masked row leaves behind: its state as it was, and as output the one of its last
- * valid step, which is the state, or zeros if there was none or if zeros are asked for. */
-INLINE void KERNEL(masked_row)(const struct fastgru_gates *s, const real *h, real *out, int seen)
+/* One vector of a row of xw + bias, from unit j on. */
+INLINE vreal KERNEL(input_gate)(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, int gate, ptrdiff_t j)
 {
-    if (!out)
-        return;
-    if (seen && !s->zero_output_for_mask)
-        memcpy(out, h, (size_t)s->units * sizeof(real));
-    else
-        memset(out, 0, (size_t)s->units * sizeof(real));
+    const int lanes = KERNEL(lanes)(layer, j);
+    return vload((const real *)pass->xw + row * pass->xw_stride + gate * layer->units + j, lanes)
+        + vload((const real *)layer->biases + gate * layer->units + j, lanes);
 }
 
-/* The next state of `n` <= VLEN units of one row. */
-INLINE void KERNEL(gates_block)(
-    int n, ptrdiff_t units, int reset_after, int f, real f_alpha, int g, real g_alpha,
-    const real *bias,             /* (3 * units) at this block, like all that follow       */
-    const real *recurrent_bias,   /* (units)     reset after only                          */
-    const real *xw,               /* (3 * units); reset before: (r * h).Uh in the middle   */
-    const real *hu,               /* (3 * units); reset before: (2 * units)                */
-    real *h,                      /* (units)     in and out                                */
-    real *out)                    /* (units)     overwritten, or NULL                      */
-{
-    const vreal xz = vload(xw, n) + vload(bias, n);
-    vreal candidate = vload(xw + 2 * units, n) + vload(bias + 2 * units, n);
-    if (reset_after) {
-        const vreal xr = vload(xw + units, n) + vload(bias + units, n);
-        const vreal r = KERNEL(gate)(f, f_alpha, xr + vload(hu + units, n));
-        candidate += r * (vload(hu + 2 * units, n) + vload(recurrent_bias, n));
-    } else {
-        candidate += vload(xw + units, n);
-    }
-    const vreal z = KERNEL(gate)(f, f_alpha, xz + vload(hu, n));
-    const vreal hh = KERNEL(gate)(g, g_alpha, candidate);
-    const vreal next = z * vload(h, n) + (1 - z) * hh;
-    vstore(h, next, n);
-    if (out)
-        vstore(out, next, n);
-}
+/* n vectors of a row, four at most, from `unit` on. */
+#define EACH_FOUR_UNITS(row, unit, n)                                                                    \
+    for (ptrdiff_t row = 0; row < pass->rows; ++row)                                                     \
+        for (ptrdiff_t unit = 0, n; n = (units - unit + VLEN - 1) / VLEN, n = n < 4 ? n : 4, unit < units; \
+             unit += 4 * VLEN)
 
-INLINE void KERNEL(gates_rows)(const struct fastgru_gates *s, int reset_after, int f, int g)
+/* A step, reset after; scratch is (rows, 3, units). */
+static void KERNEL(gates_after)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
-    const ptrdiff_t units = s->units, whole = units - units % VLEN;
-    const real f_alpha = (real)s->recurrent_alpha, g_alpha = (real)s->alpha;
-    const real *bias = (const real *)s->bias, *recurrent_bias = (const real *)s->recurrent_bias;
-    for (ptrdiff_t row = 0; row < s->rows; ++row) {
-        const real *xw = (const real *)s->xw + row * s->xw_stride;
-        const real *hu = (const real *)s->hu + row * (reset_after ? 3 : 2) * units;
-        real *h = (real *)s->h + row * units;
-        real *out = s->out ? (real *)s->out + row * s->out_stride : NULL;
-        if (s->mask) {
-            if (!s->mask[row * s->mask_stride]) {
-                KERNEL(masked_row)(s, h, out, s->seen[row]);
-                continue;
-            }
-            s->seen[row] = 1;
+    const ptrdiff_t units = layer->units;
+    const real *recurrent_bias = (const real *)layer->biases + 3 * units;
+    EACH_FOUR_UNITS(row, unit, n) {
+        const real *hu = (const real *)pass->scratch + row * 3 * units;
+        vreal sums[12], candidates[4];
+        for (ptrdiff_t v = 0, j = unit; v < n; ++v, j += VLEN) {
+            const int lanes = KERNEL(lanes)(layer, j);
+            sums[v * 3] = KERNEL(input_gate)(layer, pass, row, 0, j) + vload(hu + j, lanes);
+            sums[v * 3 + 1] = KERNEL(input_gate)(layer, pass, row, 1, j) + vload(hu + units + j, lanes);
+            sums[v * 3 + 2] = vload(hu + 2 * units + j, lanes) + vload(recurrent_bias + j, lanes);
+            candidates[v] = KERNEL(input_gate)(layer, pass, row, 2, j);
         }
-        for (ptrdiff_t j = 0; j < whole; j += VLEN)
-            KERNEL(gates_block)(VLEN, units, reset_after, f, f_alpha, g, g_alpha, bias + j, recurrent_bias + j,
-                                xw + j, hu + j, h + j, out ? out + j : NULL);
-        if (whole < units)
-            KERNEL(gates_block)((int)(units - whole), units, reset_after, f, f_alpha, g, g_alpha, bias + whole,
-                                recurrent_bias + whole, xw + whole, hu + whole, h + whole, out ? out + whole : NULL);
+        FINISH(finish_after, n)(layer, pass, row, unit, 4, 0, sums, candidates);
     }
 }
 
-/* The usual pairs of activations as constants, every other pair through one instance. */
-INLINE void KERNEL(gates_by_activation)(const struct fastgru_gates *s, int reset_after)
+/* Reset before: r * h to the first `units` of scratch, behind which z and r of all rows are, (rows, 2, units); what z is
+ * a function of to xw. */
+static void KERNEL(gates_reset)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
-    const int f = s->recurrent_activation, g = s->activation;
-    if (f == FASTGRU_hard_sigmoid && g == FASTGRU_tanh)
-        KERNEL(gates_rows)(s, reset_after, FASTGRU_hard_sigmoid, FASTGRU_tanh);
-    else if (f == FASTGRU_sigmoid && g == FASTGRU_tanh)
-        KERNEL(gates_rows)(s, reset_after, FASTGRU_sigmoid, FASTGRU_tanh);
-    else
-        KERNEL(gates_rows)(s, reset_after, f, g);
-}
-
-static void KERNEL(gates_reset_after)(const struct fastgru_gates *s)
-{
-    KERNEL(gates_by_activation)(s, 1);
-}
-
-static void KERNEL(gates_update)(const struct fastgru_gates *s)
-{
-    KERNEL(gates_by_activation)(s, 0);
-}
-
-/* hr := r * h. Masked rows too: nothing reads their product. */
-static void KERNEL(gates_reset)(const struct fastgru_gates *s)
-{
-    const ptrdiff_t units = s->units;
-    const int f = s->recurrent_activation;
-    const real alpha = (real)s->recurrent_alpha, *bias = (const real *)s->bias + units;
-    for (ptrdiff_t row = 0; row < s->rows; ++row) {
-        const real *xr = (const real *)s->xw + row * s->xw_stride + units;
-        const real *h = (const real *)s->h + row * units;
-        real *hr = (real *)s->hu + row * 2 * units + units;
-        for (ptrdiff_t j = 0; j < units; j += VLEN) {
-            const int n = units - j < VLEN ? (int)(units - j) : VLEN;
-            const vreal x = vload(xr + j, n) + vload(bias + j, n);
-            const vreal r = KERNEL(gate)(f, alpha, x + vload(hr + j, n));
-            vstore(hr + j, r * vload(h + j, n), n);
+    const ptrdiff_t units = layer->units;
+    EACH_FOUR_UNITS(row, unit, n) {
+        const real *hu = (const real *)pass->scratch + (pass->rows + row * 2) * units;
+        vreal sums[12];
+        for (ptrdiff_t v = 0, j = unit; v < n; ++v, j += VLEN) {
+            const int lanes = KERNEL(lanes)(layer, j);
+            vstore((real *)pass->xw + row * pass->xw_stride + j,
+                   KERNEL(input_gate)(layer, pass, row, 0, j) + vload(hu + j, lanes), lanes);
+            sums[v * 3 + 1] = KERNEL(input_gate)(layer, pass, row, 1, j) + vload(hu + units + j, lanes);
         }
+        FINISH(finish_reset, n)(layer, pass, row, unit, 4, 0, sums);
     }
 }
+
+/* The rest of it, with (r * h).Uh in the r part of xw. */
+static void KERNEL(gates_update)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
+{
+    const ptrdiff_t units = layer->units;
+    EACH_FOUR_UNITS(row, unit, n) {
+        const real *xw = (const real *)pass->xw + row * pass->xw_stride;
+        vreal candidates[4];
+        for (ptrdiff_t v = 0, j = unit; v < n; ++v, j += VLEN)
+            candidates[v] = KERNEL(input_gate)(layer, pass, row, 2, j) + vload(xw + units + j, KERNEL(lanes)(layer, j));
+        KERNEL(finish_before)(layer, pass, row, unit, 4, 0, (int)n, xw + unit, VLEN, candidates);
+    }
+}
+
+#undef EACH_FOUR_UNITS

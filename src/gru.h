@@ -1,5 +1,5 @@
 /* gru.h - what a GRU does with products: a tile of x.kernel, or of a step, from products to memory; and how tiles cover
- * a pass.
+ * a pass, a chunk of steps and a step.
  *
  * In all of them `row` and `panel` are the tile's first, and rows and panels are constants. */
 
@@ -88,12 +88,11 @@ INLINE void FORMAT(advance)(
         candidates[v] = inputs[v * 3 + 2];
     }
     EACH_FOUR(v, n, rows * panels)
-        (n == 4 ? KERNEL(finish_after_4) : n == 3 ? KERNEL(finish_after_3)
-         : n == 2 ? KERNEL(finish_after_2) : KERNEL(finish_after_1))(
+        FINISH(finish_after, n)(
             layer, pass, row + v / panels, panel * VLEN, panels, v % panels, sums + v * 3, candidates + v);
 }
 
-/* The first half of a step, reset before: rh := r * h; what z is a function of and the candidate's input
+/* The first half of a step, reset before: scratch := r * h; what z is a function of and the candidate's input
  * part go to xw. */
 INLINE void FORMAT(reset)(
     int rows, int panels,
@@ -111,8 +110,7 @@ INLINE void FORMAT(reset)(
         vstore(slot + 2 * VLEN, inputs[v * 3 + 2], VLEN);
     }
     EACH_FOUR(v, n, rows * panels)
-        (n == 4 ? KERNEL(finish_reset_4) : n == 3 ? KERNEL(finish_reset_3)
-         : n == 2 ? KERNEL(finish_reset_2) : KERNEL(finish_reset_1))(
+        FINISH(finish_reset, n)(
             layer, pass, row + v / panels, panel * VLEN, panels, v % panels, sums + v * 3);
 }
 
@@ -127,7 +125,7 @@ INLINE void FORMAT(update)(
     const ptrdiff_t vectors = (units - unit + VLEN - 1) / VLEN;
     const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
     FORMAT(sums) sums;
-    FORMAT(multiply)(rows, panels, 3, sums, units, (const real *)pass->rh + row * units, units,
+    FORMAT(multiply)(rows, panels, 3, sums, units, (const real *)pass->scratch + row * units, units,
                      layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes,
                      pass->out_of_cache);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
@@ -136,7 +134,8 @@ INLINE void FORMAT(update)(
     EACH(i, rows)
         for (int v = 0; v < there; v += 4)
             KERNEL(finish_before)(layer, pass, row + i, unit, there, v, there - v < 4 ? there - v : 4,
-                                  sums + i * panels * 3 + v);
+                                  (const real *)pass->xw + (row + i) * pass->xw_stride + (unit + v * VLEN) * 3,
+                                  3 * VLEN, sums + i * panels * 3 + v);
 }
 
 #undef EACH_FOUR
@@ -194,6 +193,48 @@ static void FORMAT(cover)(
                 }
             }
         }
+    }
+}
+
+/* xw := x.kernel + bias. Tiles lie along the longer of both axes, a pass each, or along the steps of each row;
+ * panels serve as many passes as there is room for. */
+static void FORMAT(project_all)(const struct fastgru_layer *layer, struct fastgru_projection *projection)
+{
+    const ptrdiff_t steps = projection->steps;
+    const int by_rows = !projection->lengths && projection->rows >= steps;
+    const ptrdiff_t count = by_rows ? steps : projection->rows;
+    struct fastgru_pass pass, passes[FASTGRU_PASSES];
+    ptrdiff_t place = 0;
+    memset(&pass, 0, sizeof pass);
+    pass.out_of_cache = fastgru_many_weights(layer);
+    pass.backwards = projection->backwards;
+    pass.x_stride = by_rows ? projection->x_batch_stride : projection->x_time_stride;
+    pass.xw_stride = by_rows ? projection->xw_stride : projection->xw_time_stride;
+    for (ptrdiff_t i = 0; i < count; ++i) {
+        const ptrdiff_t row = projection->x_rows ? projection->x_rows[i] : i;
+        const ptrdiff_t left = projection->lengths ? projection->lengths[i] - projection->start : steps;
+        pass.rows = by_rows ? projection->rows : left < 0 ? 0 : left < steps ? left : steps;
+        pass.x_rows = pass.rows;
+        pass.x = (const real *)projection->x + (by_rows ? i * projection->x_time_stride
+                                                        : row * projection->x_batch_stride);
+        pass.xw = (real *)projection->xw + i * (by_rows ? projection->xw_time_stride : projection->xw_stride);
+        passes[place++] = pass;
+        if (place == FASTGRU_PASSES || i + 1 == count) {
+            FORMAT(cover)(FORMAT(tiles_project), layer, layer->panel_count, passes, place);
+            pass.backwards = !pass.backwards;
+            place = 0;
+        }
+    }
+}
+
+/* One timestep of the rows of a pass. */
+static void FORMAT(step)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
+{
+    if (layer->reset_after) {
+        FORMAT(cover)(FORMAT(tiles_advance), layer, layer->panel_count, pass, 1);
+    } else {
+        FORMAT(cover)(FORMAT(tiles_reset), layer, layer->panel_count, pass, 1);
+        FORMAT(cover)(FORMAT(tiles_update), layer, fastgru_candidate_count(layer), pass, 1);
     }
 }
 

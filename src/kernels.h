@@ -51,15 +51,16 @@
 #define QUOTE(text) #text
 #define ROW_NAME(isa) PASTE_ROW_NAME(isa)
 #define PASTE_ROW_NAME(isa) fastgru_kernels_##isa
-#define FORMAT_ROW(weights, itemsize, weight_size, isa) \
-    {itemsize, weight_size, VBYTES ? VBYTES / itemsize : 1, NAME(pack, weights, isa), NAME(sequence, weights, isa)}
+#define FORMAT_ROW(weights, itemsize, weight_size, isa)                                              \
+    {itemsize, weight_size, VBYTES ? VBYTES / itemsize : 1, FASTGRU_FULL_TILE, {1, 0},               \
+     NAME(pack, weights, isa), NAME(project_all, weights, isa), NAME(step, weights, isa)}
 #if HALF
 #define F16_ROW(isa) FORMAT_ROW(f16, 4, 2, isa)
 #else
-#define F16_ROW(isa) {4, 2, 1, NULL, NULL}
+#define F16_ROW(isa) {4, 2, 1, FASTGRU_FULL_TILE, {1, 0}, NULL, NULL, NULL}
 #endif
 #define FUNCTIONS_ROW(dtype)                                             \
-    {NAME(gates_reset_after, dtype, ISA), NAME(gates_reset, dtype, ISA), \
+    {NAME(gates_after, dtype, ISA), NAME(gates_reset, dtype, ISA), \
      NAME(gates_update, dtype, ISA), NAME(activate, dtype, ISA)}
 
 /* A row, with each format as one of the sets in this file has it (format.h). */

@@ -23,23 +23,6 @@ void fastgru_pack(
     layer->kernels->pack(layer, kernel, recurrent_kernel, bias);
 }
 
-size_t fastgru_scratch_size(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
-{
-    const ptrdiff_t most = fastgru_block_rows(layer), rows = batch < most ? batch : most;
-    const size_t row_bytes = fastgru_xw_bytes(layer), step = layer->reset_after ? 0 : (size_t)rows * row_bytes;
-    const size_t ahead = fastgru_rows_ahead(layer);
-    const size_t all = (size_t)rows * (size_t)(timesteps < (ptrdiff_t)ahead ? timesteps : (ptrdiff_t)ahead);
-    const size_t chunk = timesteps < 2 ? 0 : (all < ahead ? all : ahead) * row_bytes;
-    return (layer->reset_after ? 2 : 3) * fastgru_state_bytes(layer, rows)
-        + fastgru_lines(chunk > step ? chunk : step) + fastgru_lines(2 * (size_t)rows);
-}
-
-size_t fastgru_ragged_scratch_size(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
-{
-    const struct fastgru_ragged b = fastgru_ragged_blocking(layer, batch, timesteps);
-    return (layer->reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes + b.x_bytes;
-}
-
 /* A merge sort, which takes no memory by the timestep. */
 void fastgru_order(ptrdiff_t rows, const ptrdiff_t *steps, ptrdiff_t *lengths, ptrdiff_t *spare)
 {
@@ -78,11 +61,6 @@ int fastgru_set_lengths(struct fastgru_call *call, const ptrdiff_t *steps, ptrdi
     call->lengths = lengths;
     call->rows = lengths + call->batch;
     return 1;
-}
-
-void fastgru_sequence(const struct fastgru_layer *layer, struct fastgru_call *call)
-{
-    layer->kernels->sequence(layer, call);
 }
 
 void fastgru_step(

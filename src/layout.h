@@ -5,7 +5,7 @@
 #define FASTGRU_LAYOUT_H
 
 #include "compiler.h"
-#include "fastgru/fastgru.h"
+#include "fastgru/network.h"
 
 /* ---- packed weights -------------------------------------------------------------------- */
 
@@ -15,23 +15,20 @@ static inline size_t fastgru_lines(size_t bytes)
     return (bytes + 63) / 64 * 64;
 }
 
-static inline size_t fastgru_panel_count(const struct fastgru_layer *layer)
-{
-    return (size_t)((layer->units + layer->kernels->vlen - 1) / layer->kernels->vlen);
-}
-
 static inline size_t fastgru_candidate_count(const struct fastgru_layer *layer)
 {
-    return layer->reset_after ? 0 : (fastgru_panel_count(layer) + 2) / 3;
+    return layer->reset_after ? 0 : (layer->panel_count + 2) / 3;
 }
 
 /* Where in `memory` weights lie, unless it is NULL; returns the bytes of all. */
 static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
 {
-    const struct fastgru_packed_kernels *kernels = layer->kernels;
+    const struct fastgru_format *kernels = layer->kernels;
     const size_t rows = (size_t)layer->features * 3 + (size_t)layer->units * (layer->reset_after ? 3 : 2);
-    const size_t vector = (size_t)kernels->vlen * kernels->weight_size, panels = fastgru_panel_count(layer);
+    const size_t vector = (size_t)kernels->vlen * kernels->weight_size;
+    const size_t panels = (size_t)((layer->units + kernels->vlen - 1) / kernels->vlen);
     const size_t biases = fastgru_lines(panels * 4 * (size_t)kernels->vlen * kernels->itemsize);
+    layer->panel_count = panels;
     layer->panel_bytes = fastgru_lines(rows * vector);
     layer->candidate_bytes = fastgru_lines((size_t)layer->units * 3 * vector);
     if (memory) {
@@ -44,13 +41,16 @@ static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
 
 /* ---- how a call is cut ------------------------------------------------------------------ */
 
-/* Rows that go through all timesteps together, and steps whose x.kernel is computed ahead of them, none if it is
- * computed in each step. */
+/* Rows that go through all timesteps together, and steps whose x.kernel is computed ahead of them.
+ *
+ * Rows of different lengths are cut in another way: as long as more than `few` of them take part in a step, x.kernel is
+ * computed in the step, where their x is first laid side by side; then for the few, row by row, `steps` steps ahead.
+ * Fewer rows make up no tile, or wait for many weights (fastgru_steps_ahead has the figures). */
 struct fastgru_blocks {
     ptrdiff_t rows;
-    ptrdiff_t steps;
-    size_t state_bytes;              /* (rows, units)                                      */
-    size_t xw_bytes;                 /* (steps, rows, panels, 3, vlen)                     */
+    ptrdiff_t steps;                 /* 0: x.kernel is computed in each step               */
+    ptrdiff_t few;                   /* lengths: most rows whose x.kernel is computed ahead */
+    size_t xw_rows;                  /* rows of xw that there must be room for             */
 };
 
 enum {
@@ -67,17 +67,31 @@ enum {
     FASTGRU_RAGGED_STEPS = 8         /* of few rows of different lengths at a time         */
 };
 
-/* Bytes of a row of xw: (panels, 3, vlen). */
-static inline size_t fastgru_xw_bytes(const struct fastgru_layer *layer)
+/* Elements of a row of xw: (panels, 3, vlen). */
+static inline ptrdiff_t fastgru_xw_width(const struct fastgru_layer *layer)
 {
-    return fastgru_panel_count(layer) * 3 * (size_t)layer->kernels->vlen * layer->kernels->itemsize;
+    return (ptrdiff_t)layer->panel_count * 3 * layer->kernels->vlen;
 }
 
-/* The most rows of a block: a step of xw for each, and at most three states, which are no longer together. */
+static inline size_t fastgru_xw_bytes(const struct fastgru_layer *layer)
+{
+    return (size_t)fastgru_xw_width(layer) * layer->kernels->itemsize;
+}
+
+/* Units of scratch that a row takes in a step; if any, it takes room for xw, too. */
+static inline size_t fastgru_step_units(const struct fastgru_layer *layer)
+{
+    return (size_t)(layer->kernels->step_units[layer->reset_after != 0] * layer->units);
+}
+
+/* The most rows of a block: of each a step of xw, two states, which are no longer together than that, and what a step
+ * takes. */
 static inline ptrdiff_t fastgru_block_rows(const struct fastgru_layer *layer)
 {
+    const size_t xw = fastgru_xw_bytes(layer), step = fastgru_step_units(layer) * layer->kernels->itemsize;
+    const size_t row_bytes = xw + xw / 3 * 2 + (step > xw / 3 ? step : xw / 3);
     ptrdiff_t rows = FASTGRU_BLOCK_ROWS;
-    while (rows > 8 && (size_t)rows * 2 * fastgru_xw_bytes(layer) > FASTGRU_SCRATCH_BYTES)
+    while (rows > 8 && (size_t)rows * row_bytes > FASTGRU_SCRATCH_BYTES)
         rows -= 8;
     return rows;
 }
@@ -92,7 +106,7 @@ static inline size_t fastgru_rows_ahead(const struct fastgru_layer *layer)
 
 static inline int fastgru_many_weights(const struct fastgru_layer *layer)
 {
-    return fastgru_panel_count(layer) * layer->panel_bytes >= FASTGRU_MANY_BYTES;
+    return layer->panel_count * layer->panel_bytes >= FASTGRU_MANY_BYTES;
 }
 
 /* The steps whose x.kernel is computed ahead, 0 or at least two.
@@ -111,99 +125,91 @@ static inline int fastgru_many_weights(const struct fastgru_layer *layer)
 static inline ptrdiff_t fastgru_steps_ahead(
     const struct fastgru_layer *layer, ptrdiff_t rows, ptrdiff_t timesteps)
 {
+    const ptrdiff_t tile = layer->kernels->full_tile;
     ptrdiff_t steps;
-    if (rows % FASTGRU_FULL_TILE == 0 && (rows > FASTGRU_FEW_ROWS || !fastgru_many_weights(layer)))
+    if (timesteps < 2)
+        return 0;
+    if (tile && !(rows & (tile - 1)) && (rows > FASTGRU_FEW_ROWS || !fastgru_many_weights(layer)))
         return 0;
     steps = rows ? (ptrdiff_t)fastgru_rows_ahead(layer) / rows : 0;
     steps = steps < timesteps ? steps : timesteps;
     return steps < 2 ? 0 : steps;
 }
 
-/* Bytes of the state of some rows. A block needs two or three: the other one of two that alternate, one in place of a
- * last state that is not wanted, and reset before r * h. */
-static inline size_t fastgru_state_bytes(const struct fastgru_layer *layer, ptrdiff_t rows)
-{
-    return fastgru_lines((size_t)rows * (size_t)layer->units * layer->kernels->itemsize);
-}
-
 static inline struct fastgru_blocks fastgru_blocking(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
-    const size_t row_bytes = fastgru_xw_bytes(layer);
+    const ptrdiff_t most = batch <= 8 ? 8 : fastgru_block_rows(layer);
     struct fastgru_blocks b;
-    b.rows = fastgru_block_rows(layer);
-    if (b.rows < batch) {
-        const ptrdiff_t blocks = batch / b.rows + (batch % b.rows != 0);
+    b.rows = batch;
+    if (most < batch) {
+        const ptrdiff_t blocks = batch / most + (batch % most != 0);
         b.rows = (batch / blocks + (batch % blocks != 0) + 7) / 8 * 8;  /* of one size, nearly */
-    } else {
-        b.rows = batch;
     }
+    b.few = 0;
     b.steps = fastgru_steps_ahead(layer, b.rows, timesteps);
-    b.state_bytes = fastgru_state_bytes(layer, b.rows);
-    b.xw_bytes = fastgru_lines((size_t)(b.steps ? b.steps : !layer->reset_after) * (size_t)b.rows * row_bytes);
+    b.xw_rows = (size_t)(b.steps ? b.steps : fastgru_step_units(layer) > 0) * (size_t)b.rows;
     return b;
 }
 
-/* How a call with lengths is cut: blocks of rows, as long as more than `few` of them take part in a step, with
- * x.kernel in the step, where their x is first laid side by side; then the few, row by row, with x.kernel of
- * `steps` steps ahead. Fewer rows make up no tile, or wait for many weights (fastgru_steps_ahead has the figures). */
-struct fastgru_ragged {
-    ptrdiff_t rows;                  /* at most 128; grows with the batch                  */
-    ptrdiff_t few;
-    ptrdiff_t steps;
-    size_t state_bytes;              /* (rows, units)                                      */
-    size_t xw_bytes;                 /* (few, steps, panels, 3, vlen); reset before (rows, panels, 3, vlen), too */
-    size_t x_bytes;                  /* (rows, features)                                   */
-};
-
-static inline struct fastgru_ragged fastgru_ragged_blocking(
+/* The same for a call with lengths: at most 128 rows, and no fewer for a larger batch. */
+static inline struct fastgru_blocks fastgru_ragged_blocking(
     const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
 {
-    const size_t row_bytes = fastgru_xw_bytes(layer);
     const size_t x_bytes = (size_t)layer->features * layer->kernels->itemsize;
-    const ptrdiff_t few = FASTGRU_PASSES, less = FASTGRU_FULL_TILE - 1, most = FASTGRU_RAGGED_STEPS;
-    size_t ahead, once;
-    struct fastgru_ragged b;
+    const ptrdiff_t most = FASTGRU_RAGGED_STEPS;
+    size_t once;
+    struct fastgru_blocks b;
     b.rows = fastgru_block_rows(layer);
     while (b.rows > 8 && (size_t)b.rows * x_bytes > FASTGRU_CHUNK_MOST)
         b.rows -= 8;
     b.rows = batch < b.rows ? batch : b.rows;
-    b.few = fastgru_many_weights(layer) ? few : less;
-    b.steps = (ptrdiff_t)(FASTGRU_CHUNK_MOST / (row_bytes * (size_t)b.few));
+    b.few = fastgru_many_weights(layer) ? FASTGRU_PASSES : FASTGRU_FULL_TILE - 1;
+    b.steps = (ptrdiff_t)(FASTGRU_CHUNK_MOST / (fastgru_xw_bytes(layer) * (size_t)b.few));
     b.steps = b.steps < 1 ? 1 : b.steps < most ? b.steps : most;
     b.steps = b.steps < timesteps ? b.steps : timesteps;
     b.few = b.rows < b.few ? b.rows : b.few;
-    b.state_bytes = fastgru_state_bytes(layer, b.rows);
-    ahead = (size_t)b.few * (size_t)b.steps * row_bytes;
-    once = layer->reset_after ? 0 : (size_t)b.rows * row_bytes;
-    b.xw_bytes = fastgru_lines(ahead > once ? ahead : once);
-    b.x_bytes = fastgru_lines((size_t)b.rows * x_bytes);
+    b.xw_rows = (size_t)b.few * (size_t)b.steps;
+    once = fastgru_step_units(layer) ? (size_t)b.rows : 0;
+    b.xw_rows = b.xw_rows > once ? b.xw_rows : once;
     return b;
 }
 
-/* ---- a pass ---------------------------------------------------------------------------- */
+/* ---- a block's scratch ------------------------------------------------------------------ */
 
-/* What a row does in a step: compute, or, masked, keep its state and put out that or zeros. */
-enum fastgru_row_action { FASTGRU_ROW_STEPS, FASTGRU_ROW_KEEPS, FASTGRU_ROW_ZEROES };
-
-/* One pass over the packed weights: x.kernel of some rows, or one timestep of them. */
-struct fastgru_pass {
-    ptrdiff_t rows;
-    ptrdiff_t x_rows;                /* all rows, whose x is read; or none: xw holds x.kernel + bias */
-    const void *x;                   /* (x_rows, features)                                 */
-    ptrdiff_t x_stride;
-    void *xw;                        /* (rows, panels, 3, vlen)  in, overwritten or scratch */
-    ptrdiff_t xw_stride;
-    const void *h;                   /* (rows, units)      state before the step           */
-    void *h_next;                    /* (rows, units)      overwritten; must not alias h   */
-    void *rh;                        /* (rows, units)      reset before: scratch           */
-    void *out;                       /* (rows, units)      overwritten; or NULL            */
-    ptrdiff_t out_stride;
-    const ptrdiff_t *out_rows;       /* (rows)             the row of out of each; NULL: its own */
-    const unsigned char *actions;    /* (rows)             fastgru_row_action; NULL: all step */
-    int out_of_cache;                /* 1 if the weights are in memory rather than in a cache */
-    int backwards;                   /* 1 from the last panel to the first                 */
+/* Where its parts lie; of memory of NULL only the bytes mean anything. */
+struct fastgru_scratch {
+    size_t bytes;
+    char *states[2];                 /* (rows, units)  one to alternate with the last state, and that if it is not wanted */
+    char *step;                      /* (rows, step_units)                                 */
+    char *xw;                        /* (xw_rows, panels, 3, vlen)                         */
+    char *x;                         /* (rows, features)  with lengths                     */
+    unsigned char *actions;          /* (rows)  without                                    */
+    unsigned char *seen;             /* (rows)                                             */
 };
+
+static inline struct fastgru_scratch fastgru_lay_out_scratch(
+    const struct fastgru_layer *layer, const struct fastgru_blocks *blocks, char *memory)
+{
+    const size_t rows = (size_t)blocks->rows, itemsize = layer->kernels->itemsize;
+    const size_t state = fastgru_lines(rows * (size_t)layer->units * itemsize);
+    const size_t step = fastgru_lines(rows * fastgru_step_units(layer) * itemsize);
+    const size_t xw = fastgru_lines(blocks->xw_rows * fastgru_xw_bytes(layer));
+    const size_t last = blocks->few ? (size_t)layer->features * itemsize : 2;  /* of a row: x, or its flags */
+    const uintptr_t start = (uintptr_t)memory;
+    struct fastgru_scratch s;
+    s.bytes = 2 * state + step + xw + fastgru_lines(rows * last);
+    s.states[0] = memory;
+    s.states[1] = (char *)(start + state);
+    s.step = (char *)(start + 2 * state);
+    s.xw = (char *)(start + 2 * state + step);
+    s.x = (char *)(start + 2 * state + step + xw);
+    s.actions = (unsigned char *)s.x;
+    s.seen = (unsigned char *)(start + 2 * state + step + xw + rows);
+    return s;
+}
+
+/* ---- lengths ---------------------------------------------------------------------------- */
 
 /* Put lengths in order, the most first, rows of one length as they come. */
 HIDDEN void fastgru_order(

@@ -73,7 +73,7 @@ static int is_state(
 {
     const struct fastgru_value *value = network->values + node->output;
     return gives_state(network, run, node) && value->output >= 0 && node->column == 0
-        && run->out_batch_stride[value->output] == node->units;
+        && run->out_batch_stride[value->output] == node->layer->units;
 }
 
 /* Steps that a run goes through: with lengths, where no output of later steps is wanted or read, those of the
@@ -104,9 +104,7 @@ static struct workspace laid_out(
     const int masked = run->mask || run->lengths;
     struct workspace w;
     size_t step_bytes = 1, all = 0, scratch = 0;
-    struct fastgru_call call;
     memset(&w, 0, sizeof w);
-    memset(&call, 0, sizeof call);
     w.memory = memory;
     w.rows = batch;
     if (network->node_count > 1 && batch > RUN_ROWS) {
@@ -138,19 +136,16 @@ static struct workspace laid_out(
         if (memory)
             w.values[v] = part;
     }
-    call.batch = w.rows;
-    call.lengths = run->lengths;
     for (int n = 0; n < network->node_count; ++n) {
         const struct fastgru_node *node = network->nodes + n;
         const int alone = is_alone(network, n);
         char *state = NULL, *seen = NULL;
         size_t bytes;
         if (node->kind == FASTGRU_GRU) {
-            const size_t row = (size_t)node->units * network->values[node->output].itemsize;
+            const size_t row = (size_t)node->layer->units * network->values[node->output].itemsize;
             if (!memory) {           /* scratch is the last part: where it ends is of no use later */
-                call.timesteps = alone ? run->timesteps : w.steps;
-                call.mask = run->mask;
-                bytes = node->engine->scratch(node->weights, &call);
+                bytes = (run->lengths ? fastgru_ragged_scratch_size : fastgru_scratch_size)(
+                    node->layer, w.rows, alone ? run->timesteps : w.steps);
                 scratch = bytes > scratch ? bytes : scratch;
             }
             if (!is_state(network, run, node) && (!alone || gives_state(network, run, node)))
@@ -179,22 +174,6 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
     needed.timesteps = needed_steps(network, run);
     return laid_out(network, &needed, NULL).bytes;
 }
-
-/* ---- the packed engine ------------------------------------------------------------------------- */
-
-static size_t packed_scratch(const void *weights, const struct fastgru_call *call)
-{
-    const struct fastgru_layer *layer = (const struct fastgru_layer *)weights;
-    return call->lengths ? fastgru_ragged_scratch_size(layer, call->batch, call->timesteps)
-                         : fastgru_scratch_size(layer, call->batch, call->timesteps);
-}
-
-static void packed_run(const void *weights, struct fastgru_call *call)
-{
-    fastgru_sequence((const struct fastgru_layer *)weights, call);
-}
-
-const struct fastgru_engine fastgru_packed_engine = {packed_scratch, packed_run};
 
 /* ---- elementwise nodes --------------------------------------------------------------------------- */
 
@@ -392,7 +371,7 @@ static void run_gru(
 {
     const struct fastgru_node *node = network->nodes + n;
     const struct fastgru_value *value = network->values + node->output;
-    const size_t itemsize = value->itemsize, width = (size_t)node->units * itemsize;
+    const size_t itemsize = value->itemsize, width = (size_t)node->layer->units * itemsize;
     const size_t offset = (size_t)chunk->first_row * width;
     const char *initial = (const char *)run->initial_states[node->state];
     char *state = (char *)run->states[node->state];
@@ -430,7 +409,7 @@ static void run_gru(
         call.out_batch_stride = out.batch_stride;
         call.out_time_stride = value->last ? 0 : node->turned ? -out.time_stride : out.time_stride;
     }
-    node->engine->run(node->weights, &call);
+    fastgru_sequence(node->layer, &call);
     run->walk = call.walk;
     if (!call.out && state != out.data)  /* the last output is the state */
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
@@ -474,12 +453,12 @@ static void clip(const struct workspace *w, const struct chunk *chunk)
 static void run_step(const struct fastgru_network *network, struct fastgru_network_call *run)
 {
     const struct fastgru_node *node = network->nodes;
-    const size_t itemsize = network->values[1].itemsize, width = (size_t)node->units * itemsize;
+    const size_t itemsize = network->values[1].itemsize, width = (size_t)node->layer->units * itemsize;
     const ptrdiff_t out_stride = run->out_batch_stride[0] * (ptrdiff_t)itemsize;
     char *state = (char *)run->states[0], *out = (char *)run->out[0];
     struct fastgru_call call;
     memset(&call, 0, sizeof call);
-    state = state ? state : run->out_batch_stride[0] == node->units ? out : (char *)run->memory;
+    state = state ? state : run->out_batch_stride[0] == node->layer->units ? out : (char *)run->memory;
     call.batch = run->batch;
     call.timesteps = 1;
     call.x = run->x;
@@ -490,7 +469,7 @@ static void run_step(const struct fastgru_network *network, struct fastgru_netwo
     call.go_backwards = node->go_backwards;
     call.walk = run->walk;
     call.scratch = (char *)run->memory + (state == (char *)run->memory ? fastgru_lines((size_t)run->batch * width) : 0);
-    node->engine->run(node->weights, &call);
+    fastgru_sequence(node->layer, &call);
     run->walk = call.walk;
     for (ptrdiff_t row = 0; state != out && row < run->batch; ++row)
         memcpy(out + row * out_stride, state + (size_t)row * width, width);

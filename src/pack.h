@@ -46,7 +46,7 @@ static void FORMAT(pack)(
     const void *recurrent_kernel,    /* (units, 3 * units)                                 */
     const void *bias)                /* (3 * units), reset after (2, 3 * units), or NULL   */
 {
-    const ptrdiff_t units = layer->units, panels = (ptrdiff_t)fastgru_panel_count(layer);
+    const ptrdiff_t units = layer->units, panels = (ptrdiff_t)layer->panel_count;
     const real *u = (const real *)recurrent_kernel, *input_bias = (const real *)bias;
     for (ptrdiff_t panel = 0; panel < panels; ++panel) {
         const ptrdiff_t unit = panel * VLEN;

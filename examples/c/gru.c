@@ -203,8 +203,7 @@ static void run(
     void *last[1] = {state};
 
     memset(&node, 0, sizeof node);
-    node.kind = FASTGRU_GRU, node.output = 1, node.units = layer->units;
-    node.engine = &fastgru_packed_engine, node.weights = layer;
+    node.kind = FASTGRU_GRU, node.output = 1, node.layer = layer;
     memset(values, 0, sizeof values);
     values[0].width = layer->features, values[1].width = layer->units;
     values[0].itemsize = values[1].itemsize = sizeof(float);

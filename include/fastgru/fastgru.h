@@ -74,7 +74,7 @@ extern const char *const fastgru_activation_names[FASTGRU_ACTIVATION_COUNT];
 /* What a layer computes and with which kernels, set by the caller; and its packed weights, set by fastgru_pack.
  * Read-only from then on: any number of threads may share it. */
 struct fastgru_layer {
-    const struct fastgru_packed_kernels *kernels;  /* f32, f64 or f16 of an instruction set */
+    const struct fastgru_format *kernels;  /* f32, f64 or f16 of an instruction set        */
     ptrdiff_t features;
     ptrdiff_t units;
     int reset_after;
@@ -83,11 +83,13 @@ struct fastgru_layer {
     double alpha;
     double recurrent_alpha;
 
-    const void *biases;              /* (panels, 4, vlen)  z, r, candidate, its recurrent  */
+    const void *biases;              /* (panels, 4, vlen)  z, r, candidate, its recurrent; reset
+                                        after, z and r with their recurrent ones           */
     const char *panels;              /* panels of (features, 3, vlen) and (units, 3, vlen), reset
                                         before (units, 2, vlen): gates side by side        */
     const char *candidates;          /* reset before: panels of (units, 3, vlen), three
                                         neighbouring blocks of units side by side          */
+    size_t panel_count;
     size_t panel_bytes;
     size_t candidate_bytes;
 };
@@ -164,61 +166,42 @@ void fastgru_step(
     unsigned *walk,                  /* in and out: 0 before the first step of a stream    */
     void *scratch);                  /* fastgru_scratch_size(layer, batch, 1) bytes, overwritten; aligned to 64 */
 
-/* ---- the elementwise half of a step, for products that come from elsewhere --------------- */
-
-/* One timestep of `rows` rows; gates in the order z r h. */
-struct fastgru_gates {
-    ptrdiff_t rows;
-    ptrdiff_t units;
-    int activation;                  /* g and its parameter                                */
-    int recurrent_activation;        /* f and its parameter                                */
-    double alpha;
-    double recurrent_alpha;
-    const void *bias;                /* (3 * units)        added to xw; reset after: z and r
-                                        with the recurrent bias in it                      */
-    const void *recurrent_bias;      /* (units)            bh; reset after only            */
-    void *xw;                        /* (rows, 3 * units)  x.kernel; reset before: its r columns
-                                        hold (r * h).Uh when gates_update comes to them    */
-    ptrdiff_t xw_stride;
-    void *hu;                        /* (rows, 3 * units)  h.recurrent_kernel; reset before:
-                                        (rows, 2 * units)  its z and r columns, the latter
-                                        overwritten with r * h in gates_reset              */
-    void *h;                         /* (rows, units)      in and out: the state           */
-    void *out;                       /* (rows, units)      overwritten; or NULL            */
-    ptrdiff_t out_stride;
-    const unsigned char *mask;       /* (rows)             0: the row keeps its state; or NULL */
-    ptrdiff_t mask_stride;
-    unsigned char *seen;             /* (rows)             in and out: 1 once the row has had
-                                        a step that was not masked                         */
-    int zero_output_for_mask;
-};
-
-struct fastgru_functions {
-    void (*gates_reset_after)(const struct fastgru_gates *step);  /* all after xw and hu   */
-    void (*gates_reset)(const struct fastgru_gates *step);   /* reset before: r * h        */
-    void (*gates_update)(const struct fastgru_gates *step);  /* reset before: the rest, after (r * h).Uh */
-    void (*activate)(                /* y = f(x), elementwise                              */
-        int activation, double alpha,
-        ptrdiff_t n,
-        const void *x,               /* (n)                                                */
-        void *y);                    /* (n)  overwritten; may alias x                      */
-};
-
 /* ---- instruction sets ----------------------------------------------------------------- */
 
-/* A format of packed weights on one instruction set. */
-struct fastgru_packed_kernels {
+struct fastgru_projection;           /* network.h has both                                 */
+struct fastgru_pass;
+
+/* A format of weights on one instruction set, or of an engine that the caller brings. */
+struct fastgru_format {
     size_t itemsize;                 /* bytes of an element of all arrays                  */
     size_t weight_size;              /* bytes of a packed weight                           */
     ptrdiff_t vlen;                  /* units that are computed side by side               */
+    ptrdiff_t full_tile;             /* rows, a power of two, that share each weight that is loaded; 0: all
+                                        of them, and bits depend on how many they are      */
+    ptrdiff_t step_units[2];         /* reset before, reset after: scratch of a row in a step, in units */
     void (*pack)(
         const struct fastgru_layer *layer,
         const void *kernel,          /* (features, 3 * units)                              */
         const void *recurrent_kernel,  /* (units, 3 * units)                               */
         const void *bias);           /* (3 * units), reset after (2, 3 * units), or NULL   */
-    void (*sequence)(
+    void (*project)(                 /* x.kernel of some steps                             */
         const struct fastgru_layer *layer,
-        struct fastgru_call *call);  /* in and out: walk                                   */
+        struct fastgru_projection *projection);
+    void (*step)(                    /* one timestep                                       */
+        const struct fastgru_layer *layer,
+        const struct fastgru_pass *pass);
+};
+
+/* The elementwise half of a step, for products that come from elsewhere; network.h has the arrays. */
+struct fastgru_functions {
+    void (*gates_after)(const struct fastgru_layer *layer, const struct fastgru_pass *pass);
+    void (*gates_reset)(const struct fastgru_layer *layer, const struct fastgru_pass *pass);   /* r * h */
+    void (*gates_update)(const struct fastgru_layer *layer, const struct fastgru_pass *pass);  /* the rest */
+    void (*activate)(                /* y = f(x), elementwise                              */
+        int activation, double alpha,
+        ptrdiff_t n,
+        const void *x,               /* (n)                                                */
+        void *y);                    /* (n)  overwritten; may alias x                      */
 };
 
 enum { FASTGRU_CHAINS = 12 };        /* vectors in registers: more than a multiply-add's latency can hold up */
@@ -234,9 +217,9 @@ struct fastgru_roofline {
 struct fastgru_kernels {
     const char *isa;                 /* its name                                           */
     int fused;                       /* multiply-adds round once: the same bits as on all such sets */
-    struct fastgru_packed_kernels f32;
-    struct fastgru_packed_kernels f64;
-    struct fastgru_packed_kernels f16;  /* float16 weights, float32 all else; sequence NULL: none */
+    struct fastgru_format f32;
+    struct fastgru_format f64;
+    struct fastgru_format f16;       /* float16 weights, float32 all else; step NULL: none */
     struct fastgru_functions f32_functions;
     struct fastgru_functions f64_functions;
     struct fastgru_roofline roofline;

@@ -18,14 +18,6 @@
 extern "C" {
 #endif
 
-/* What computes a GRU: the packed engine, or another one that the caller brings. */
-struct fastgru_engine {
-    size_t (*scratch)(const void *weights, const struct fastgru_call *call);  /* bytes; arrays need not be known */
-    void (*run)(const void *weights, struct fastgru_call *call);
-};
-
-extern const struct fastgru_engine fastgru_packed_engine;  /* its weights: a struct fastgru_layer, packed */
-
 enum fastgru_kind { FASTGRU_GRU, FASTGRU_CAST, FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE };
 
 struct fastgru_value {
@@ -42,9 +34,7 @@ struct fastgru_node {
     int other;                       /* SUM, MUL, AVE: the second one                      */
     int output;                      /* the value that it writes                           */
     ptrdiff_t column;                /* GRU: where in the output's width its units begin   */
-    ptrdiff_t units;
-    const struct fastgru_engine *engine;
-    const void *weights;
+    const struct fastgru_layer *layer;
     int go_backwards;
     int turned;                      /* are outputs written from the last timestep on?     */
     int zero_output_for_mask;
@@ -100,6 +90,50 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
 void fastgru_run(
     const struct fastgru_network *network,
     struct fastgru_network_call *run);        /* in and out: walk                                   */
+
+/* ---- what a format of weights is handed ------------------------------------------------ */
+
+/* x.kernel of some steps of some rows. */
+struct fastgru_projection {
+    ptrdiff_t rows;
+    ptrdiff_t steps;
+    const void *x;                   /* (rows, steps, features)                            */
+    ptrdiff_t x_batch_stride;
+    ptrdiff_t x_time_stride;
+    const ptrdiff_t *x_rows;         /* (rows)             the row of x of each; NULL: its own */
+    const ptrdiff_t *lengths;        /* (rows)             steps of each, the most first: those beyond
+                                        are left out; NULL: all                            */
+    ptrdiff_t start;                 /* of the steps, among those that lengths count       */
+    void *xw;                        /* (steps, rows, panels, 3, vlen)  overwritten: x.kernel + bias, or, if
+                                        full_tile is 0, x.kernel in three parts of `units` */
+    ptrdiff_t xw_stride;             /* in and out: of a row                               */
+    ptrdiff_t xw_time_stride;        /* in and out                                         */
+    int backwards;                   /* 1 from the last panel to the first                 */
+};
+
+/* What a row does in a step: compute, or, masked, keep its state and put out that or zeros. */
+enum fastgru_row_action { FASTGRU_ROW_STEPS, FASTGRU_ROW_KEEPS, FASTGRU_ROW_ZEROES };
+
+/* One pass over the weights: x.kernel of some rows, or one timestep of them. */
+struct fastgru_pass {
+    ptrdiff_t rows;
+    ptrdiff_t x_rows;                /* all rows, whose x is read; or none: xw holds the projection */
+    const void *x;                   /* (x_rows, features)                                 */
+    ptrdiff_t x_stride;
+    void *xw;                        /* (rows, panels, 3, vlen)  in, overwritten or scratch */
+    ptrdiff_t xw_stride;
+    const void *h;                   /* (rows, units)      state before the step           */
+    void *h_next;                    /* (rows, units)      overwritten; must not alias h   */
+    void *scratch;                   /* (rows, step_units * units)  overwritten            */
+    void *out;                       /* (rows, units)      overwritten; or NULL            */
+    ptrdiff_t out_stride;
+    const ptrdiff_t *out_rows;       /* (rows)             the row of out of each; NULL: its own */
+    const unsigned char *actions;    /* (rows)             fastgru_row_action; NULL: all step */
+    int out_of_cache;                /* 1 if the weights are in memory rather than in a cache */
+    int backwards;                   /* 1 from the last panel to the first                 */
+};
+
+/* ---- numbers --------------------------------------------------------------------------- */
 
 /* y := x, n numbers of another type: float16 to the nearest, ties to even. */
 void fastgru_cast(

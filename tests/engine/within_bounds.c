@@ -133,7 +133,7 @@ static void note(const void *numbers, int elements, size_t itemsize)
 
 /* A layer with weights, packed; where those came from may not be touched any more. */
 static struct fastgru_layer make_layer(
-    const struct fastgru_packed_kernels *kernels, int features, int units, int reset_after)
+    const struct fastgru_format *kernels, int features, int units, int reset_after)
 {
     const size_t itemsize = kernels->itemsize;
     struct fastgru_layer layer;
@@ -195,7 +195,7 @@ static void set_lengths(struct fastgru_call *call, int rows, int timesteps)
 }
 
 static void run_packed(
-    const struct fastgru_packed_kernels *kernels, int rows, int timesteps, int features, int units, int reset_after)
+    const struct fastgru_format *kernels, int rows, int timesteps, int features, int units, int reset_after)
 {
     const size_t itemsize = kernels->itemsize;
     used = 0;
@@ -230,7 +230,7 @@ static void run_packed(
 
 /* Scratch suffices for the call that its size was asked for, and for every smaller one. */
 static void check_scratch(
-    const struct fastgru_packed_kernels *kernels, int features, int units, int reset_after)
+    const struct fastgru_format *kernels, int features, int units, int reset_after)
 {
     static const int timesteps[] = {1, 2, 3, 10, 100, 10000};
     struct fastgru_layer layer;
@@ -242,8 +242,8 @@ static void check_scratch(
     for (int rows = 0; rows <= 300; ++rows)
         for (size_t i = 0; i < sizeof timesteps / sizeof *timesteps; ++i) {
             const struct fastgru_blocks b = fastgru_blocking(&layer, rows, timesteps[i]);
-            const size_t size = fastgru_scratch_size(&layer, rows, timesteps[i]), flags = 2 * (size_t)b.rows;
-            if (size < (reset_after ? 2 : 3) * b.state_bytes + b.xw_bytes + flags)
+            const size_t size = fastgru_scratch_size(&layer, rows, timesteps[i]);
+            if (size < fastgru_lay_out_scratch(&layer, &b, NULL).bytes)
                 exit(3);
             if (size < largest[i] || (i && size < largest[i - 1]))
                 exit(4);
@@ -256,7 +256,7 @@ static void check_scratch(
 }
 
 /* Every size of tile; then blocks of rows and chunks of timesteps, whole and not. */
-static void run_all_packed(const struct fastgru_packed_kernels *kernels)
+static void run_all_packed(const struct fastgru_format *kernels)
 {
     static const struct { int rows, timesteps, units; } large[] = {
         {1, 700, 66}, {5, 150, 66}, {40, 20, 66}, {41, 20, 66}, {128, 3, 17}, {129, 3, 17}, {300, 2, 9},
@@ -282,32 +282,32 @@ static void run_functions(const struct fastgru_functions *functions, size_t item
 {
     const int rows = 3;
     used = 0;
-    struct fastgru_gates step;
-    memset(&step, 0, sizeof step);
-    step.rows = rows;
-    step.units = units;
-    step.activation = g;
-    step.recurrent_activation = f;
-    step.bias = numbers(3 * units, itemsize);
-    step.recurrent_bias = numbers(units, itemsize);
-    step.xw = numbers(rows * 3 * units, itemsize);
-    step.xw_stride = 3 * units;
-    step.h = numbers(rows * units, itemsize);
-    step.out = numbers(rows * units, itemsize);
-    step.out_stride = units;
-    void *three = numbers(rows * 3 * units, itemsize), *two = numbers(rows * 2 * units, itemsize);
-    unsigned char *mask = flags(rows), *seen = flags(rows);
+    struct fastgru_layer layer;
+    struct fastgru_pass pass;
+    memset(&layer, 0, sizeof layer);
+    memset(&pass, 0, sizeof pass);
+    layer.units = units;
+    layer.activation = g;
+    layer.recurrent_activation = f;
+    layer.biases = numbers(4 * units, itemsize);
+    pass.rows = rows;
+    pass.xw = numbers(rows * 3 * units, itemsize);
+    pass.xw_stride = 3 * units;
+    pass.h = numbers(rows * units, itemsize);
+    pass.h_next = numbers(rows * units, itemsize);
+    pass.scratch = numbers(rows * 3 * units, itemsize);
+    pass.out = numbers(rows * units, itemsize);
+    pass.out_stride = units;
+    unsigned char *actions = array((size_t)rows, 1);
+    for (int row = 0; row < rows; ++row)
+        actions[row] = (unsigned char)choose(3);
     for (int masked = 0; masked <= 1; ++masked) {
-        step.mask = masked ? mask : NULL;
-        step.mask_stride = 1;
-        step.seen = masked ? seen : NULL;
-        step.hu = three;
-        functions->gates_reset_after(&step);
-        step.hu = two;
-        functions->gates_reset(&step);
-        functions->gates_update(&step);
+        pass.actions = masked ? actions : NULL;
+        functions->gates_after(&layer, &pass);
+        functions->gates_reset(&layer, &pass);
+        functions->gates_update(&layer, &pass);
     }
-    functions->activate(g, 0.5, units, step.h, step.h);
+    functions->activate(g, 0.5, units, pass.h, pass.h_next);
 }
 
 static void run_all_functions(const struct fastgru_functions *functions, size_t itemsize)
@@ -326,7 +326,7 @@ int main(int arguments, char **argument)
     for (int i = 0; (kernels = fastgru_kernels_at(i)) != NULL && (i == 0 || arguments == 1); ++i) {
         run_all_packed(&kernels->f32);
         run_all_packed(&kernels->f64);
-        if (kernels->f16.sequence)
+        if (kernels->f16.step)
             run_all_packed(&kernels->f16);
         run_all_functions(&kernels->f32_functions, 4);
         run_all_functions(&kernels->f64_functions, 8);
