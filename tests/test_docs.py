@@ -85,7 +85,7 @@ def test_links_to_files_lead_somewhere(page):
 def test_the_readme_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 120
-    assert [line for line in lines if line.startswith("    make ")][0].startswith("    make demo")
+    assert next(line for line in lines if line.startswith("    ")).startswith("    make demo ")
 
 
 # ---- error messages ------------------------------------------------------------------------------
@@ -128,8 +128,8 @@ def test_every_environment_variable_is_in_the_reference():
 
 # ---- figures of the race -------------------------------------------------------------------------
 
-# A figure that is quoted from the tables of docs/benchmarks.md is followed by a comment that says which it is:
-# 4.2<!-- race: 1x1x64x64, fastgru -->, or `fastest` and `layers`: at how many fastgru was first, of how many.
+# A figure that is quoted from the tables of docs/benchmarks.md is followed by a comment that names it:
+# 4.2<!-- race: 1x1x64x64, fastgru -->; `fastest` of `layers` is at how many fastgru is the fastest.
 QUOTED = re.compile(r"(?P<figure>[\d.]+)<!-- race: (?P<what>[^>]+) -->")
 TEXTS = {
     page: FENCE.sub("", page.read_text())
@@ -139,7 +139,8 @@ TEXTS = {
 
 def race_figures():
     """All figures of the race by what they are."""
-    tables = re.search("<!-- tables of the race -->(.*)<!-- end of", (DOCS / "benchmarks.md").read_text(), re.S)[1]
+    page = (DOCS / "benchmarks.md").read_text()
+    tables = re.search("<!-- tables of the race -->(.*)<!-- end of", page, re.S)[1]
     first = re.search(r"fastest exact contender at (\d+) of (\d+) layers", tables)
     figures, columns = {"fastest": first[1], "layers": first[2]}, []
     for line in re.findall(r"^\| (.*) \|$", tables, re.M):
@@ -162,7 +163,7 @@ def test_figures_of_the_race_are_those_of_its_tables():
     figures = race_figures()
     assert len(figures) > 500
     for page, text in TEXTS.items():
-        assert text.count("<!-- race: ") == len(QUOTED.findall(text)), f"{page}: a mark without a figure before it"
+        assert text.count("<!-- race: ") == len(QUOTED.findall(text)), f"{page}: a mark without a figure"
         assert misquoted(text, figures) == [], page
     assert sum(len(QUOTED.findall(text)) for text in TEXTS.values()) > 10
     assert QUOTED.search(TEXTS[ROOT / "README.md"])

@@ -230,7 +230,7 @@ def _ways_cells(way: Way, ways: Mapping[str, Times], missed: str) -> Iterator[st
 
 
 def markdown(record: Record) -> str:
-    """What ran, who was first, and a section for each regime: the part of docs/benchmarks.md that is measured."""
+    """What ran, how often fastgru was the fastest, and a section for each regime, for docs/benchmarks.md."""
     machine = record.machine
     ran = f"{machine.date}, {machine.cpu}, {machine.instruction_set}, Python {machine.python}"
     lines = [*textwrap.wrap(", ".join([ran, *versions(record)]) + ".", WIDTH), ""]
