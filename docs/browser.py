@@ -23,15 +23,17 @@ OPTIONS = [
     *("--disable-background-networking", "--disable-component-update"),
 ]
 
-# Does the page scroll sideways, or the theme's box for all of its content, and what sticks out of the window?
-# Code may: it scrolls in boxes of its own. So do tables, but there a column would be missed.
+# What scrolls sideways, the page or the theme's box for all of its content, and what sticks out of the
+# window. Code may: it scrolls in boxes of its own. So do tables, but there a column would be missed. The
+# tables of the race may, because their first column stays in place.
 OVERFLOW = """() => {
     const width = document.documentElement.clientWidth
     const boxed = e => !e.matches('article') &&
         (getComputedStyle(e).overflowX != 'visible' || boxed(e.parentElement))
     const sticking = [...document.querySelectorAll('article *')]
         .filter(e => e.getBoundingClientRect().right > width && !boxed(e.parentElement))
-    const scrolling = [document.documentElement, ...document.querySelectorAll('.content, .table-wrapper')]
+    const boxes = document.querySelectorAll('.content, .table-wrapper:not(#the-tables *)')
+    const scrolling = [document.documentElement, ...boxes]
         .filter(e => e.scrollWidth > e.clientWidth)
     return [...scrolling, ...sticking].map(e => `${e.tagName} ${e.textContent.trim().slice(0, 40)}`)
 }"""

@@ -66,6 +66,28 @@ def test_the_tutorials_service_has_30_lines():
     assert len([line for line in (service + start).splitlines() if line.strip()]) <= 30
 
 
+# ---- pages outside of the documentation ----------------------------------------------------------
+
+LINK = re.compile(r"(?<!`)\]\((?!https?:)(?P<path>[^)#]*)(?:#(?P<anchor>[^)]*))?\)")
+OUTSIDE = [*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/**/*.md")]
+
+
+@pytest.mark.parametrize("page", OUTSIDE, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_somewhere(page):
+    for link in LINK.finditer(page.read_text()):
+        target = page.parent / link["path"] if link["path"] else page
+        assert target.exists(), link[0]
+        if link["anchor"]:
+            heads = re.findall(r"^#+ (.*)$", target.read_text(), re.M)
+            assert link["anchor"] in [re.sub(r"[^\w-]", "", head.lower().replace(" ", "-")) for head in heads]
+
+
+def test_the_readme_is_short():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120
+    assert next(line for line in lines if line.startswith("    ")).startswith("    make demo ")
+
+
 # ---- error messages ------------------------------------------------------------------------------
 
 MESSAGE = re.compile(r"^(`+)(?P<message>\w+: .+?)\1\n: From `(?P<code>.+?)`", re.M)
@@ -102,6 +124,57 @@ def test_an_unknown_engine_is_the_error_of_the_page():
 def test_every_environment_variable_is_in_the_reference():
     text = (DOCS / "reference/environment.md").read_text()
     assert set(re.findall("^`([A-Z_]+)`$", text, re.M)) == {*_config.VARIABLES, "TF_USE_LEGACY_KERAS"}
+
+
+# ---- figures of the race -------------------------------------------------------------------------
+
+# A figure that is quoted from the tables of docs/benchmarks.md is followed by a comment that names it:
+# 4.2<!-- race: 1x1x64x64, fastgru -->; `fastest` of `layers` is at how many fastgru is the fastest.
+QUOTED = re.compile(r"(?P<figure>[\d.]+)<!-- race: (?P<what>[^>]+) -->")
+TEXTS = {
+    page: FENCE.sub("", page.read_text())
+    for page in [*ROOT.glob("*.md"), *ROOT.glob("benchmarks/*.md"), *DOCS.rglob("*.md")]
+}
+
+
+def race_figures():
+    """All figures of the race by what they are."""
+    page = (DOCS / "benchmarks.md").read_text()
+    tables = re.search("<!-- tables of the race -->(.*)<!-- end of", page, re.S)[1]
+    first = re.search(r"fastest exact contender at (\d+) of (\d+) layers", tables)
+    figures, columns = {"fastest": first[1], "layers": first[2]}, []
+    for line in re.findall(r"^\| (.*) \|$", tables, re.M):
+        layer, *cells = line.split(" | ")
+        columns = cells if layer == "layer" else columns
+        figures |= {f"{layer}, {name}": cell for name, cell in zip(columns, cells, strict=True)}
+    return figures
+
+
+def misquoted(text, figures):
+    """The quotations of a text that are not in the tables."""
+    return [
+        match.group()
+        for match in QUOTED.finditer(text)
+        if match["figure"] != re.sub(r"[^\d.].*", "", figures.get(match["what"], ""))
+    ]
+
+
+def test_figures_of_the_race_are_those_of_its_tables():
+    figures = race_figures()
+    assert len(figures) > 500
+    for page, text in TEXTS.items():
+        assert text.count("<!-- race: ") == len(QUOTED.findall(text)), f"{page}: a mark without a figure"
+        assert misquoted(text, figures) == [], page
+    assert sum(len(QUOTED.findall(text)) for text in TEXTS.values()) > 10
+    assert QUOTED.search(TEXTS[ROOT / "README.md"])
+
+
+def test_a_figure_of_another_race_is_found():
+    figures = {"1x1x2x3, fastgru": "4.2", "1x1x2x3, best peer": "9.5 (numpy)"}
+    right = "4.2<!-- race: 1x1x2x3, fastgru --> and 9.5<!-- race: 1x1x2x3, best peer -->"
+    assert misquoted(right, figures) == []
+    assert misquoted(right.replace("4.2", "4.3"), figures) == ["4.3<!-- race: 1x1x2x3, fastgru -->"]
+    assert misquoted("4.2<!-- race: 1x1x2x4, fastgru -->", figures) == ["4.2<!-- race: 1x1x2x4, fastgru -->"]
 
 
 # ---- the pages as they are built -----------------------------------------------------------------

@@ -635,6 +635,63 @@ def test_details_have_a_row_for_each_contender():
     assert re.search(r"peer +6.0 +4.0 +8.0 +2 +1.0e-07 +the best peer", text)
 
 
+# ---- the documentation's page ----------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "benchmarks.md").read_text()
+
+
+def sections(tables):
+    """The first cells of each table's rows, by its title."""
+    _, *parts = tables.split("### ")
+    cells = {part.partition("\n")[0]: re.findall(r"^\| (.*?) \|", part, re.M) for part in parts}
+    return {title: rows[2:] for title, (*rows,) in cells.items()}
+
+
+def test_the_page_has_every_layer_of_the_race():
+    tables = PAGE.partition(report.BEGIN)[2].partition(report.END)[0]
+    layers = {
+        regime.title: [f"{event.task}" + f", {event.label}" * bool(event.label) for event in regime.events]
+        for regime in REGIMES
+    }
+    assert sections(tables) == layers
+    ratios = re.findall(r"^\| \d[^|]*(?:\|[^|]*){3}\| ([\d.]+|\*\*[\d.]+, slower\*\*) \|", tables, re.M)
+    slower = sum("slower" in ratio for ratio in ratios)
+    assert len(ratios) == sum(map(len, layers.values()))
+    assert f"the fastest exact contender at {len(ratios) - slower} of {len(ratios)} layers" in tables
+
+
+def test_a_race_writes_the_pages_tables_in_their_form(short, monkeypatch, tmp_path, capsys):
+    task = Task(Shape(1, 1, 2, 3), stream=True)
+    monkeypatch.setattr(command, "REGIMES", (Regime("stream", "Steps", (Event(task, "somebody's"),), ()),))
+    monkeypatch.setitem(report.TITLES, "stream", "Steps")
+    monkeypatch.setattr(command, "DOCS", tmp_path)
+    page = tmp_path / "benchmarks.md"
+    page.write_text(PAGE)
+    assert short([FastGRU, Peer], "--rounds=3", "--write-docs") == 0
+    assert str(page) in capsys.readouterr().out
+    before, _, after = PAGE.partition(PAGE.partition(report.BEGIN)[2].partition(report.END)[0])
+    written = page.read_text()
+    assert written.startswith(before)
+    assert written.endswith(after)
+    tables = written[len(before) : len(written) - len(after)]
+    assert sections(tables)["Steps"] == ["1x1x2x3, somebody's"]
+    assert re.search(r"the fastest exact contender at [01] of 1 layers", tables)
+    head = next(line for line in PAGE.splitlines() if line.startswith("| layer | fastgru |"))
+    assert head in tables.splitlines()
+
+
+def test_only_a_whole_race_goes_into_the_documentation(capsys):
+    for part in ("stream", "--quick"):
+        with pytest.raises(SystemExit, match="2"):
+            command.main([part, "--write-docs"])
+        assert "must be of a whole race" in capsys.readouterr().err
+
+
+def test_a_page_without_marks_is_left_alone():
+    with pytest.raises(ValueError, match="must have the marks"):
+        report.replaced(f"# Benchmarks\n{report.BEGIN}\n", "tables")
+
+
 # ---- pictures --------------------------------------------------------------------------------------
 
 

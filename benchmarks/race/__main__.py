@@ -8,6 +8,7 @@
     python -m benchmarks.race stream --add fastgru-sse2        one more: another instruction set
     python -m benchmarks.race stream --paced                   a frame every 10 ms, too
     python -m benchmarks.race ways                             fastgru alone: the ways to call it
+    python -m benchmarks.race --write-docs                     all regimes, and into docs/ what was measured
 
 Writes results.json, tables.md and pictures to race-output/. Exit status 3 if a result of fastgru was
 wrong, else 0: times are the machine's, and peers their own.
@@ -19,6 +20,7 @@ import argparse
 import functools
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,6 +51,13 @@ QUICK_END = 100.0  # seconds after which no further heat begins: the last one ta
 PACED = 1.0  # seconds of each round
 SPLIT = 20  # into so many blocks is one of a heat divided for the ways to call, which take a microsecond
 WRONG = 3
+DOCS = Path(__file__).parents[2] / "docs"
+PICTURES = {  # of a race, and what they are called in the documentation
+    "times.png": "race.png",
+    "times-step.png": "race-step.png",
+    "times-sequence.png": "race-sequence.png",
+    "ratios.png": "race-ratios.png",
+}
 
 
 def named(everyone: Contenders, text: str) -> Contenders:
@@ -118,7 +127,11 @@ def parse(arguments: Sequence[str] | None, everyone: Contenders) -> argparse.Nam
         help=f"give up a contender that says nothing for so long (default: {TIMEOUT:g})",
     )
     add("--out", type=Path, default=Path("race-output"), metavar="DIR", help="default: race-output")
-    return parser.parse_args(arguments)
+    add("--write-docs", action="store_true", help="put the tables and pictures of a whole race into docs/")
+    options = parser.parse_args(arguments)
+    if options.write_docs and (options.what or options.quick):
+        parser.error("--write-docs must be of a whole race: without --quick, regimes and shapes")
+    return options
 
 
 def plan(what: Sequence[str | Shape], quick: bool) -> Plan:
@@ -237,6 +250,16 @@ def save(record: Record, folder: Path) -> Iterator[Path]:
     yield from pictures.draw(record, folder)
 
 
+def write_docs(folder: Path) -> Iterator[Path]:
+    """Put what was saved to a folder into the documentation; the files."""
+    page = DOCS / "benchmarks.md"
+    page.write_text(report.replaced(page.read_text(), (folder / "tables.md").read_text()))
+    yield page
+    for picture, name in PICTURES.items():
+        if (folder / picture).exists():
+            yield Path(shutil.copy(folder / picture, DOCS / name))
+
+
 def main(arguments: Sequence[str] | None = None, everyone: Iterable[type[Contender]] = contenders.ALL) -> int:
     from rich.console import Console
 
@@ -245,7 +268,10 @@ def main(arguments: Sequence[str] | None = None, everyone: Iterable[type[Contend
     record = run(options, known)
     console = Console()
     report.show(record, console, options.details)
-    for file in save(record, options.out):
+    files = [*save(record, options.out)]
+    if options.write_docs:
+        files += write_docs(options.out)
+    for file in files:
         console.print(str(file), highlight=False, soft_wrap=True)
     return WRONG if record.wrong else 0
 

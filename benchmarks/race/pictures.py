@@ -73,7 +73,7 @@ def _style(name: str) -> tuple[str, str]:
 
 
 def _ordinary(heat: Heat) -> bool:
-    """Is it the usual layer, as many features as units, and nobody's in particular?"""
+    """True for the usual layer with as many features as units, which is not that of a product."""
     task = heat.task
     usual = task == Task(task.shape, task.stream) and task.shape.features == task.shape.units
     return usual and not heat.label

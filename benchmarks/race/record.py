@@ -81,7 +81,7 @@ class Record:
 
     @property
     def wrong(self) -> bool:
-        """Was a result of fastgru wrong?"""
+        """True if a result of fastgru was wrong."""
         everyone = (entrant for heat in self.all_heats() for entrant in heat.everyone())
         return any(entrant.wrong and not entrant.contender.peer for entrant in everyone)
 
@@ -120,7 +120,7 @@ class Record:
 
 
 def judge_goal(goal: Goal, heat: Heat) -> Judgement | None:
-    """Is a contender as much faster as it should be?"""
+    """Judge how many times as fast as a baseline a contender is."""
     entrant = heat.finisher(goal.contender)
     named = {"the best peer": heat.best_peer(), "plain": heat.plain}
     baseline = named[goal.baseline] if goal.baseline in named else heat.finisher(goal.baseline)
@@ -131,7 +131,7 @@ def judge_goal(goal: Goal, heat: Heat) -> Judgement | None:
 
 
 def judge_first(heat: Heat) -> Judgement | None:
-    """Is fastgru the fastest of those that compute with the weights they were given?"""
+    """Judge if fastgru is the fastest of those that compute with the weights that they are given."""
     entrant, peer = heat.finisher(OURS), heat.best_peer()
     if not (entrant and peer):
         return None
@@ -140,7 +140,7 @@ def judge_first(heat: Heat) -> Judgement | None:
 
 
 def judge_roof(heat: Heat) -> Judgement | None:
-    """Does fastgru use the machine?"""
+    """Judge the share of the roofline that fastgru reaches."""
     entrant = heat.finisher(OURS)
     share = heat.of_roof(entrant) if entrant else None
     if share is None or heat.task.shape.units < ROOF_UNITS:
@@ -149,7 +149,7 @@ def judge_roof(heat: Heat) -> Judgement | None:
 
 
 def judge_way(way: Way, engine: str, times: list[list[float]]) -> Judgement | None:
-    """Does a call cost no more than it should?"""
+    """Judge the cost of a way to call."""
     if way.most is None:
         return None
     unit = "microseconds more than" if way.on_top else "times the time of"

@@ -25,6 +25,8 @@ WAYS_EXPLAINED = (
     "cost: times the call gru(x), of a pool times the one with an array (middle half of the rounds)"
 )
 CODE = 50  # letters of a call in a line
+WIDTH = 110  # letters of a line of Markdown
+BEGIN, END = "<!-- tables of the race -->", "<!-- end of the tables of the race -->"  # in docs/benchmarks.md
 TITLES = {regime.name: regime.title for regime in REGIMES} | {"asked": "The layers that were asked for"}
 
 
@@ -228,26 +230,35 @@ def _ways_cells(way: Way, ways: Mapping[str, Times], missed: str) -> Iterator[st
 
 
 def markdown(record: Record) -> str:
-    """The tables of a README, folded: microseconds, and how the best peer's compare with fastgru's."""
+    """What ran, how often fastgru was the fastest, and a section for each regime, for docs/benchmarks.md."""
     machine = record.machine
     ran = f"{machine.date}, {machine.cpu}, {machine.instruction_set}, Python {machine.python}"
-    lines = [", ".join([ran, *versions(record)])]
+    lines = [*textwrap.wrap(", ".join([ran, *versions(record)]) + ".", WIDTH), ""]
+    firsts = [judgement for heat in record.all_heats() if (judgement := judge_first(heat))]
+    if firsts:
+        won = sum(judgement.met for judgement in firsts)
+        lines += [f"fastgru was the fastest exact contender at {won} of {len(firsts)} layers.", ""]
     for regime, heats in record.heats.items():
-        lines += [
-            f"<details>\n<summary>{TITLES[regime]}</summary>\n",
-            *_markdown_table(heats),
-            "\n</details>",
-        ]
+        lines += [f"### {TITLES[regime]}", "", *_markdown_table(heats), ""]
     if record.ways:
         columns = _ways_columns(record.ways)
         lines += [
-            f"<details>\n<summary>{WAYS_TITLE}</summary>\n\n{WAYS_EXPLAINED}\n",
+            f"### {WAYS_TITLE}\n\n{WAYS_EXPLAINED}\n",
             _markdown_row(columns),
             _markdown_row(["---"] * len(columns)),
             *(_markdown_row([f"`{way.code}`", *_ways_cells(way, record.ways, "**{}**")]) for way in WAYS),
-            "\n</details>",
+            "",
         ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
+
+
+def replaced(page: str, tables: str) -> str:
+    """A page with other tables between its two marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the page must have the marks {BEGIN} and {END}, got none or one")
+    return f"{before}{begin}\n\n{tables}\n{end}{after}"
 
 
 def _markdown_table(heats: list[Heat]) -> Iterator[str]:
