@@ -18,8 +18,9 @@ test: $(VENV)/test $(VENV)/built
 
 # Under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy: the tests of what computes and of what hands
 # to it. Not those against TensorFlow, which does not run under them, nor those that run other programs.
-SANITIZED := $(patsubst %,tests/test_%.py,\
-    activations bits config default_state dropout gru lengths packed plan streaming threads validate weights_dtype)
+SANITIZED := $(patsubst %,tests/%.py,$(addprefix engine/test_,activations bits packed plan) \
+    $(addprefix layer/test_,config default_state dropout gru lengths validate weights_dtype) \
+    $(addprefix networks/test_,streaming threads))
 
 sanitize: $(VENV)/test $(VENV)/build
 	rm -rf build/sanitize && mkdir -p build/sanitize

@@ -1,7 +1,7 @@
 /* activations.h - activations on one vector, after Keras' formulas.
  *
  * At most 3 ULP from the exact function for every finite
- * argument on every instruction set (asserted by tests/test_activations.py); infinities give
+ * argument on every instruction set (asserted by tests/engine/test_activations.py); infinities give
  * the limit, a NaN stays one, saturation is exact: tanh(10) is 1, sigmoid(-200) is 0.
  *
  * Polynomials: tools/fit_polynomials.py. The scheme of tanh and sigmoid, expm1 and exp of

@@ -2,7 +2,7 @@
  *
  * A tile is a few rows times a few panels, whose sums are in registers. What is added to what, in which order, does not
  * depend on the tile, hence no bit does: a product is a chain of multiply-adds over each half of k, and the sum of both,
- * so that each chain rounds at the size of its own sum. The median error that tests/test_accuracy.py prints was 1.00
+ * so that each chain rounds at the size of its own sum. The median error that tests/engine/test_accuracy.py prints was 1.00
  * with halves, as x.kernel and h.recurrent_kernel are added at their ends, and 1.22 with h going on from x and x from
  * the bias. */
 

@@ -17,7 +17,7 @@ import pytest
 import fastgru
 from fastgru import _config
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def python(code, executable=sys.executable, cwd=None, **environment):

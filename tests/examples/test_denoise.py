@@ -23,7 +23,7 @@ from scipy.io import wavfile
 
 import fastgru
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "denoise"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "denoise"
 RECORDING = EXAMPLE / "data" / "jfk.wav"
 
 

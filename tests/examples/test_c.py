@@ -14,7 +14,7 @@ from compilers import GNU, SCALAR, USUAL, WARNINGS
 import fastgru
 from fastgru import _config, _core
 
-TESTS = Path(__file__).resolve().parent
+TESTS = Path(__file__).resolve().parents[1]
 FOLDER = TESTS.parent / "examples" / "c"
 README = (FOLDER / "README.md").read_text()
 WRITE, READ = re.findall(r"```python\n(.*?)```", README, re.S)

@@ -21,7 +21,7 @@ from scipy.io import wavfile
 
 import fastgru
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache"
 DENOISE = ROOT / "examples" / "denoise"
 HUSH = "livekit-plugins-hush==0.3.3"

@@ -12,7 +12,7 @@ import pytest
 import fastgru
 from fastgru import _config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "how-to"
 
 

@@ -12,7 +12,7 @@ from compilers import USUAL
 import fastgru
 from fastgru import _config, _core
 
-FOLDER = Path(__file__).resolve().parents[1] / "docs" / "how-to"
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 PAGE = (FOLDER / "embed-in-c.md").read_text()
 COMMAND, _ = re.findall(r"^cc (.*)$", PAGE, re.M)  # the C files; the library, as examples/c is linked
 

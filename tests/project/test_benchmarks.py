@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 
-sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
+sys.path.append(str(Path(__file__).parents[2]))  # where `python -m pytest` starts, but not `pytest`
 
 from benchmarks import __main__ as bench
 from benchmarks import (
@@ -189,7 +189,7 @@ def test_errors_are_found():
 
 def test_engines_in_turns_have_the_same_bits(capsys):
     commands = ["HEAD", ".:FASTGRU_CHUNK_ROWS=0,FASTGRU_CHUNK_BYTES=0", "--layers", "3x5x4x9", "1x1x2x3"]
-    if not (Path(__file__).parents[1] / ".git").exists():  # a source distribution has no commits
+    if not (Path(__file__).parents[2] / ".git").exists():  # a source distribution has no commits
         commands[0] = "."
     assert engines.main([*commands, "--rounds", "2"]) == 0
     blocks = [block.splitlines() for block in re.split(r"\n(?=\d)", capsys.readouterr().out)]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
+sys.path.append(str(Path(__file__).parents[2]))  # where `python -m pytest` starts, but not `pytest`
 
 from benchmarks.race import __main__ as command
 from benchmarks.race import contenders, peers, pictures, report, roofline, worker
@@ -38,7 +38,7 @@ from benchmarks.race.roofline import Meter, Roofline, step_bytes
 from benchmarks.tasks import FRAMES, Shape, Task
 from benchmarks.ways import ENGINES, WAYS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = Shape(2, 3, 4, 5)
 STREAM = Task(Shape(2, 1, 4, 5), stream=True)
 JUDGED = Task(Shape(1, 1, 256, 256), stream=True)  # fastgru should be twice as fast as the best peer
@@ -59,7 +59,7 @@ class Peer(Contender):
     """fastgru in disguise; its workers find the classes of this file."""
 
     name = "peer"
-    variables = {"PYTHONPATH": str(Path(__file__).parent)}  # noqa: RUF012
+    variables = {"PYTHONPATH": str(Path(__file__).parents[1])}  # noqa: RUF012
 
     def start(self, threads):
         pass

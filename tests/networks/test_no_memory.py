@@ -2,7 +2,7 @@
 
 As a program it is the process in which allocations fail:
 
-    python tests/test_no_memory.py WAY GROUP
+    python tests/networks/test_no_memory.py WAY GROUP
 
 runs each operation of a group in a child of its own, and prints a line of JSON for it: its name, and what is
 wrong, or null.
@@ -33,7 +33,7 @@ from fastgru import _config
 # Bytes of a variable that a function shares with those in it. Where there is no memory for one, Python 3.11
 # leaks all variables of the function.
 CELL = 40
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120  # after which an operation is taken for hung
 PASSES = 4  # over all allocations of an operation, to see leaks
 AFTER = 10  # so many successes in a row are the end, where nobody says whether an allocation has failed

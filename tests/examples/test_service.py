@@ -29,7 +29,7 @@ from websockets.sync.client import ClientConnection, connect
 
 import fastgru
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "service"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "service"
 DENOISE = EXAMPLE.parent / "denoise"
 HOP = 160  # samples
 PLACES = 4  # of the server
