@@ -25,7 +25,7 @@ SANITIZED := $(patsubst %,tests/%.py,$(addprefix engine/test_,activations bits p
 sanitize: $(VENV)/test $(VENV)/build
 	rm -rf build/sanitize && mkdir -p build/sanitize
 	cp -r setup.py pyproject.toml README.md LICENSE fastgru include src tests build/sanitize
-	rm -f build/sanitize/fastgru/*.so build/sanitize/fastgru/_core.c
+	rm -f build/sanitize/fastgru/*.so build/sanitize/fastgru/*.c
 	cd build/sanitize && CC=tests/engine/sanitizing-gcc $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigill=1 $(CURDIR)/$(PYTEST) -m "not large" $(SANITIZED)
@@ -63,7 +63,7 @@ lint: $(VENV)/lint $(VENV)/built
 	$(BIN)/ruff format --check
 	$(BIN)/cython-lint fastgru
 	$(BIN)/mypy
-	$(BIN)/stubtest --mypy-config-file pyproject.toml fastgru._core
+	$(BIN)/stubtest --mypy-config-file pyproject.toml fastgru._core fastgru._streams fastgru._pool
 
 docs: $(VENV)/docs $(VENV)/built
 	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -d build/doctrees docs build/docs
@@ -83,7 +83,7 @@ race: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m benchmarks.race
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info fastgru/*.so fastgru/_core.c .asv
+	rm -rf $(VENV) build dist *.egg-info fastgru/*.so fastgru/*.c .asv
 
 $(VENV)/created:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fastgru needs Python 3.11 or newer")'

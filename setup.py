@@ -1,4 +1,4 @@
-"""The one extension; everything else about the package is in pyproject.toml."""
+"""The compiled modules; everything else about the package is in pyproject.toml."""
 
 import os
 import sys
@@ -30,16 +30,20 @@ class BuildInParallel(build_ext):
 
 
 engine = sorted(str(path) for path in Path("src").glob("*.c"))
-core = Extension(
-    "fastgru._core",
-    sources=["fastgru/_core.pyx", *engine],
-    include_dirs=["include", np.get_include()],
-    depends=[
-        str(path)
-        for pattern in ("fastgru/*.pxd", "include/fastgru/*.h", "src/*.h")
-        for path in Path().glob(pattern)
-    ],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
-    extra_compile_args=[] if sys.platform == "win32" else unix,
-)
-setup(ext_modules=cythonize([core], language_level=3), cmdclass={"build_ext": BuildInParallel})
+depends = [
+    str(path)
+    for pattern in ("fastgru/*.pxd", "include/fastgru/*.h", "src/*.h")
+    for path in Path().glob(pattern)
+]
+modules = [
+    Extension(
+        f"fastgru.{name}",
+        sources=[f"fastgru/{name}.pyx", *(engine if name == "_core" else [])],
+        include_dirs=["include", np.get_include()],
+        depends=depends,
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        extra_compile_args=[] if sys.platform == "win32" else unix,
+    )
+    for name in ("_core", "_blas_engine", "_streams", "_pool")
+]
+setup(ext_modules=cythonize(modules, language_level=3), cmdclass={"build_ext": BuildInParallel})

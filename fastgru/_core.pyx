@@ -1,23 +1,22 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
-"""The compiled half of fastgru: weights ready to run (Plan) and the loop over time.
+"""The heart of the compiled half: weights ready to run (Plan), networks of them, and the calls of layers.
 
 Trusts its callers: whatever a user can get wrong has been found by the Python half.
 
-Without a GIL, too: a Plan is not written into but for its spare memory, which is exchanged in one piece, as is
-the sign that a stream is running; what a pool knows of its slots is read and written in critical sections.
+Without a GIL, too: a Network is not written into but for its spare memory, which is exchanged in one piece.
 """
 
-import threading
-
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_RawFree
 from libc.string cimport memcpy, memset
 
 cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._blas cimport Blas, bind
+from fastgru._arrays cimport has_shape, is_plain, is_state, overlap, stride
+from fastgru._arrays cimport rows_are_whole as are_whole
+from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
     FASTGRU_ACTIVATION_COUNT,
     FASTGRU_AVE,
@@ -29,11 +28,10 @@ from fastgru._engine cimport (
     fastgru_activation_names,
     fastgru_cast,
     fastgru_connect,
-    fastgru_format,
     fastgru_functions,
     fastgru_kernels,
     fastgru_kernels_at,
-    fastgru_network,
+    fastgru_layer,
     fastgru_node,
     fastgru_pack,
     fastgru_packed_size,
@@ -42,17 +40,22 @@ from fastgru._engine cimport (
     fastgru_value,
     fastgru_workspace,
 )
-from fastgru._engines cimport BlasLayer, blas_format
+from fastgru._memory cimport (
+    ALIGNMENT,
+    Memory,
+    aligned,
+    allocate,
+    allocated,
+    exchange,
+    give_back,
+    scratch_of,
+    take,
+)
 
 cnp.import_array()
 
-cdef enum:
-    ALIGNMENT = 64
-
-cdef Blas blas
-cdef object binding = threading.Lock()                  # held where blas is filled
-cdef fastgru_format BLAS_F32 = blas_format(4)
-cdef fastgru_format BLAS_F64 = blas_format(8)
+cdef extern from *:
+    Py_ssize_t Py_REFCNT(object) noexcept
 
 cdef dict ACTIVATION_IDS = {
     fastgru_activation_names[i].decode(): i for i in range(FASTGRU_ACTIVATION_COUNT)
@@ -138,134 +141,9 @@ def reads(cnp.ndarray memory, Py_ssize_t turns, isa=None):
     return 4 * block * blocks * turns
 
 
-cdef extern from *:
-    """
-    /* *place := value, returns what was there, in one piece: a GIL is held where there is one. */
-    #if !defined(Py_GIL_DISABLED)
-    static inline void *fastgru_exchange(void **place, void *value)
-    {
-        void *was = *place;
-        *place = value;
-        return was;
-    }
-    #elif defined(_MSC_VER)
-    #include <intrin.h>
-    #define fastgru_exchange(place, value) _InterlockedExchangePointer(place, value)
-    #else
-    #define fastgru_exchange(place, value) __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL)
-    #endif
-    """
-    void *exchange "fastgru_exchange" (void **place, void *value) noexcept
-    Py_ssize_t Py_REFCNT(object) noexcept
-
-
-cdef struct Memory:
-    # Scratch of a call, and before it what the next call with it is to know.
-    size_t size                                         # in bytes, of the scratch
-    Py_ssize_t batch, timesteps                         # that it has been enough for, with or without
-    bint masked                                         # a mask; timesteps of 0: for none
-    Py_ssize_t out_stride                               # of rows
-    unsigned walk                                       # which way packed weights are walked next
-
-
-cdef inline char *aligned(void *memory) noexcept nogil:
-    """The first aligned byte of memory that is ALIGNMENT bytes longer than needed."""
-    return <char *> memory + (ALIGNMENT - <size_t> memory % ALIGNMENT) % ALIGNMENT
-
-
-cdef inline char *scratch_of(Memory *memory) noexcept nogil:
-    return aligned(memory + 1)
-
-
-cdef Memory *allocate(size_t size) except NULL:
-    cdef Memory *memory = <Memory *> PyMem_RawMalloc(sizeof(Memory) + size + ALIGNMENT)
-    if memory == NULL:
-        raise MemoryError()
-    memory.size, memory.walk, memory.batch, memory.timesteps = size, 0, 0, 0
-    return memory
-
-
-cdef void *allocated(size_t size) except NULL:
-    """Memory of zeros."""
-    cdef void *memory = PyMem_RawCalloc(size + 1, 1)
-    if memory == NULL:
-        raise MemoryError()
-    return memory
-
-
-cdef Memory *take(Memory **spare, size_t size) except NULL:
-    """The spare memory if it is there and large enough, else new memory."""
-    cdef Memory *memory = <Memory *> exchange(<void **> spare, NULL)
-    if memory != NULL and memory.size >= size:
-        return memory
-    PyMem_RawFree(memory)
-    return allocate(size)
-
-
-cdef void give_back(Memory **spare, Memory *memory) noexcept:
-    """Keep the larger of this and the spare memory."""
-    cdef Memory *other = <Memory *> exchange(<void **> spare, memory)
-    if other != NULL and other.size > memory.size:
-        other = <Memory *> exchange(<void **> spare, other)
-    PyMem_RawFree(other)
-
-
-cpdef bint rows_are_whole(cnp.ndarray array) noexcept:
+def rows_are_whole(cnp.ndarray array):
     """Does the last axis lie side by side, and does every row start at an element?"""
-    cdef int axis, last = cnp.PyArray_NDIM(array) - 1
-    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(array)
-    if cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISALIGNED(array):
-        return True
-    for axis in range(last):
-        if cnp.PyArray_STRIDES(array)[axis] % itemsize:
-            return False
-    return cnp.PyArray_ISALIGNED(array) and (
-        cnp.PyArray_DIMS(array)[last] <= 1 or cnp.PyArray_STRIDES(array)[last] == itemsize
-    )
-
-
-cdef inline bint is_plain(array, int ndim, int typenum) noexcept:
-    """No subclass, of that rank and type, aligned and in the machine's byte order?"""
-    return (
-        cnp.PyArray_CheckExact(array) and cnp.PyArray_NDIM(<cnp.ndarray> array) == ndim
-        and cnp.PyArray_TYPE(<cnp.ndarray> array) == typenum and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray> array)
-    )
-
-
-cdef inline bint has_shape(cnp.ndarray array, const cnp.npy_intp *shape) noexcept:
-    """Are the array's axes as long as that?"""
-    cdef int axis
-    for axis in range(cnp.PyArray_NDIM(array)):
-        if cnp.PyArray_DIMS(array)[axis] != shape[axis]:
-            return False
-    return True
-
-
-cdef void extent(cnp.ndarray array, char **first, char **end) noexcept:
-    """The bytes between which an array that is not empty lies."""
-    cdef int axis
-    cdef Py_ssize_t reach
-    first[0] = <char *> cnp.PyArray_DATA(array)
-    end[0] = first[0] + cnp.PyArray_ITEMSIZE(array)
-    for axis in range(cnp.PyArray_NDIM(array)):
-        reach = (cnp.PyArray_DIMS(array)[axis] - 1) * cnp.PyArray_STRIDES(array)[axis]
-        if reach < 0:
-            first[0] += reach
-        else:
-            end[0] += reach
-
-
-cdef bint overlap(cnp.ndarray array, cnp.ndarray other) noexcept:
-    """May they share memory? None shares none."""
-    cdef char *first
-    cdef char *end
-    cdef char *other_first
-    cdef char *other_end
-    if other is None or cnp.PyArray_SIZE(other) == 0:
-        return False
-    extent(array, &first, &end)
-    extent(other, &other_first, &other_end)
-    return first < other_end and other_first < end
+    return are_whole(array)
 
 
 @cython.final
@@ -291,13 +169,6 @@ cdef class Plan:
         Keep packed weights in float16? They must be float32 without a value that it cannot hold.
     """
 
-    cdef readonly int features, units
-    cdef readonly bint reset_after
-    cdef readonly str isa, engine
-    cdef int typenum                                    # of all arrays
-    cdef BlasLayer ready                                # of the packed engine its layer alone
-    cdef tuple arrays                                   # that it points into
-
     def __init__(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias, bint reset_after,
         tuple activation, tuple recurrent_activation, str engine, isa=None, bint float16=False,
@@ -313,13 +184,10 @@ cdef class Plan:
         if engine == "packed":
             self.ready.layer.kernels = &kernels.f16 if float16 else (
                 &kernels.f32 if kernel.itemsize == 4 else &kernels.f64)
-            self.pack(kernel, recurrent_kernel, bias)
+            self.arrays = pack(&self.ready.layer, kernel, recurrent_kernel, bias)
         else:
-            with binding:
-                bind(&blas)
-            self.ready.blas = &blas
             self.ready.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
-            self.refer_to(kernel, recurrent_kernel, bias)
+            self.arrays = refer_to(&self.ready, kernel, recurrent_kernel, bias)
 
     @property
     def nbytes(self):
@@ -328,42 +196,14 @@ cdef class Plan:
             return fastgru_packed_size(&self.ready.layer)
         return sum(array.nbytes for array in self.arrays)
 
-    cdef int pack(
-        self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
-    ) except -1:
-        """What the packed engine needs beside the settings of the layer: a copy of the weights."""
-        cdef cnp.ndarray packed = np.empty(fastgru_packed_size(&self.ready.layer) + ALIGNMENT, np.uint8)
-        self.arrays = (packed,)
-        fastgru_pack(
-            &self.ready.layer, cnp.PyArray_DATA(kernel), cnp.PyArray_DATA(recurrent_kernel),
-            NULL if bias is None else cnp.PyArray_DATA(bias), aligned(cnp.PyArray_DATA(packed)))
-        return 0
 
-    cdef int refer_to(
-        self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
-    ) except -1:
-        """What the BLAS engine needs beside the settings of the layer: the weights themselves."""
-        cdef cnp.ndarray biases = np.zeros((4, self.units), kernel.dtype)
-        if bias is not None and self.reset_after:
-            # z and r see only the sum of both biases; the candidate's recurrent one is reset with h.Uh
-            biases[:3] = bias[0].reshape(3, self.units)
-            biases[:2] += bias[1, :2 * self.units].reshape(2, self.units)
-            biases[3] = bias[1, 2 * self.units:]
-        elif bias is not None:
-            biases[:3] = bias.reshape(3, self.units)
-        self.arrays = kernel, recurrent_kernel, biases
-        self.ready.layer.kernels = &BLAS_F32 if kernel.itemsize == 4 else &BLAS_F64
-        self.ready.layer.biases = cnp.PyArray_DATA(biases)
-        self.ready.layer.panel_count = self.units
-        self.ready.layer.panel_bytes = 3 * (self.features + self.units) * kernel.itemsize
-        self.ready.kernel = <char *> cnp.PyArray_DATA(kernel)
-        self.ready.recurrent_kernel = <char *> cnp.PyArray_DATA(recurrent_kernel)
-        return 0
-
-
-cdef inline Py_ssize_t stride(cnp.ndarray array, int axis) noexcept:
-    """In elements."""
-    return cnp.PyArray_STRIDES(array)[axis] // cnp.PyArray_ITEMSIZE(array)
+cdef tuple pack(fastgru_layer *layer, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias):
+    """Have a layer, whose settings are there, compute with a copy of these weights; the arrays to be kept."""
+    cdef cnp.ndarray packed = np.empty(fastgru_packed_size(layer) + ALIGNMENT, np.uint8)
+    fastgru_pack(
+        layer, cnp.PyArray_DATA(kernel), cnp.PyArray_DATA(recurrent_kernel),
+        NULL if bias is None else cnp.PyArray_DATA(bias), aligned(cnp.PyArray_DATA(packed)))
+    return (packed,)
 
 
 # ---- networks ------------------------------------------------------------------------------
@@ -379,7 +219,7 @@ cdef cnp.ndarray converted(cnp.ndarray array, int typenum):
     cdef cnp.ndarray result
     cdef int last = cnp.PyArray_NDIM(array) - 1
     cdef int kind = cnp.PyArray_TYPE(array)
-    cdef Py_ssize_t n, size = cnp.PyArray_ITEMSIZE(array), stride
+    cdef Py_ssize_t n, size = cnp.PyArray_ITEMSIZE(array), gap
     cdef char *target
     cdef cnp.flatiter rows
     if not (
@@ -389,7 +229,7 @@ cdef cnp.ndarray converted(cnp.ndarray array, int typenum):
         return None
     result = cnp.PyArray_EMPTY(last + 1, cnp.PyArray_DIMS(array), typenum, 0)
     target = <char *> cnp.PyArray_DATA(result)
-    n, stride = cnp.PyArray_DIMS(array)[last], cnp.PyArray_STRIDES(array)[last]
+    n, gap = cnp.PyArray_DIMS(array)[last], cnp.PyArray_STRIDES(array)[last]
     if cnp.PyArray_SIZE(array) == 0:
         return result
     if cnp.PyArray_IS_C_CONTIGUOUS(array):
@@ -398,7 +238,7 @@ cdef cnp.ndarray converted(cnp.ndarray array, int typenum):
         return result
     rows = cnp.PyArray_IterAllButAxis(array, &last)
     while cnp.PyArray_ITER_NOTDONE(rows):
-        fastgru_cast(n, cnp.PyArray_ITER_DATA(rows), size, stride, target, cnp.PyArray_ITEMSIZE(result))
+        fastgru_cast(n, cnp.PyArray_ITER_DATA(rows), size, gap, target, cnp.PyArray_ITEMSIZE(result))
         target += n * cnp.PyArray_ITEMSIZE(result)
         cnp.PyArray_ITER_NEXT(rows)
     return result
@@ -453,19 +293,6 @@ cdef class Network:
     chunk_bytes, chunk_steps : int
         Of what nodes hand to each other; 0: as many as stay in the cache.
     """
-
-    cdef fastgru_network net
-    cdef readonly tuple plans                           # in the order of their states
-    cdef readonly bint time_major, return_state, optional
-    cdef readonly Py_ssize_t features
-    cdef readonly object dtype                          # of the input
-    cdef readonly tuple flags                           # time_major, of every step, return_state
-    cdef int typenum
-    cdef int output_types[2]
-    cdef Py_ssize_t *state_units                        # of each state, and
-    cdef int *state_types
-    cdef Memory *spare                                  # of a call before, for the next one
-    cdef Memory *spare_lengths
 
     def __init__(
         self, Py_ssize_t features, dtype, values, nodes, outputs, bint time_major, bint return_state,
@@ -554,7 +381,7 @@ cdef class Network:
         sizes = cnp.PyArray_DIMS(array)
         if sizes[time_axis] == 0 or sizes[2] != self.features:
             return NotImplemented
-        if not is_plain(array, 3, self.typenum) or not rows_are_whole(array):
+        if not is_plain(array, 3, self.typenum) or not are_whole(array):
             array = converted(array, self.typenum)
             if array is None:
                 return NotImplemented
@@ -599,14 +426,14 @@ cdef class Network:
             elif (
                 outputs == 1 and is_plain(out, axes, self.output_types[i])
                 and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and has_shape(out, shape)
-                and rows_are_whole(out) and not touches(out, x, initial_state, given, mask, lengths)
+                and are_whole(out) and not touches(out, x, initial_state, given, mask, lengths)
             ):
                 output = <cnp.ndarray> out
             else:
                 return NotImplemented
             if results is not None:
                 results.append(output)
-            self.direct(&run, i, output)
+            direct(self, &run, i, output)
         if self.return_state:
             results += self.new_states(state_shape[0])
         if states is not None:
@@ -616,7 +443,7 @@ cdef class Network:
         elif self.return_state:
             last = results[outputs:]
 
-        self.describe(&run, array, mask)
+        describe(self, &run, array, mask)
         if lengths is not None:
             steps = take(&self.spare_lengths, run.batch * sizeof(Py_ssize_t))
             run.lengths = <const Py_ssize_t *> scratch_of(steps)
@@ -678,30 +505,11 @@ cdef class Network:
         cdef fastgru_run_of run
         cdef int i
         for i in range(len(out)):
-            self.direct(&run, i, out[i])
-        self.describe(&run, x, mask)
+            direct(self, &run, i, out[i])
+        describe(self, &run, x, mask)
         if lengths is not None:
             run.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
         self.execute(&run, initial_states, None, list(states))
-
-    cdef inline void direct(self, fastgru_run_of *run, int i, cnp.ndarray output) noexcept:
-        """Say where an output lies."""
-        cdef bint last = self.net.values[self.net.outputs[i]].last
-        run.out[i] = cnp.PyArray_DATA(output)
-        run.out_batch_stride[i] = stride(output, 0 if last else self.time_major)
-        run.out_time_stride[i] = 0 if last else stride(output, not self.time_major)
-
-    cdef inline void describe(self, fastgru_run_of *run, cnp.ndarray x, mask) noexcept:
-        """Say where the input and the mask lie; there are no lengths."""
-        cdef int batch_axis = self.time_major, time_axis = not self.time_major
-        run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
-        run.x = cnp.PyArray_DATA(x)
-        run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
-        run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths = NULL, 0, 0, NULL
-        if mask is not None:
-            run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
-            run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
-            run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]
 
     cdef int execute(self, fastgru_run_of *run, tuple given, initial_state, list last) except -1:
         """Run what has been described, from given states, or from the one of a network that has one."""
@@ -742,16 +550,29 @@ cdef class Network:
         return 0
 
 
+cdef inline void direct(Network self, fastgru_run_of *run, int i, cnp.ndarray output) noexcept:
+    """Say where an output lies."""
+    cdef bint last = self.net.values[self.net.outputs[i]].last
+    run.out[i] = cnp.PyArray_DATA(output)
+    run.out_batch_stride[i] = stride(output, 0 if last else self.time_major)
+    run.out_time_stride[i] = 0 if last else stride(output, not self.time_major)
+
+
+cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask) noexcept:
+    """Say where the input and the mask lie; there are no lengths."""
+    cdef int batch_axis = self.time_major, time_axis = not self.time_major
+    run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
+    run.x = cnp.PyArray_DATA(x)
+    run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
+    run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths = NULL, 0, 0, NULL
+    if mask is not None:
+        run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
+        run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
+        run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]
+
+
 cdef inline void copy_state(cnp.ndarray to, cnp.ndarray array) noexcept:
     memcpy(cnp.PyArray_DATA(to), cnp.PyArray_DATA(array), cnp.PyArray_NBYTES(array))
-
-
-cdef inline bint is_state(array, int typenum, const cnp.npy_intp *shape) noexcept:
-    """A state as it is read: whole, of that type and shape?"""
-    return (
-        is_plain(array, 2, typenum) and has_shape(array, shape)
-        and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> array)
-    )
 
 
 cdef bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, lengths) noexcept:
@@ -910,33 +731,14 @@ def commit(list changes, list changed):
         layer.version += 1
 
 
-# ---- one timestep at a time ----------------------------------------------------------------
+cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept:
+    """Bytes of memory that a run takes."""
+    return fastgru_workspace(&network.net, run)
 
 
-cdef inline bint are_rows(array, int typenum, const cnp.npy_intp *shape) noexcept:
-    """Are they rows of that type and number, each with its elements side by side?"""
-    return is_plain(array, 2, typenum) and has_shape(array, shape) and rows_are_whole(array)
-
-
-cdef cnp.ndarray numbers_of(slots):
-    """Numbers of slots as an array of int64, (n,); None if they are to be converted or complained of."""
-    cdef cnp.ndarray numbers
-    cdef cnp.npy_intp n
-    cdef Py_ssize_t i
-    if type(slots) is list or type(slots) is tuple:
-        n = len(slots)
-        numbers = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64, 0)
-        for i in range(n):
-            if i >= len(slots) or type(slots[i]) is not int or not 0 <= slots[i] < 1 << 62:
-                return None
-            (<cnp.int64_t *> cnp.PyArray_DATA(numbers))[i] = slots[i]
-        return numbers
-    if (
-        (is_plain(slots, 1, cnp.NPY_LONG) or is_plain(slots, 1, cnp.NPY_LONGLONG))
-        and cnp.PyArray_ITEMSIZE(<cnp.ndarray> slots) == 8 and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> slots)
-    ):
-        return <cnp.ndarray> slots
-    return None
+cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
+    """Run what has been described."""
+    fastgru_run_network(&network.net, run)
 
 
 cdef Memory *prepared(
@@ -957,481 +759,3 @@ cdef Memory *prepared(
     run.initial_states, run.states = <const void *const *> scratch, <void *const *> scratch + count
     run.memory, run.walk = scratch + tables, memory.walk
     return memory
-
-
-@cython.auto_pickle(False)
-cdef class Steps:
-    """The state of some rows in a network, and steps of it.
-
-    Parameters
-    ----------
-    network : Network or None
-        Of one output; None: every step takes `_long_step`.
-    states : tuple of ndarray, each (batch, units)
-        To start from; copied.
-    output : ndarray, shape (batch, units), C-contiguous
-        Overwritten by every step that is given nothing else to write into.
-    """
-
-    cdef Network network
-    cdef tuple states                                   # of ndarrays (2, batch, units), read and written in turn
-    cdef int side                                       # which of both holds the state
-    cdef void *running                                  # NULL: nothing is
-    cdef cnp.npy_intp input_shape[2]
-    cdef cnp.npy_intp output_shape[2]
-    cdef cnp.ndarray memory_of_output
-    cdef readonly cnp.ndarray _output                   # a view of it: users may change its shape
-    cdef Memory *memory                                 # of a step
-    cdef Memory *spare                                  # of a chunk
-    cdef fastgru_run_of step
-
-    def __init__(self, Network network, tuple states, cnp.ndarray output):
-        if self.memory_of_output is not None:
-            raise RuntimeError("__init__ must be called once")
-        pairs = []
-        for state in states:  # no comprehension: when it fails, its arrays are given up twice
-            pairs.append(np.stack([state, state]))
-        self.states = tuple(pairs)
-        self.output_shape[0], self.output_shape[1] = output.shape[0], output.shape[1]
-        if network is not None:
-            self.input_shape[0], self.input_shape[1] = output.shape[0], network.features
-            self.memory = prepared(network, output.shape[0], 1, &self.step, &self.spare)
-        self._output, self.network, self.memory_of_output = output[:], network, output
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.memory)
-        PyMem_RawFree(self.spare)
-
-    def __reduce__(self):
-        raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle its state and its layer")
-
-    def __call__(self, x, out=None):
-        cdef fastgru_run_of *step = &self.step
-        cdef cnp.ndarray target = self.memory_of_output
-        cdef int batch_axis
-        if (
-            self.network is not None and out is None and is_plain(x, 3, self.network.typenum)
-            and rows_are_whole(<cnp.ndarray> x)
-        ):
-            batch_axis = self.network.time_major
-            if (
-                cnp.PyArray_DIMS(<cnp.ndarray> x)[batch_axis] == self.input_shape[0]
-                and cnp.PyArray_DIMS(<cnp.ndarray> x)[2] == self.input_shape[1]
-            ):
-                return self._chunk(x, None, False)
-        if self.network is None or not are_rows(x, self.network.typenum, self.input_shape):
-            return self._long_step(x, out)
-        if out is not None:
-            if not (
-                are_rows(out, self.network.output_types[0], self.output_shape)
-                and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and not overlap(<cnp.ndarray> out, x)
-            ):
-                return self._long_step(x, out)
-            target = <cnp.ndarray> out
-        self.enter()
-        step.x, step.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
-        step.out[0], step.out_batch_stride[0] = cnp.PyArray_DATA(target), stride(target, 0)
-        self.advance(step)
-        self.side = 1 - self.side
-        self.leave()
-        return self._output if out is None else out
-
-    def _chunk(self, cnp.ndarray x, target, bint single):
-        """Run all timesteps of x, (batch, timesteps, features), time-major as the network and of its dtype.
-
-        Returns the outputs, or those of a `single` step; `target` is overwritten with them unless it is None.
-        """
-        cdef Network network = self.network
-        cdef fastgru_run_of run
-        cdef cnp.npy_intp shape[3]
-        cdef cnp.ndarray outputs
-        cdef int batch_axis = network.time_major, time_axis = not network.time_major
-        cdef Memory *memory
-        shape[0], shape[1], shape[2] = x.shape[0], x.shape[1], self.output_shape[1]
-        outputs = cnp.PyArray_EMPTY(3, shape, network.output_types[0], 0)
-        if not rows_are_whole(x):
-            x = np.array(x, order="C")
-        memory = prepared(network, shape[batch_axis], shape[time_axis], &run, &self.spare)
-        try:
-            run.x = cnp.PyArray_DATA(x)
-            run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
-            run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(outputs), stride(outputs, batch_axis)
-            run.out_time_stride[0] = stride(outputs, time_axis)
-            result = outputs.reshape(self.output_shape[0], self.output_shape[1]) if single else outputs
-            self.enter()
-            try:
-                if shape[time_axis]:
-                    self.advance(&run)
-                if target is not None:  # while the state is what it was: a user may have changed its shape
-                    target[...] = result
-                if shape[time_axis]:
-                    self.side = 1 - self.side
-            finally:
-                self.leave()
-        finally:
-            give_back(&self.spare, memory)
-        return result
-
-    cdef inline void advance(self, fastgru_run_of *run) noexcept:
-        """Run from the state on one side to the other one, which is not the state yet."""
-        cdef Py_ssize_t k, bytes_of_state
-        cdef cnp.ndarray memory
-        for k in range(self.network.net.state_count):
-            memory = <cnp.ndarray> self.states[k]
-            bytes_of_state = cnp.PyArray_NBYTES(memory) // 2
-            (<char **> run.initial_states)[k] = <char *> cnp.PyArray_DATA(memory) + self.side * bytes_of_state
-            (<char **> run.states)[k] = <char *> cnp.PyArray_DATA(memory) + (1 - self.side) * bytes_of_state
-        with nogil:
-            fastgru_run_network(&self.network.net, run)
-
-    cdef inline int enter(self) except -1:
-        if exchange(&self.running, <void *> self) != NULL:
-            raise RuntimeError("a stream does one thing at a time, got a call while another one is running")
-        return 0
-
-    cdef inline void leave(self) noexcept:
-        exchange(&self.running, NULL)
-
-    def _states(self):
-        """The states themselves, each (batch, units)."""
-        states = []
-        for memory in self.states:
-            states.append(memory[self.side])
-        return states
-
-    def _assign(self, states):
-        """Replace all states, by arrays (batch, units) of their types, C-contiguous."""
-        cdef cnp.ndarray memory, state
-        cdef Py_ssize_t k, n
-        cdef tuple given = tuple(states)
-        for k in range(len(given)):
-            memory, state = self.states[k], given[k]
-            n = cnp.PyArray_NBYTES(memory) // 2
-            memcpy(<char *> cnp.PyArray_DATA(memory) + self.side * n, cnp.PyArray_DATA(state), n)
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class Alone:
-    """Keeps other threads out of a stream while a block runs: they would read a state that is being written.
-
-    No interrupt comes between a class of this module, which Python's own could not promise, and the block.
-    """
-
-    cdef Steps stream
-
-    def __init__(self, Steps stream):
-        self.stream = stream
-
-    def __enter__(self):
-        self.stream.enter()
-
-    def __exit__(self, *_):
-        self.stream.leave()
-
-
-@cython.auto_pickle(False)
-cdef class Slots:
-    """The states of many rows, slots, in a network, and a step of some of them.
-
-    A slot has a number that no other has before or after it: its place plus a multiple of the capacity.
-    `cdef` methods want the GIL, or a critical section of the pool.
-
-    Parameters
-    ----------
-    network : Network or None
-        Of one output; None: every step takes `_long_step`.
-    states : tuple of ndarray, each (capacity, units), C-contiguous
-        Taken over, not copied.
-    """
-
-    cdef Network network
-    cdef tuple states
-    cdef readonly Py_ssize_t capacity
-    cdef Py_ssize_t count                               # of open slots
-    cdef Py_ssize_t free_count
-    cdef cnp.ndarray free                               # places, the next to be given last
-    cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
-    cdef cnp.ndarray busy                               # is a step running?
-    cdef Memory *spare                                  # of a step before, for the next one
-
-    def __init__(self, Network network, tuple states):
-        cdef Py_ssize_t capacity = states[0].shape[0]
-        if self.states is not None:
-            raise RuntimeError("__init__ must be called once")
-        self.free = np.arange(capacity - 1, -1, -1)
-        self.numbers = -1 - np.arange(capacity, dtype=np.int64)
-        self.busy = np.zeros(capacity, np.uint8)
-        self.network, self.free_count, self.capacity, self.states = network, capacity, capacity, states
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.spare)
-
-    def __reduce__(self):
-        raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle the state of each slot, and the layer")
-
-    def __len__(self):
-        return self.count
-
-    cdef inline Py_ssize_t place(self, long long slot) noexcept:
-        """Where the state of an open slot lies, or -1."""
-        cdef Py_ssize_t place = slot % self.capacity if slot >= 0 and self.capacity else -1
-        if place >= 0 and (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[place] != slot:
-            return -1
-        return place
-
-    cdef Py_ssize_t claim(self, const cnp.int64_t *slots, Py_ssize_t count, Py_ssize_t *places) noexcept:
-        """Keep others away from the slots, unless one of them is not open or busy: its index, or -1."""
-        cdef Py_ssize_t i
-        for i in range(count):
-            places[i] = self.place(slots[i])
-            if places[i] < 0 or (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]]:
-                self.release(places, i)
-                return i
-            (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]] = True
-        return -1
-
-    cdef void release(self, const Py_ssize_t *places, Py_ssize_t count) noexcept:
-        """After `claim`: a place whose slot has been closed meanwhile is free now."""
-        cdef Py_ssize_t i
-        for i in range(count):
-            (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]] = False
-            if (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[places[i]] < 0:
-                self.set_free(places[i])
-
-    cdef void set_free(self, Py_ssize_t place) noexcept:
-        (<Py_ssize_t *> cnp.PyArray_DATA(self.free))[self.free_count] = place
-        self.free_count += 1
-
-    def step(self, slots, x, out=None):
-        """Advance some slots by one step, as one batch.
-
-        Parameters
-        ----------
-        slots : array_like of int, shape (n,)
-            Their numbers, each once, in any order; none is allowed. An array of int64 is read in place.
-        x : ndarray, shape (n, features)
-            The input of each. Of the layer's dtype it is read in place; other float types are cast.
-        out : ndarray, shape (n, units), optional
-            Where to write the outputs: of the layer's dtype.
-
-        Returns
-        -------
-        ndarray, shape (n, units)
-            The output of each: `out`, or a new array.
-
-        Raises
-        ------
-        ValueError
-            If a slot is not open, there twice, or in another thread's step; a shape does not fit; or `out`
-            has another dtype or is read-only.
-        TypeError
-            If slots are no integers, or an array is none, or not of floats.
-        """
-        cdef Network network = self.network
-        cdef fastgru_run_of run
-        cdef cnp.npy_intp shape[2]
-        cdef Py_ssize_t n, k, bad
-        cdef size_t states_size = 0, places_size, run_size
-        cdef cnp.ndarray output, numbers
-        cdef Memory *memory
-        cdef Py_ssize_t *places
-        cdef char *rows
-        if network is None:
-            return self._long_step(slots, x, out)
-        numbers = numbers_of(slots)
-        if numbers is None:
-            return self._long_step(slots, x, out)
-        n = cnp.PyArray_DIMS(numbers)[0]
-        shape[0], shape[1] = n, network.features
-        if n == 0 or not are_rows(x, network.typenum, shape):
-            return self._long_step(slots, x, out)
-        shape[1] = network.net.values[network.net.outputs[0]].width
-        if out is None:
-            output = cnp.PyArray_EMPTY(2, shape, network.output_types[0], 0)
-        elif (
-            are_rows(out, network.output_types[0], shape) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
-            and not overlap(<cnp.ndarray> out, x)
-        ):
-            output = <cnp.ndarray> out
-        else:
-            return self._long_step(slots, x, out)
-
-        # all that may fail, or run Python code, comes before `claim`
-        for k in range(network.net.state_count):
-            states_size += 2 * n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
-        memset(&run, 0, sizeof(run))
-        run.batch, run.timesteps = n, 1
-        places_size = (n + 2 * network.net.state_count) * sizeof(void *)
-        places_size = (places_size + states_size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        memory = <Memory *> exchange(<void **> &self.spare, NULL)
-        if memory == NULL or memory.batch != n:
-            run_size = fastgru_workspace(&network.net, &run)
-            if memory == NULL or memory.size < places_size + run_size:
-                PyMem_RawFree(memory)
-                memory = allocate(places_size + run_size)
-            memory.batch = n
-        rows = scratch_of(memory)
-        places = <Py_ssize_t *> (rows + states_size)
-        run.memory, run.walk = rows + places_size, memory.walk
-        run.initial_states = <const void *const *> (places + n)
-        run.states = <void *const *> (places + n) + network.net.state_count
-        for k in range(network.net.state_count):
-            states_size = n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
-            (<char **> run.initial_states)[k], (<char **> run.states)[k] = rows, rows + states_size
-            rows += 2 * states_size
-        run.x, run.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
-        run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(output), stride(output, 0)
-        with cython.critical_section(self):
-            bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(numbers), n, places)
-            if bad < 0:
-                for k in range(network.net.state_count):
-                    gather((<char **> run.initial_states)[k], self.states[k], places, n)
-        if bad < 0:
-            with nogil:
-                fastgru_run_network(&network.net, &run)
-            with cython.critical_section(self):
-                for k in range(network.net.state_count):
-                    scatter(self.states[k], (<char **> run.states)[k], True, places, n)
-                self.release(places, n)
-        memory.walk = run.walk
-        give_back(&self.spare, memory)
-        if bad >= 0:
-            self._complain(numbers, bad)
-            return NotImplemented
-        return output
-
-    # ---- the parts of a step, and what else becomes of slots; by number, states are (n, units) ---
-
-    @cython.critical_section
-    def _open(self, tuple states):
-        """The number of a new slot whose states, each (units,), are these; -1: none is free."""
-        cdef cnp.int64_t *numbers = <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
-        cdef Py_ssize_t k, place
-        if self.free_count == 0:
-            return -1
-        self.free_count -= 1
-        place = (<Py_ssize_t *> cnp.PyArray_DATA(self.free))[self.free_count]
-        numbers[place] = -1 - numbers[place]
-        self.count += 1
-        for k in range(len(states)):
-            scatter(self.states[k], <const char *> cnp.PyArray_DATA(<cnp.ndarray> states[k]), False, &place, 1)
-        return numbers[place]
-
-    @cython.critical_section
-    def _close(self, long long slot):
-        """Was the slot open? Its place is free at once, or when its step ends."""
-        cdef Py_ssize_t place = self.place(slot)
-        if place < 0:
-            return False
-        (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[place] = -1 - (slot + self.capacity)
-        self.count -= 1
-        if not (<unsigned char *> cnp.PyArray_DATA(self.busy))[place]:
-            self.set_free(place)
-        return True
-
-    @cython.critical_section
-    def _was_open(self, long long slot):
-        """Has there been a slot of that number?"""
-        cdef cnp.int64_t number
-        if slot < 0 or self.capacity == 0:
-            return False
-        number = (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[slot % self.capacity]
-        return slot < (number if number >= 0 else -1 - number)
-
-    def _state(self, long long slot):
-        """Copies of the states of a slot, each (units,), as its last step left them; None if it is not open."""
-        cdef Py_ssize_t k, place
-        rows = []
-        for state in self.states:
-            rows.append(np.empty(state.shape[1], state.dtype))
-        with cython.critical_section(self):
-            place = self.place(slot)
-            if place >= 0:
-                for k in range(len(rows)):
-                    gather(<char *> cnp.PyArray_DATA(<cnp.ndarray> rows[k]), self.states[k], &place, 1)
-        return rows if place >= 0 else None
-
-    def _rows(self, places):
-        """Copies of the states at these places."""
-        rows = []
-        for state in self.states:
-            rows.append(state[places])
-        return rows
-
-    @cython.critical_section
-    def _set_rows(self, cnp.ndarray places, tuple states):
-        """What the states at these places become: each (n, units), or (units,) for all, C-contiguous."""
-        cdef cnp.ndarray rows
-        cdef Py_ssize_t k
-        for k in range(len(states)):  # not by NumPy: it may drop the GIL, and others see half of a state
-            rows = states[k]
-            scatter(
-                self.states[k], <const char *> cnp.PyArray_DATA(rows), cnp.PyArray_NDIM(rows) == 2,
-                <const Py_ssize_t *> cnp.PyArray_DATA(places), cnp.PyArray_DIMS(places)[0])
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class Claim:
-    """Keeps others away from slots, (n,) of int64, while a block runs, which gets their places. None: all open.
-
-    No interrupt comes between it and the block, as for `Alone`.
-    """
-
-    cdef Slots pool
-    cdef cnp.ndarray slots
-    cdef cnp.ndarray places
-
-    def __init__(self, Slots pool, cnp.ndarray slots):
-        self.pool, self.slots = pool, slots
-
-    def __enter__(self):
-        cdef Slots pool = self.pool
-        cdef cnp.ndarray chosen = np.empty(pool.capacity, np.int64) if self.slots is None else self.slots
-        cdef cnp.ndarray places = np.empty(chosen.shape[0], np.intp)
-        cdef const cnp.int64_t *numbers = <const cnp.int64_t *> cnp.PyArray_DATA(pool.numbers)
-        cdef cnp.int64_t *wanted = <cnp.int64_t *> cnp.PyArray_DATA(chosen)
-        cdef Py_ssize_t bad, place, n = chosen.shape[0]
-        with cython.critical_section(pool):
-            if self.slots is None:  # here, where no one opens or closes slots before they are claimed
-                n = 0
-                for place in range(pool.capacity):
-                    if numbers[place] >= 0:
-                        wanted[n] = numbers[place]
-                        n += 1
-            bad = pool.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
-        if bad >= 0:
-            pool._complain(chosen, bad)
-        try:
-            self.places = places[:n]
-        except BaseException:
-            with cython.critical_section(pool):
-                pool.release(<const Py_ssize_t *> cnp.PyArray_DATA(places), n)
-            raise
-        return self.places
-
-    def __exit__(self, *_):
-        with cython.critical_section(self.pool):
-            self.pool.release(
-                <const Py_ssize_t *> cnp.PyArray_DATA(self.places), cnp.PyArray_DIMS(self.places)[0])
-
-
-cdef inline void gather(
-    char *rows, cnp.ndarray states, const Py_ssize_t *places, Py_ssize_t count,
-) noexcept:
-    """rows, (count, units), := the states at these places."""
-    cdef size_t width = cnp.PyArray_STRIDES(states)[0]
-    cdef Py_ssize_t i
-    for i in range(count):
-        memcpy(rows + i * width, <char *> cnp.PyArray_DATA(states) + places[i] * width, width)
-
-
-cdef inline void scatter(
-    cnp.ndarray states, const char *rows, bint each, const Py_ssize_t *places, Py_ssize_t count,
-) noexcept:
-    """The states at these places := rows, (count, units), or (units,) unless there is one for each."""
-    cdef size_t width = cnp.PyArray_STRIDES(states)[0], stride = width if each else 0
-    cdef Py_ssize_t i
-    for i in range(count):
-        memcpy(<char *> cnp.PyArray_DATA(states) + places[i] * width, rows + i * stride, width)

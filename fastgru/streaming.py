@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from fastgru import _validate
 from fastgru._compile import Graph
-from fastgru._core import Alone, Claim, Network, Plan, Slots, Steps
+from fastgru._core import Network, Plan
 from fastgru._layer import Layer
+from fastgru._pool import Claim, Slots
+from fastgru._streams import Alone, Steps
 from fastgru.gru import GRU
 from fastgru.stack import Stack
 

@@ -194,9 +194,10 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     headers = {str(path.relative_to(ROOT)) for path in sources("include/fastgru/*.h", "src/*.[ch]")}
     modules = {str(path.relative_to(ROOT / "fastgru")) for path in sources("fastgru/**/*.py")}
     assert {"include/fastgru/fastgru.h", "src/layer.c", "src/kernels.h"} <= headers
-    assert headers | modules | {"py.typed", "_core.pyi"} <= files
-    (extension,) = files - headers - modules - {"py.typed", "_core.pyi"}
-    assert extension.startswith("_core.")
+    stubs = {path.name for path in sources("fastgru/*.pyi")}
+    assert headers | modules | stubs | {"py.typed"} <= files
+    compiled = files - headers - modules - stubs - {"py.typed"}
+    assert sorted(name.split(".")[0] for name in compiled) == sorted(p.stem for p in sources("fastgru/*.pyx"))
     information = f"fastgru-{fastgru.__version__}.dist-info/"
     assert {name for name in names if not name.startswith(("fastgru/", information))} == set()
     assert information + "licenses/LICENSE" in names
@@ -259,11 +260,10 @@ def sources(*patterns):
 
 
 def test_kernels_cannot_raise_and_never_take_the_gil():
-    (core,) = sources("fastgru/_core.pyx")
-    text = core.read_text()
+    text = "\n".join(path.read_text() for path in sources("fastgru/*.pyx", "fastgru/*.pxd"))
     assert "with gil" not in text
     methods = re.findall(
-        r"cdef (?!class|struct|enum|extern|readonly|inline|Network|list|cnp)"
+        r"cdef (?!class|struct|enum|extern|readonly|inline|Network|list|tuple|cnp)"
         r"[^=\n]*\((?:[^()]|\n)*\)([^:\n]*):",
         text,
     )
@@ -281,7 +281,10 @@ def test_no_flag_changes_what_floating_point_means():
 
 def test_modules_import_downwards_only():
     floors = [
-        {"_include", "_random", "_registry", "_core", "_validate", "_export"},
+        {"_include", "_random", "_registry", "_validate", "_export", "_engine", "_arrays", "_memory", "_blas"},
+        {"_blas_engine"},
+        {"_core"},
+        {"_streams", "_pool"},
         {"_compile", "_roofline"},
         {"_config", "initializers", "regularizers", "constraints", "_layer", "_loop"},
         {"activations"},
@@ -320,21 +323,20 @@ def test_modules_import_downwards_only():
         {"__main__"},
     ]
     floor_of = {name: i for i, names in enumerate(floors) for name in names}
-    modules = {
-        ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
-        for path in sources("fastgru/**/*.py", "fastgru/_core.pyx")
-    }
-    assert set(modules) == set(floor_of)
-    for module, path in modules.items():
+    paths = sources("fastgru/**/*.py", "fastgru/*.pyx", "fastgru/*.pxd")
+    names = [".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts) for path in paths]
+    modules = set(names)
+    assert modules == set(floor_of)
+    for module, path in zip(names, paths, strict=True):
         imported = set()
         for package, names in re.findall(
-            r"^from fastgru([.\w]*) import ([^(\n]+|\([^)]*\))", path.read_text(), re.M
+            r"^from fastgru([.\w]*) c?import ([^(\n]+|\([^)]*\))", path.read_text(), re.M
         ):
             inside = package.lstrip(".")
             found = {f"{inside}.{name}".lstrip(".") for name in re.findall(r"\w+", names)}
             whole = f"{inside}.__init__".lstrip(".")
-            imported |= found & set(modules) or {whole if whole in modules else inside}
+            imported |= found & modules or {whole if whole in modules else inside}
         inside_registry = {"_random", "_registry"}
         for name in imported:
-            if not {name, module} <= inside_registry:
+            if name != module and not {name, module} <= inside_registry:
                 assert floor_of[name] < floor_of[module], f"{module} imports {name}"

@@ -1,36 +1,56 @@
-"""The BLAS engine: a format of weights that are left as they are, whose products are BLAS's.
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
+"""The BLAS engine: products of weights as they are, through SciPy's BLAS, bound on first use.
 
-Its arrays and theirs are described in include/fastgru/network.h.
+include/fastgru/network.h describes the arrays that a format of weights is handed.
 """
+
+import threading
 
 from libc.limits cimport INT_MAX
 
-from fastgru._blas cimport Blas, matmul
-from fastgru._engine cimport (
-    fastgru_format,
-    fastgru_functions,
-    fastgru_layer,
-    fastgru_pass,
-    fastgru_projection,
-)
+cimport numpy as cnp
+import numpy as np
 
-cdef struct BlasLayer:
-    # One layer, ready to run. Whoever fills it keeps the arrays.
-    fastgru_layer layer              # first: a pointer to it is one to all
-    const Blas *blas
-    const fastgru_functions *functions
-    char *kernel                     # (features, 3 * units)
-    char *recurrent_kernel           # (units, 3 * units)
+from fastgru._blas cimport Blas, bind, matmul
+from fastgru._engine cimport fastgru_format, fastgru_layer, fastgru_pass, fastgru_projection
+
+cnp.import_array()
+
+cdef Blas blas
+cdef object binding = threading.Lock()                  # held where blas is filled
+cdef fastgru_format FORMATS[2]
+cdef int i
+for i in range(2):
+    FORMATS[i].itemsize = FORMATS[i].weight_size = 4 << i
+    FORMATS[i].vlen, FORMATS[i].full_tile = 1, 0
+    FORMATS[i].step_units[0] = FORMATS[i].step_units[1] = 3
+    FORMATS[i].project, FORMATS[i].step = project, step
 
 
-cdef inline fastgru_format blas_format(size_t itemsize) noexcept nogil:
-    """The row of the table."""
-    cdef fastgru_format row
-    row.itemsize = row.weight_size = itemsize
-    row.vlen, row.full_tile = 1, 0
-    row.step_units[0] = row.step_units[1] = 3
-    row.pack, row.project, row.step = NULL, project, step
-    return row
+cdef tuple refer_to(
+    BlasLayer *ready, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
+):
+    """Have a layer, whose settings and functions are there, compute with these weights; the arrays to be kept."""
+    cdef Py_ssize_t features = kernel.shape[0], units = recurrent_kernel.shape[0]
+    cdef cnp.ndarray biases = np.zeros((4, units), kernel.dtype)
+    with binding:
+        bind(&blas)
+    if bias is not None and ready.layer.reset_after:
+        # z and r see only the sum of both biases; the candidate's recurrent one is reset with h.Uh
+        biases[:3] = bias[0].reshape(3, units)
+        biases[:2] += bias[1, :2 * units].reshape(2, units)
+        biases[3] = bias[1, 2 * units:]
+    elif bias is not None:
+        biases[:3] = bias.reshape(3, units)
+    ready.layer.kernels = &FORMATS[kernel.itemsize == 8]
+    ready.layer.biases = cnp.PyArray_DATA(biases)
+    ready.layer.panel_count = units
+    ready.layer.panel_bytes = 3 * (features + units) * kernel.itemsize
+    ready.blas = &blas
+    ready.kernel = <char *> cnp.PyArray_DATA(kernel)
+    ready.recurrent_kernel = <char *> cnp.PyArray_DATA(recurrent_kernel)
+    return kernel, recurrent_kernel, biases
 
 
 cdef inline Py_ssize_t rows_in_one_product(
@@ -47,7 +67,7 @@ cdef inline Py_ssize_t rows_in_one_product(
     return inner
 
 
-cdef inline void project(const fastgru_layer *layer, fastgru_projection *p) noexcept nogil:
+cdef void project(const fastgru_layer *layer, fastgru_projection *p) noexcept nogil:
     """xw := x.kernel in products of as many rows as the strides of x allow.
 
     Hence xw is laid out (steps, rows) or (rows, steps).
@@ -73,7 +93,7 @@ cdef inline void project(const fastgru_layer *layer, fastgru_projection *p) noex
                self.kernel, width, xw + itemsize * row * width, width)
 
 
-cdef inline void step(const fastgru_layer *layer, const fastgru_pass *run) noexcept nogil:
+cdef void step(const fastgru_layer *layer, const fastgru_pass *run) noexcept nogil:
     """One timestep: one product, or two with the reset before, and the gates."""
     cdef const BlasLayer *self = <const BlasLayer *> layer
     cdef int units = layer.units
@@ -87,7 +107,8 @@ cdef inline void step(const fastgru_layer *layer, const fastgru_pass *run) noexc
         x.rows, x.steps, x.x, x.x_batch_stride, x.x_time_stride, x.xw = run.rows, 1, run.x, run.x_stride, 0, xw
         project(layer, &x)
     if layer.reset_after:
-        matmul(self.blas, itemsize, run.rows, 3 * units, units, h, units, recurrent_kernel, 3 * units, hu, 3 * units)
+        matmul(self.blas, itemsize, run.rows, 3 * units, units, h, units,
+               recurrent_kernel, 3 * units, hu, 3 * units)
         self.functions.gates_after(layer, run)
     else:
         matmul(self.blas, itemsize, run.rows, 2 * units, units, h, units, recurrent_kernel, 3 * units,

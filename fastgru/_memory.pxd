@@ -1,0 +1,78 @@
+"""Scratch memory of calls, which a network or a stream keeps for the next one."""
+
+from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+
+
+cdef enum:
+    ALIGNMENT = 64
+
+
+cdef extern from *:
+    """
+    /* *place := value, returns what was there, in one piece: a GIL is held where there is one. */
+    #if !defined(Py_GIL_DISABLED)
+    static inline void *fastgru_exchange(void **place, void *value)
+    {
+        void *was = *place;
+        *place = value;
+        return was;
+    }
+    #elif defined(_MSC_VER)
+    #include <intrin.h>
+    #define fastgru_exchange(place, value) _InterlockedExchangePointer(place, value)
+    #else
+    #define fastgru_exchange(place, value) __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL)
+    #endif
+    """
+    void *exchange "fastgru_exchange" (void **place, void *value) noexcept
+
+
+cdef struct Memory:
+    # Scratch of a call, and before it what the next call with it is to know.
+    size_t size                                         # in bytes, of the scratch
+    Py_ssize_t batch, timesteps                         # that it has been enough for, with or without
+    bint masked                                         # a mask; timesteps of 0: for none
+    Py_ssize_t out_stride                               # of rows
+    unsigned walk                                       # which way packed weights are walked next
+
+
+cdef inline char *aligned(void *memory) noexcept nogil:
+    """The first aligned byte of memory that is ALIGNMENT bytes longer than needed."""
+    return <char *> memory + (ALIGNMENT - <size_t> memory % ALIGNMENT) % ALIGNMENT
+
+
+cdef inline char *scratch_of(Memory *memory) noexcept nogil:
+    return aligned(memory + 1)
+
+
+cdef inline Memory *allocate(size_t size) except NULL:
+    cdef Memory *memory = <Memory *> PyMem_RawMalloc(sizeof(Memory) + size + ALIGNMENT)
+    if memory == NULL:
+        raise MemoryError()
+    memory.size, memory.walk, memory.batch, memory.timesteps = size, 0, 0, 0
+    return memory
+
+
+cdef inline void *allocated(size_t size) except NULL:
+    """Memory of zeros."""
+    cdef void *memory = PyMem_RawCalloc(size + 1, 1)
+    if memory == NULL:
+        raise MemoryError()
+    return memory
+
+
+cdef inline Memory *take(Memory **spare, size_t size) except NULL:
+    """The spare memory if it is there and large enough, else new memory."""
+    cdef Memory *memory = <Memory *> exchange(<void **> spare, NULL)
+    if memory != NULL and memory.size >= size:
+        return memory
+    PyMem_RawFree(memory)
+    return allocate(size)
+
+
+cdef inline void give_back(Memory **spare, Memory *memory) noexcept:
+    """Keep the larger of this and the spare memory."""
+    cdef Memory *other = <Memory *> exchange(<void **> spare, memory)
+    if other != NULL and other.size > memory.size:
+        other = <Memory *> exchange(<void **> spare, other)
+    PyMem_RawFree(other)

@@ -1,0 +1,345 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
+"""The states of many streams in one place, and a step of some of them."""
+
+from cpython.mem cimport PyMem_RawFree
+from libc.string cimport memcpy, memset
+
+cimport cython
+cimport numpy as cnp
+import numpy as np
+
+from fastgru._arrays cimport are_rows, is_plain, overlap, stride
+from fastgru._core cimport Network, run_network, workspace
+from fastgru._engine cimport fastgru_run_of
+from fastgru._memory cimport ALIGNMENT, Memory, allocate, exchange, give_back, scratch_of
+
+cnp.import_array()
+
+
+cdef cnp.ndarray numbers_of(slots):
+    """Numbers of slots as an array of int64, (n,); None if they are to be converted or complained of."""
+    cdef cnp.ndarray numbers
+    cdef cnp.npy_intp n
+    cdef Py_ssize_t i
+    if type(slots) is list or type(slots) is tuple:
+        n = len(slots)
+        numbers = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64, 0)
+        for i in range(n):
+            if i >= len(slots) or type(slots[i]) is not int or not 0 <= slots[i] < 1 << 62:
+                return None
+            (<cnp.int64_t *> cnp.PyArray_DATA(numbers))[i] = slots[i]
+        return numbers
+    if (
+        (is_plain(slots, 1, cnp.NPY_LONG) or is_plain(slots, 1, cnp.NPY_LONGLONG))
+        and cnp.PyArray_ITEMSIZE(<cnp.ndarray> slots) == 8 and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> slots)
+    ):
+        return <cnp.ndarray> slots
+    return None
+
+
+@cython.auto_pickle(False)
+cdef class Slots:
+    """The states of many rows, slots, in a network, and a step of some of them.
+
+    A slot has a number that no other has before or after it: its place plus a multiple of the capacity.
+    `cdef` methods want the GIL, or a critical section of the pool.
+
+    Parameters
+    ----------
+    network : Network or None
+        Of one output; None: every step takes `_long_step`.
+    states : tuple of ndarray, each (capacity, units), C-contiguous
+        Taken over, not copied.
+    """
+
+    cdef Network network
+    cdef tuple states
+    cdef readonly Py_ssize_t capacity
+    cdef Py_ssize_t count                               # of open slots
+    cdef Py_ssize_t free_count
+    cdef cnp.ndarray free                               # places, the next to be given last
+    cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
+    cdef cnp.ndarray busy                               # is a step running?
+    cdef Memory *spare                                  # of a step before, for the next one
+
+    def __init__(self, Network network, tuple states):
+        cdef Py_ssize_t capacity = states[0].shape[0]
+        if self.states is not None:
+            raise RuntimeError("__init__ must be called once")
+        self.free = np.arange(capacity - 1, -1, -1)
+        self.numbers = -1 - np.arange(capacity, dtype=np.int64)
+        self.busy = np.zeros(capacity, np.uint8)
+        self.network, self.free_count, self.capacity, self.states = network, capacity, capacity, states
+
+    def __dealloc__(self):
+        PyMem_RawFree(self.spare)
+
+    def __reduce__(self):
+        raise TypeError(f"cannot pickle {type(self).__name__!r}: pickle the state of each slot, and the layer")
+
+    def __len__(self):
+        return self.count
+
+    cdef inline Py_ssize_t place(self, long long slot) noexcept:
+        """Where the state of an open slot lies, or -1."""
+        cdef Py_ssize_t place = slot % self.capacity if slot >= 0 and self.capacity else -1
+        if place >= 0 and (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[place] != slot:
+            return -1
+        return place
+
+    cdef Py_ssize_t claim(self, const cnp.int64_t *slots, Py_ssize_t count, Py_ssize_t *places) noexcept:
+        """Keep others away from the slots, unless one of them is not open or busy: its index, or -1."""
+        cdef Py_ssize_t i
+        for i in range(count):
+            places[i] = self.place(slots[i])
+            if places[i] < 0 or (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]]:
+                self.release(places, i)
+                return i
+            (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]] = True
+        return -1
+
+    cdef void release(self, const Py_ssize_t *places, Py_ssize_t count) noexcept:
+        """After `claim`: a place whose slot has been closed meanwhile is free now."""
+        cdef Py_ssize_t i
+        for i in range(count):
+            (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]] = False
+            if (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[places[i]] < 0:
+                self.set_free(places[i])
+
+    cdef void set_free(self, Py_ssize_t place) noexcept:
+        (<Py_ssize_t *> cnp.PyArray_DATA(self.free))[self.free_count] = place
+        self.free_count += 1
+
+    def step(self, slots, x, out=None):
+        """Advance some slots by one step, as one batch.
+
+        Parameters
+        ----------
+        slots : array_like of int, shape (n,)
+            Their numbers, each once, in any order; none is allowed. An array of int64 is read in place.
+        x : ndarray, shape (n, features)
+            The input of each. Of the layer's dtype it is read in place; other float types are cast.
+        out : ndarray, shape (n, units), optional
+            Where to write the outputs: of the layer's dtype.
+
+        Returns
+        -------
+        ndarray, shape (n, units)
+            The output of each: `out`, or a new array.
+
+        Raises
+        ------
+        ValueError
+            If a slot is not open, there twice, or in another thread's step; a shape does not fit; or `out`
+            has another dtype or is read-only.
+        TypeError
+            If slots are no integers, or an array is none, or not of floats.
+        """
+        cdef Network network = self.network
+        cdef fastgru_run_of run
+        cdef cnp.npy_intp shape[2]
+        cdef Py_ssize_t n, k, bad
+        cdef size_t states_size = 0, places_size, run_size
+        cdef cnp.ndarray output, numbers
+        cdef Memory *memory
+        cdef Py_ssize_t *places
+        cdef char *rows
+        if network is None:
+            return self._long_step(slots, x, out)
+        numbers = numbers_of(slots)
+        if numbers is None:
+            return self._long_step(slots, x, out)
+        n = cnp.PyArray_DIMS(numbers)[0]
+        shape[0], shape[1] = n, network.features
+        if n == 0 or not are_rows(x, network.typenum, shape):
+            return self._long_step(slots, x, out)
+        shape[1] = network.net.values[network.net.outputs[0]].width
+        if out is None:
+            output = cnp.PyArray_EMPTY(2, shape, network.output_types[0], 0)
+        elif (
+            are_rows(out, network.output_types[0], shape) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
+            and not overlap(<cnp.ndarray> out, x)
+        ):
+            output = <cnp.ndarray> out
+        else:
+            return self._long_step(slots, x, out)
+
+        # all that may fail, or run Python code, comes before `claim`
+        for k in range(network.net.state_count):
+            states_size += 2 * n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
+        memset(&run, 0, sizeof(run))
+        run.batch, run.timesteps = n, 1
+        places_size = (n + 2 * network.net.state_count) * sizeof(void *)
+        places_size = (places_size + states_size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+        memory = <Memory *> exchange(<void **> &self.spare, NULL)
+        if memory == NULL or memory.batch != n:
+            run_size = workspace(network, &run)
+            if memory == NULL or memory.size < places_size + run_size:
+                PyMem_RawFree(memory)
+                memory = allocate(places_size + run_size)
+            memory.batch = n
+        rows = scratch_of(memory)
+        places = <Py_ssize_t *> (rows + states_size)
+        run.memory, run.walk = rows + places_size, memory.walk
+        run.initial_states = <const void *const *> (places + n)
+        run.states = <void *const *> (places + n) + network.net.state_count
+        for k in range(network.net.state_count):
+            states_size = n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
+            (<char **> run.initial_states)[k], (<char **> run.states)[k] = rows, rows + states_size
+            rows += 2 * states_size
+        run.x, run.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
+        run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(output), stride(output, 0)
+        with cython.critical_section(self):
+            bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(numbers), n, places)
+            if bad < 0:
+                for k in range(network.net.state_count):
+                    gather((<char **> run.initial_states)[k], self.states[k], places, n)
+        if bad < 0:
+            with nogil:
+                run_network(network, &run)
+            with cython.critical_section(self):
+                for k in range(network.net.state_count):
+                    scatter(self.states[k], (<char **> run.states)[k], True, places, n)
+                self.release(places, n)
+        memory.walk = run.walk
+        give_back(&self.spare, memory)
+        if bad >= 0:
+            self._complain(numbers, bad)
+            return NotImplemented
+        return output
+
+    # ---- the parts of a step, and what else becomes of slots; by number, states are (n, units) ---
+
+    @cython.critical_section
+    def _open(self, tuple states):
+        """The number of a new slot whose states, each (units,), are these; -1: none is free."""
+        cdef cnp.int64_t *numbers = <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
+        cdef Py_ssize_t k, place
+        if self.free_count == 0:
+            return -1
+        self.free_count -= 1
+        place = (<Py_ssize_t *> cnp.PyArray_DATA(self.free))[self.free_count]
+        numbers[place] = -1 - numbers[place]
+        self.count += 1
+        for k in range(len(states)):
+            scatter(self.states[k], <const char *> cnp.PyArray_DATA(<cnp.ndarray> states[k]), False, &place, 1)
+        return numbers[place]
+
+    @cython.critical_section
+    def _close(self, long long slot):
+        """Was the slot open? Its place is free at once, or when its step ends."""
+        cdef Py_ssize_t place = self.place(slot)
+        if place < 0:
+            return False
+        (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[place] = -1 - (slot + self.capacity)
+        self.count -= 1
+        if not (<unsigned char *> cnp.PyArray_DATA(self.busy))[place]:
+            self.set_free(place)
+        return True
+
+    @cython.critical_section
+    def _was_open(self, long long slot):
+        """Has there been a slot of that number?"""
+        cdef cnp.int64_t number
+        if slot < 0 or self.capacity == 0:
+            return False
+        number = (<cnp.int64_t *> cnp.PyArray_DATA(self.numbers))[slot % self.capacity]
+        return slot < (number if number >= 0 else -1 - number)
+
+    def _state(self, long long slot):
+        """Copies of the states of a slot, each (units,), as its last step left them; None if it is not open."""
+        cdef Py_ssize_t k, place
+        rows = []
+        for state in self.states:
+            rows.append(np.empty(state.shape[1], state.dtype))
+        with cython.critical_section(self):
+            place = self.place(slot)
+            if place >= 0:
+                for k in range(len(rows)):
+                    gather(<char *> cnp.PyArray_DATA(<cnp.ndarray> rows[k]), self.states[k], &place, 1)
+        return rows if place >= 0 else None
+
+    def _rows(self, places):
+        """Copies of the states at these places."""
+        rows = []
+        for state in self.states:
+            rows.append(state[places])
+        return rows
+
+    @cython.critical_section
+    def _set_rows(self, cnp.ndarray places, tuple states):
+        """What the states at these places become: each (n, units), or (units,) for all, C-contiguous."""
+        cdef cnp.ndarray rows
+        cdef Py_ssize_t k
+        for k in range(len(states)):  # not by NumPy: it may drop the GIL, and others see half of a state
+            rows = states[k]
+            scatter(
+                self.states[k], <const char *> cnp.PyArray_DATA(rows), cnp.PyArray_NDIM(rows) == 2,
+                <const Py_ssize_t *> cnp.PyArray_DATA(places), cnp.PyArray_DIMS(places)[0])
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Claim:
+    """Keeps others away from slots, (n,) of int64, while a block runs, which gets their places. None: all open.
+
+    No interrupt comes between it and the block, as for `Alone`.
+    """
+
+    cdef Slots pool
+    cdef cnp.ndarray slots
+    cdef cnp.ndarray places
+
+    def __init__(self, Slots pool, cnp.ndarray slots):
+        self.pool, self.slots = pool, slots
+
+    def __enter__(self):
+        cdef Slots pool = self.pool
+        cdef cnp.ndarray chosen = np.empty(pool.capacity, np.int64) if self.slots is None else self.slots
+        cdef cnp.ndarray places = np.empty(chosen.shape[0], np.intp)
+        cdef const cnp.int64_t *numbers = <const cnp.int64_t *> cnp.PyArray_DATA(pool.numbers)
+        cdef cnp.int64_t *wanted = <cnp.int64_t *> cnp.PyArray_DATA(chosen)
+        cdef Py_ssize_t bad, place, n = chosen.shape[0]
+        with cython.critical_section(pool):
+            if self.slots is None:  # here, where no one opens or closes slots before they are claimed
+                n = 0
+                for place in range(pool.capacity):
+                    if numbers[place] >= 0:
+                        wanted[n] = numbers[place]
+                        n += 1
+            bad = pool.claim(wanted, n, <Py_ssize_t *> cnp.PyArray_DATA(places))
+        if bad >= 0:
+            pool._complain(chosen, bad)
+        try:
+            self.places = places[:n]
+        except BaseException:
+            with cython.critical_section(pool):
+                pool.release(<const Py_ssize_t *> cnp.PyArray_DATA(places), n)
+            raise
+        return self.places
+
+    def __exit__(self, *_):
+        with cython.critical_section(self.pool):
+            self.pool.release(
+                <const Py_ssize_t *> cnp.PyArray_DATA(self.places), cnp.PyArray_DIMS(self.places)[0])
+
+
+cdef inline void gather(
+    char *rows, cnp.ndarray states, const Py_ssize_t *places, Py_ssize_t count,
+) noexcept:
+    """rows, (count, units), := the states at these places."""
+    cdef size_t width = cnp.PyArray_STRIDES(states)[0]
+    cdef Py_ssize_t i
+    for i in range(count):
+        memcpy(rows + i * width, <char *> cnp.PyArray_DATA(states) + places[i] * width, width)
+
+
+cdef inline void scatter(
+    cnp.ndarray states, const char *rows, bint each, const Py_ssize_t *places, Py_ssize_t count,
+) noexcept:
+    """The states at these places := rows, (count, units), or (units,) unless there is one for each."""
+    cdef size_t width = cnp.PyArray_STRIDES(states)[0], gap = width if each else 0
+    cdef Py_ssize_t i
+    for i in range(count):
+        memcpy(<char *> cnp.PyArray_DATA(states) + places[i] * width, rows + i * gap, width)
