@@ -11,6 +11,7 @@ the sign that a stream is running; what a pool knows of its slots is read and wr
 import threading
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.ref cimport PyObject
 from libc.string cimport memcpy, memset
 
 cimport cython
@@ -153,6 +154,18 @@ cdef extern from *:
     """
     void *exchange "fastgru_exchange" (void **place, void *value) noexcept
     Py_ssize_t Py_REFCNT(object) noexcept
+    ctypedef object (*vectorcallfunc)(object, PyObject *const *, size_t, PyObject *)
+    ctypedef object (*ternaryfunc)(object, tuple, dict)
+    ctypedef struct PyTypeObject:
+        unsigned long tp_flags
+        ternaryfunc tp_call
+        Py_ssize_t tp_vectorcall_offset
+    const int PY_VERSION_HEX
+    const unsigned long Py_TPFLAGS_HAVE_VECTORCALL
+    PyTypeObject *Py_TYPE(object) noexcept
+    Py_ssize_t PyVectorcall_NARGS(size_t) noexcept
+    Py_ssize_t PyTuple_GET_SIZE(PyObject *) noexcept
+    PyObject *PyTuple_GET_ITEM(PyObject *, Py_ssize_t) noexcept
 
 
 cdef struct Memory:
@@ -374,6 +387,9 @@ cdef size_t TOO_LARGE = <size_t> -1
 cdef fastgru_engine ENGINE
 ENGINE.scratch, ENGINE.run = scratch_of_engine, run_engine
 
+cdef enum:
+    FEW_LENGTHS = 32                                    # that are kept on the stack
+
 cdef dict KINDS = {"cast": FASTGRU_CAST, "sum": FASTGRU_SUM, "mul": FASTGRU_MUL, "ave": FASTGRU_AVE}
 
 
@@ -407,27 +423,45 @@ cdef cnp.ndarray converted(cnp.ndarray array, int typenum):
     return result
 
 
-cdef bint copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -1:
-    """steps, (batch,), := lengths from 0 to timesteps; False if they are to be converted or complained of."""
+cdef int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -2:
+    """steps, (batch,), := lengths from 0 to timesteps; -1 if they are to be converted or complained of.
+
+    Returns whether any row ends before the last timestep.
+    """
     cdef Py_ssize_t i, gap
     cdef const char *data
+    cdef bint ended = False
     if type(lengths) is list or type(lengths) is tuple:
         if len(lengths) != batch:
-            return False
+            return -1
         for i in range(batch):
-            if i >= len(lengths) or type(lengths[i]) is not int or not 0 <= lengths[i] <= timesteps:
-                return False
-            steps[i] = lengths[i]
-        return True
+            if i >= len(lengths):
+                return -1
+            length = lengths[i]
+            if type(length) is not int or not 0 <= length <= timesteps:
+                return -1
+            steps[i] = length
+            ended |= steps[i] != timesteps
+        return ended
     if not is_plain(lengths, 1, cnp.NPY_INTP) or cnp.PyArray_DIMS(<cnp.ndarray> lengths)[0] != batch:
-        return False
+        return -1
     data = <const char *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
     gap = cnp.PyArray_STRIDES(<cnp.ndarray> lengths)[0]
     for i in range(batch):  # copied first, for another thread may write into what was given
         steps[i] = (<const Py_ssize_t *> (data + i * gap))[0]
         if not 0 <= steps[i] <= timesteps:
-            return False
-    return True
+            return -1
+        ended |= steps[i] != timesteps
+    return ended
+
+
+cdef only_item(given):
+    """The item of a list or tuple of one; NotImplemented of all else."""
+    if type(given) is list and len(<list> given) == 1:
+        return (<list> given)[0]
+    if type(given) is tuple and len(<tuple> given) == 1:
+        return (<tuple> given)[0]
+    return NotImplemented
 
 
 @cython.final
@@ -468,7 +502,6 @@ cdef class Network:
     cdef Py_ssize_t *state_units                        # of each state, and
     cdef int *state_types
     cdef Memory *spare                                  # of a call before, for the next one
-    cdef Memory *spare_lengths
 
     def __init__(
         self, Py_ssize_t features, dtype, values, nodes, outputs, bint time_major, bint return_state,
@@ -520,7 +553,6 @@ cdef class Network:
         PyMem_RawFree(self.state_units)
         PyMem_RawFree(self.state_types)
         PyMem_RawFree(self.spare)
-        PyMem_RawFree(self.spare_lengths)
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=None):
         """What a layer's call returns; NotImplemented if Python is to convert an argument, or to complain of one.
@@ -545,12 +577,14 @@ cdef class Network:
         cdef cnp.npy_intp state_shape[2]
         cdef cnp.npy_intp *sizes
         cdef cnp.ndarray array, output
-        cdef Memory *steps = NULL
+        cdef Py_ssize_t few[FEW_LENGTHS]
+        cdef Py_ssize_t *steps = few
         cdef int i, axes, batch_axis = self.time_major, time_axis = not self.time_major
-        cdef int count = self.net.state_count, outputs = self.net.output_count
+        cdef int ended, count = self.net.state_count, outputs = self.net.output_count
         cdef fastgru_value *value
-        cdef list results = None, last = None
+        cdef list results = None
         cdef tuple given = None
+        cdef cnp.ndarray more
         if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray> x) != 3:
             return NotImplemented
         array = <cnp.ndarray> x
@@ -570,9 +604,15 @@ cdef class Network:
             return NotImplemented
 
         # states that are given
+        if count == 1 and initial_state is not None and not cnp.PyArray_CheckExact(initial_state):
+            initial_state = only_item(initial_state)
+            if initial_state is None and not self.optional:
+                return NotImplemented
         if initial_state is None:
             pass
-        elif count == 1 and cnp.PyArray_CheckExact(initial_state):
+        elif cnp.PyArray_CheckExact(initial_state):
+            if count > 1:
+                return NotImplemented
             state_shape[1] = self.state_units[0]
             if not is_state(initial_state, self.state_types[0], state_shape):
                 return NotImplemented
@@ -591,7 +631,7 @@ cdef class Network:
 
         # what is returned: no allocation may fail once anything has been overwritten
         if outputs > 1 or self.return_state:
-            results = []
+            results = [None] * (outputs + (count if self.return_state else 0))
         for i in range(outputs):
             value = &self.net.values[self.net.outputs[i]]
             axes, shape[2 - value.last] = 3 - value.last, value.width
@@ -608,44 +648,41 @@ cdef class Network:
             else:
                 return NotImplemented
             if results is not None:
-                results.append(output)
+                results[i] = output
             self.direct(&run, i, output)
         if self.return_state:
-            results += self.new_states(state_shape[0])
-        if states is not None:
-            if not self.can_write(states, state_shape[0]):
-                states[:] = self.new_states(state_shape[0])
-            last = states
-        elif self.return_state:
-            last = results[outputs:]
+            self.add_states(results, outputs, state_shape[0])
+        if states is not None and not self.can_write(states, state_shape[0]):
+            states[:] = [None] * count
+            self.add_states(states, 0, state_shape[0])
 
         self.describe(&run, array, mask)
         if lengths is not None:
-            steps = take(&self.spare_lengths, run.batch * sizeof(Py_ssize_t))
-            run.lengths = <const Py_ssize_t *> scratch_of(steps)
-        try:
-            if steps != NULL and not copy_lengths(lengths, run.batch, run.timesteps, <Py_ssize_t *> run.lengths):
+            if run.batch > FEW_LENGTHS:
+                more = cnp.PyArray_EMPTY(1, state_shape, cnp.NPY_INTP, 0)
+                steps = <Py_ssize_t *> cnp.PyArray_DATA(more)
+            ended = copy_lengths(lengths, run.batch, run.timesteps, steps)
+            if ended < 0:
                 return NotImplemented
-            if run.batch:
-                self.execute(&run, given, initial_state, last)
-        finally:
-            if steps != NULL:
-                give_back(&self.spare_lengths, steps)
+            run.lengths = steps if ended else NULL
+        if run.batch and states is not None:
+            self.execute(&run, given, initial_state, states, 0)
+        elif run.batch:
+            self.execute(&run, given, initial_state, results if self.return_state else None, outputs)
         if states is not None and self.return_state:
             for i in range(count):
-                copy_state(results[outputs + i], last[i])
+                copy_state(results[outputs + i], states[i])
         return output if results is None else results
 
-    cdef list new_states(self, Py_ssize_t batch):
-        """Arrays for the last states of all GRUs."""
+    cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1:
+        """Put new arrays for the last states of all GRUs into a list, from an index on."""
         cdef cnp.npy_intp shape[2]
         cdef int i
-        cdef list states = []
         shape[0] = batch
         for i in range(self.net.state_count):
             shape[1] = self.state_units[i]
-            states.append(cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0))
-        return states
+            states[first + i] = cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0)
+        return 0
 
     cdef bint can_write(self, list states, Py_ssize_t batch) noexcept:
         """True of arrays that last states fit into."""
@@ -685,7 +722,7 @@ cdef class Network:
         self.describe(&run, x, mask)
         if lengths is not None:
             run.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
-        self.execute(&run, initial_states, None, list(states))
+        self.execute(&run, initial_states, None, list(states), 0)
 
     cdef inline void direct(self, fastgru_run_of *run, int i, cnp.ndarray output) noexcept:
         """Say where an output lies."""
@@ -706,8 +743,13 @@ cdef class Network:
             run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
             run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]
 
-    cdef int execute(self, fastgru_run_of *run, tuple given, initial_state, list last) except -1:
-        """Run what has been described, from given states, or from the one of a network that has one."""
+    cdef int execute(
+        self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
+    ) except -1:
+        """Run what has been described, from given states, or from the one of a network that has one.
+
+        Arrays for the last states, if they are wanted, are in the list `last` from an index on.
+        """
         cdef int i, count = self.net.state_count
         cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
         cdef bint masked = run.mask != NULL
@@ -734,8 +776,8 @@ cdef class Network:
                     table[i] = cnp.PyArray_DATA(<cnp.ndarray> given[i])
             elif initial_state is not None:
                 table[i] = cnp.PyArray_DATA(<cnp.ndarray> initial_state)
-            if last is not None and last[i] is not None:
-                table[count + i] = cnp.PyArray_DATA(<cnp.ndarray> last[i])
+            if last is not None and last[first + i] is not None:
+                table[count + i] = cnp.PyArray_DATA(<cnp.ndarray> last[first + i])
         run.initial_states, run.states = <const void *const *> table, <void *const *> table + count
         run.memory, run.walk = <char *> table + tables, memory.walk
         with nogil:
@@ -793,7 +835,14 @@ cdef class Caller:
     cdef int way                                        # what kind of call is short
     cdef public object _lock
     cdef public object _state                           # a recorded one, or None
-    cdef object other_state                             # memory for the next one, which nobody else has
+    cdef list other_state                               # memory for the next one, which nobody else has
+    cdef vectorcallfunc vectorcall
+
+    def __cinit__(self):
+        self.vectorcall = call_layer
+        if PY_VERSION_HEX < 0x030C0000 and Py_TYPE(self).tp_call == CALL:  # later versions inherit the flag
+            Py_TYPE(self).tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
+        self.other_state = [None]
 
     def __dealloc__(self):
         PyMem_RawFree(self.versions)
@@ -840,15 +889,18 @@ cdef class Caller:
         self.way = LONG if way is None else PLAIN if way == "plain" else RECORDS
 
     def __call__(self, inputs, initial_state=None, mask=None, training=None, *, lengths=None, out=None):
+        return self.result(inputs, initial_state, mask, training, lengths, out)
+
+    cdef object result(self, inputs, initial_state, mask, training, lengths, out):
+        """What a call returns."""
         cdef Network network = self.current()
-        cdef list states
-        cdef object x, state
+        cdef object x, state, results
         if network is not None and self.way != LONG and (training is None or training is False):
             x, state = inputs, initial_state
-            if type(inputs) is list and len(inputs) > 0:
-                x = inputs[0]
-                if len(inputs) > 1:
-                    state = inputs[1:] if initial_state is None else NotImplemented
+            if type(inputs) is list and len(<list> inputs) > 0:
+                x = (<list> inputs)[0]
+                if len(<list> inputs) > 1:
+                    state = (<list> inputs)[1:] if initial_state is None else NotImplemented
             if self.way == PLAIN:
                 results = network.call(x, state, mask, lengths, out)
                 if results is not NotImplemented:
@@ -856,15 +908,48 @@ cdef class Caller:
             elif state is None:
                 with self._lock:
                     if self._state is not None:
-                        states = [self.other_state]
-                        self.other_state = None
-                        results = network.call(x, self._state, mask, lengths, out, states)
+                        results = network.call(x, self._state, mask, lengths, out, self.other_state)
                         if results is not NotImplemented:
-                            old, self._state = self._state, states[0]
-                            if Py_REFCNT(old) == 1:
-                                self.other_state = old
+                            old, self._state = self._state, self.other_state[0]
+                            self.other_state[0] = old if Py_REFCNT(old) == 1 else None
                             return results
         return self._long_call(inputs, initial_state, mask, training, lengths, out)
+
+
+cdef tuple ARGUMENTS = ("inputs", "initial_state", "mask", "training", "lengths", "out")
+
+
+cdef object call_layer(object layer, PyObject *const *values, size_t flags, PyObject *names):
+    """Caller.__call__ without a tuple and a dict of its arguments, if they are as usual."""
+    cdef PyObject *given[6]
+    cdef Py_ssize_t i, k, count = PyVectorcall_NARGS(flags)
+    cdef Py_ssize_t named = 0 if names == NULL else PyTuple_GET_SIZE(names)
+    cdef bint usual = count <= 4 and Py_TYPE(layer).tp_call == CALL  # it is not where a class was given a __call__
+    if usual:
+        for k in range(6):
+            given[k] = values[k] if k < count else <PyObject *> None
+        given[0] = values[0] if count else NULL
+    for i in range(named):
+        k = count
+        while k < 6 and PyTuple_GET_ITEM(<PyObject *> ARGUMENTS, k) != PyTuple_GET_ITEM(names, i):
+            k += 1
+        if not usual or k == 6:
+            usual = False
+            break
+        given[k] = values[count + i]
+    if usual and given[0] != NULL:
+        return (<Caller> layer).result(
+            <object> given[0], <object> given[1], <object> given[2], <object> given[3], <object> given[4],
+            <object> given[5])
+    return Py_TYPE(layer).tp_call(
+        layer, tuple([<object> values[i] for i in range(count)]),
+        {<object> PyTuple_GET_ITEM(names, i): <object> values[count + i] for i in range(named)})
+
+
+cdef ternaryfunc CALL = (<PyTypeObject *> Caller).tp_call
+cdef Caller _caller = Caller.__new__(Caller)
+(<PyTypeObject *> Caller).tp_vectorcall_offset = <char *> &_caller.vectorcall - <char *> <PyObject *> _caller
+(<PyTypeObject *> Caller).tp_flags |= Py_TPFLAGS_HAVE_VECTORCALL
 
 
 @cython.final
