@@ -10,6 +10,7 @@ the sign that a stream is running; what a pool knows of its slots is read and wr
 
 import threading
 
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 from cpython.ref cimport PyObject
 from libc.string cimport memcpy, memset
@@ -145,14 +146,18 @@ cdef extern from *:
         *place = value;
         return was;
     }
+    #define fastgru_load(place) (*(place))
     #elif defined(_MSC_VER)
     #include <intrin.h>
     #define fastgru_exchange(place, value) _InterlockedExchangePointer(place, value)
+    #define fastgru_load(place) (*(void *volatile *)(place))
     #else
     #define fastgru_exchange(place, value) __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL)
+    #define fastgru_load(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     #endif
     """
     void *exchange "fastgru_exchange" (void **place, void *value) noexcept
+    void *load "fastgru_load" (void **place) noexcept
     Py_ssize_t Py_REFCNT(object) noexcept
     ctypedef object (*vectorcallfunc)(object, PyObject *const *, size_t, PyObject *)
     ctypedef object (*ternaryfunc)(object, tuple, dict)
@@ -166,6 +171,14 @@ cdef extern from *:
     Py_ssize_t PyVectorcall_NARGS(size_t) noexcept
     Py_ssize_t PyTuple_GET_SIZE(PyObject *) noexcept
     PyObject *PyTuple_GET_ITEM(PyObject *, Py_ssize_t) noexcept
+    ctypedef void *PyThread_type_lock
+    const int NOWAIT_LOCK, PY_LOCK_ACQUIRED
+    PyThread_type_lock PyThread_allocate_lock() noexcept
+    void PyThread_free_lock(PyThread_type_lock) noexcept
+    int PyThread_acquire_lock(PyThread_type_lock, int) noexcept
+    int PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) noexcept nogil
+    void PyThread_release_lock(PyThread_type_lock) noexcept
+    unsigned long PyThread_get_thread_ident() noexcept
 
 
 cdef struct Memory:
@@ -814,6 +827,67 @@ cdef bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, lengths)
     return initial_state is not None and overlap(out, initial_state)
 
 
+cdef object rest_of(list inputs):
+    """The states in a list that the input comes first in."""
+    cdef object state
+    if len(inputs) == 2:
+        state = inputs[1]
+        if cnp.PyArray_CheckExact(state):
+            return (state,)
+    return inputs[1:]
+
+
+@cython.final
+@cython.auto_pickle(False)
+cdef class Lock:
+    """threading.RLock, which costs next to nothing where no other thread holds it."""
+
+    cdef PyThread_type_lock lock
+    cdef void *owner                                    # the thread that holds it, or NULL
+    cdef Py_ssize_t depth                               # how many times it does
+
+    def __cinit__(self):
+        self.lock = PyThread_allocate_lock()
+        if self.lock == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        if self.lock != NULL:
+            PyThread_free_lock(self.lock)
+
+    cpdef int acquire(self) except -1:
+        """Wait until no other thread holds the lock; a signal's handler may end this by raising."""
+        cdef void *me = <void *> PyThread_get_thread_ident()
+        cdef int status
+        if load(&self.owner) == me:
+            self.depth += 1
+            return 0
+        if not PyThread_acquire_lock(self.lock, NOWAIT_LOCK):
+            while True:
+                with nogil:
+                    status = PyThread_acquire_lock_timed(self.lock, -1, 1)
+                if status == PY_LOCK_ACQUIRED:
+                    break
+                PyErr_CheckSignals()
+        self.depth = 1
+        exchange(&self.owner, me)
+        return 0
+
+    cpdef int release(self) except -1:
+        """Undo one `acquire` of this thread."""
+        self.depth -= 1
+        if self.depth == 0:
+            exchange(&self.owner, NULL)
+            PyThread_release_lock(self.lock)
+        return 0
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+
 cdef enum:
     LONG
     PLAIN
@@ -833,7 +907,7 @@ cdef class Caller:
     cdef tuple others                                   # other layers that are in it, with theirs
     cdef long long *versions
     cdef int way                                        # what kind of call is short
-    cdef public object _lock
+    cdef public Lock _lock
     cdef public object _state                           # a recorded one, or None
     cdef list other_state                               # memory for the next one, which nobody else has
     cdef vectorcallfunc vectorcall
@@ -900,20 +974,35 @@ cdef class Caller:
             if type(inputs) is list and len(<list> inputs) > 0:
                 x = (<list> inputs)[0]
                 if len(<list> inputs) > 1:
-                    state = (<list> inputs)[1:] if initial_state is None else NotImplemented
+                    state = NotImplemented if initial_state is not None else rest_of(inputs)
             if self.way == PLAIN:
                 results = network.call(x, state, mask, lengths, out)
                 if results is not NotImplemented:
                     return results
             elif state is None:
-                with self._lock:
-                    if self._state is not None:
-                        results = network.call(x, self._state, mask, lengths, out, self.other_state)
-                        if results is not NotImplemented:
-                            old, self._state = self._state, self.other_state[0]
-                            self.other_state[0] = old if Py_REFCNT(old) == 1 else None
-                            return results
+                results = self.recorded(network, x, mask, lengths, out)
+                if results is not NotImplemented:
+                    return results
         return self._long_call(inputs, initial_state, mask, training, lengths, out)
+
+    cdef object recorded(self, Network network, x, mask, lengths, out):
+        """What a call returns that starts from the recorded state, and leaves its last one there."""
+        cdef object old, results = NotImplemented
+        cdef Lock lock = self._lock
+        lock.acquire()
+        try:
+            if self._state is not None:
+                results = network.call(x, self._state, mask, lengths, out, self.other_state)
+                if results is not NotImplemented:
+                    old, self._state = self._state, self.other_state[0]
+                    self.other_state[0] = old if Py_REFCNT(old) == 1 else None
+        finally:
+            lock.release()
+        return results
+
+    def _call(self, inputs, initial_state, mask, training, lengths, out):
+        """`__call__`, whatever a subclass has made of that."""
+        return self.result(inputs, initial_state, mask, training, lengths, out)
 
 
 cdef tuple ARGUMENTS = ("inputs", "initial_state", "mask", "training", "lengths", "out")
@@ -969,7 +1058,7 @@ cdef class Holding:
     def __enter__(self):
         try:
             while self.held < len(self.locks):
-                self.locks[self.held].acquire()
+                (<Lock> self.locks[self.held]).acquire()
                 self.held += 1
         except BaseException:
             self.release()
@@ -981,7 +1070,7 @@ cdef class Holding:
     cdef int release(self) except -1:
         while self.held > 0:
             self.held -= 1
-            self.locks[self.held].release()
+            (<Lock> self.locks[self.held]).release()
         return 0
 
 

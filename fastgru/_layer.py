@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastgru import _validate
 from fastgru._compile import Graph
-from fastgru._core import Caller, Holding, Network, Plan, commit
+from fastgru._core import Caller, Holding, Lock, Network, Plan, commit
 from fastgru._export import Exports
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _unlock_all() -> None:
     global _name_lock
     _name_lock = threading.Lock()
     for layer in _layers:
-        layer._lock = threading.RLock()
+        layer._lock = Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -153,7 +153,7 @@ class Layer(Exports, Caller):
         self._compute_dtype = np.dtype(np.float32) if self._dtype == np.float16 else self._dtype
         self._trainable = _validate.trainable(trainable)
         self._given_weights = None if weights is None else _validate.weight_list(weights)
-        self._lock = threading.RLock()
+        self._lock = Lock()
         _layers.add(self)
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
 
@@ -306,7 +306,7 @@ class Layer(Exports, Caller):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock = Lock()
         _layers.add(self)
 
     # ---- calling ---------------------------------------------------------------------------
