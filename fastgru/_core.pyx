@@ -8,6 +8,7 @@ Without a GIL, too: a Plan is not written into but for its spare memory, which i
 the sign that a stream is running; what a pool knows of its slots is read and written in critical sections.
 """
 
+import functools
 import threading
 
 from cpython.exc cimport PyErr_CheckSignals
@@ -1000,9 +1001,29 @@ cdef class Caller:
             lock.release()
         return results
 
-    def _call(self, inputs, initial_state, mask, training, lengths, out):
-        """`__call__`, whatever a subclass has made of that."""
+
+
+def compiled(method):
+    """A method `call` with that one's signature and docstring: `Caller.__call__`, with its second to fourth
+    arguments in the order of a GRU's or of the other layers' `call`."""
+    made = mask_first() if method.__code__.co_varnames[2] == "mask" else training_first()
+    return functools.update_wrapper(made, method)
+
+
+def mask_first():
+    def call(
+        Caller self not None, inputs, mask=None, training=None, initial_state=None, *, lengths=None, out=None,
+    ):
         return self.result(inputs, initial_state, mask, training, lengths, out)
+    return call
+
+
+def training_first():
+    def call(
+        Caller self not None, inputs, training=None, mask=None, initial_state=None, *, lengths=None, out=None,
+    ):
+        return self.result(inputs, initial_state, mask, training, lengths, out)
+    return call
 
 
 cdef tuple ARGUMENTS = ("inputs", "initial_state", "mask", "training", "lengths", "out")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fastgru import _config, _random, _validate, activations, constraints, initializers, regularizers
 from fastgru._compile import Graph
-from fastgru._core import Plan, commit, float16_isas
+from fastgru._core import Plan, commit, compiled, float16_isas
 from fastgru._layer import Built, Call, Outcome, Weight, WeightedLayer, flag
 from fastgru._loop import Loop
 from fastgru._validate import InputSpec
@@ -369,6 +369,7 @@ class GRU(WeightedLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
+    @compiled
     def call(
         self,
         inputs: Any,
@@ -418,7 +419,6 @@ class GRU(WeightedLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        return self._call(inputs, initial_state, mask, training, lengths, out)
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
         if initial_state is None:

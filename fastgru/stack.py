@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fastgru import _validate
 from fastgru._compile import Graph
-from fastgru._core import commit
+from fastgru._core import commit, compiled
 from fastgru._layer import Built, Call, CompositeLayer, Outcome, WeightedLayer, flag
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
@@ -231,6 +231,7 @@ class Stack(CompositeLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
+    @compiled
     def call(
         self,
         inputs: Any,
@@ -277,7 +278,6 @@ class Stack(CompositeLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        return self._call(inputs, initial_state, mask, training, lengths, out)
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
         """The checked initial state of each GRU; None: its own."""
