@@ -1002,7 +1002,6 @@ cdef class Caller:
         return results
 
 
-
 def compiled(method):
     """A method `call` with that one's signature and docstring: `Caller.__call__`, with its second to fourth
     arguments in the order of a GRU's or of the other layers' `call`."""
