@@ -26,12 +26,13 @@ cdef class Network:
     cdef Py_ssize_t *state_units                        # of each state, and
     cdef int *state_types
     cdef Memory *spare                                  # of a call before, for the next one
-    cdef Memory *spare_lengths
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=*)
-    cdef list new_states(self, Py_ssize_t batch)
+    cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1
     cdef bint can_write(self, list states, Py_ssize_t batch) noexcept
-    cdef int execute(self, fastgru_run_of *run, tuple given, initial_state, list last) except -1
+    cdef int execute(
+        self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
+    ) except -1
 
 
 cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept

@@ -1,9 +1,8 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import disjoint_base
 
 __pyx_capi__: dict[str, object]
 
@@ -91,32 +90,3 @@ class Network:
         mask: NDArray[np.bool_] | None = None,
         lengths: NDArray[np.intp] | None = None,
     ) -> None: ...
-
-@disjoint_base
-class Caller:
-    _lock: Any
-    _state: Any
-    def __call__(
-        self,
-        inputs: Any,
-        initial_state: Any = None,
-        mask: Any = None,
-        training: Any = None,
-        *,
-        lengths: Any = None,
-        out: Any = None,
-    ) -> Any: ...
-    def _changed(self) -> None: ...
-    def _current_network(self) -> Network | None: ...
-    def _versions(self, others: tuple[Any, ...]) -> list[int]: ...
-    def _keep_network(
-        self, network: Network, others: tuple[Any, ...], versions: list[int], way: str | None
-    ) -> None: ...
-
-@final
-class Holding:
-    def __init__(self, locks: Iterable[Any]) -> None: ...
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: object) -> None: ...
-
-def commit(changes: list[tuple[Any, str, Any]], changed: list[Any]) -> None: ...

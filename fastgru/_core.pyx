@@ -54,9 +54,6 @@ from fastgru._memory cimport (
 
 cnp.import_array()
 
-cdef extern from *:
-    Py_ssize_t Py_REFCNT(object) noexcept
-
 cdef dict ACTIVATION_IDS = {
     fastgru_activation_names[i].decode(): i for i in range(FASTGRU_ACTIVATION_COUNT)
 }
@@ -211,6 +208,9 @@ cdef tuple pack(fastgru_layer *layer, cnp.ndarray kernel, cnp.ndarray recurrent_
 
 cdef size_t TOO_LARGE = <size_t> -1
 
+cdef enum:
+    FEW_LENGTHS = 32                                    # that are kept on the stack
+
 cdef dict KINDS = {"cast": FASTGRU_CAST, "sum": FASTGRU_SUM, "mul": FASTGRU_MUL, "ave": FASTGRU_AVE}
 
 
@@ -244,27 +244,45 @@ cdef cnp.ndarray converted(cnp.ndarray array, int typenum):
     return result
 
 
-cdef bint copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -1:
-    """steps, (batch,), := lengths from 0 to timesteps; False if they are to be converted or complained of."""
+cdef int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -2:
+    """steps, (batch,), := lengths from 0 to timesteps; -1 if they are to be converted or complained of.
+
+    Returns whether any row ends before the last timestep.
+    """
     cdef Py_ssize_t i, gap
     cdef const char *data
+    cdef bint ended = False
     if type(lengths) is list or type(lengths) is tuple:
         if len(lengths) != batch:
-            return False
+            return -1
         for i in range(batch):
-            if i >= len(lengths) or type(lengths[i]) is not int or not 0 <= lengths[i] <= timesteps:
-                return False
-            steps[i] = lengths[i]
-        return True
+            if i >= len(lengths):
+                return -1
+            length = lengths[i]
+            if type(length) is not int or not 0 <= length <= timesteps:
+                return -1
+            steps[i] = length
+            ended |= steps[i] != timesteps
+        return ended
     if not is_plain(lengths, 1, cnp.NPY_INTP) or cnp.PyArray_DIMS(<cnp.ndarray> lengths)[0] != batch:
-        return False
+        return -1
     data = <const char *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
     gap = cnp.PyArray_STRIDES(<cnp.ndarray> lengths)[0]
     for i in range(batch):  # copied first, for another thread may write into what was given
         steps[i] = (<const Py_ssize_t *> (data + i * gap))[0]
         if not 0 <= steps[i] <= timesteps:
-            return False
-    return True
+            return -1
+        ended |= steps[i] != timesteps
+    return ended
+
+
+cdef only_item(given):
+    """The item of a list or tuple of one; NotImplemented of all else."""
+    if type(given) is list and len(<list> given) == 1:
+        return (<list> given)[0]
+    if type(given) is tuple and len(<tuple> given) == 1:
+        return (<tuple> given)[0]
+    return NotImplemented
 
 
 @cython.final
@@ -344,7 +362,6 @@ cdef class Network:
         PyMem_RawFree(self.state_units)
         PyMem_RawFree(self.state_types)
         PyMem_RawFree(self.spare)
-        PyMem_RawFree(self.spare_lengths)
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=None):
         """What a layer's call returns; NotImplemented if Python is to convert an argument, or to complain of one.
@@ -369,12 +386,14 @@ cdef class Network:
         cdef cnp.npy_intp state_shape[2]
         cdef cnp.npy_intp *sizes
         cdef cnp.ndarray array, output
-        cdef Memory *steps = NULL
+        cdef Py_ssize_t few[FEW_LENGTHS]
+        cdef Py_ssize_t *steps = few
         cdef int i, axes, batch_axis = self.time_major, time_axis = not self.time_major
-        cdef int count = self.net.state_count, outputs = self.net.output_count
+        cdef int ended, count = self.net.state_count, outputs = self.net.output_count
         cdef fastgru_value *value
-        cdef list results = None, last = None
+        cdef list results = None
         cdef tuple given = None
+        cdef cnp.ndarray more
         if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray> x) != 3:
             return NotImplemented
         array = <cnp.ndarray> x
@@ -394,9 +413,15 @@ cdef class Network:
             return NotImplemented
 
         # states that are given
+        if count == 1 and initial_state is not None and not cnp.PyArray_CheckExact(initial_state):
+            initial_state = only_item(initial_state)
+            if initial_state is None and not self.optional:
+                return NotImplemented
         if initial_state is None:
             pass
-        elif count == 1 and cnp.PyArray_CheckExact(initial_state):
+        elif cnp.PyArray_CheckExact(initial_state):
+            if count > 1:
+                return NotImplemented
             state_shape[1] = self.state_units[0]
             if not is_state(initial_state, self.state_types[0], state_shape):
                 return NotImplemented
@@ -415,7 +440,7 @@ cdef class Network:
 
         # what is returned: no allocation may fail once anything has been overwritten
         if outputs > 1 or self.return_state:
-            results = []
+            results = [None] * (outputs + (count if self.return_state else 0))
         for i in range(outputs):
             value = &self.net.values[self.net.outputs[i]]
             axes, shape[2 - value.last] = 3 - value.last, value.width
@@ -432,44 +457,41 @@ cdef class Network:
             else:
                 return NotImplemented
             if results is not None:
-                results.append(output)
+                results[i] = output
             direct(self, &run, i, output)
         if self.return_state:
-            results += self.new_states(state_shape[0])
-        if states is not None:
-            if not self.can_write(states, state_shape[0]):
-                states[:] = self.new_states(state_shape[0])
-            last = states
-        elif self.return_state:
-            last = results[outputs:]
+            self.add_states(results, outputs, state_shape[0])
+        if states is not None and not self.can_write(states, state_shape[0]):
+            states[:] = [None] * count
+            self.add_states(states, 0, state_shape[0])
 
         describe(self, &run, array, mask)
         if lengths is not None:
-            steps = take(&self.spare_lengths, run.batch * sizeof(Py_ssize_t))
-            run.lengths = <const Py_ssize_t *> scratch_of(steps)
-        try:
-            if steps != NULL and not copy_lengths(lengths, run.batch, run.timesteps, <Py_ssize_t *> run.lengths):
+            if run.batch > FEW_LENGTHS:
+                more = cnp.PyArray_EMPTY(1, state_shape, cnp.NPY_INTP, 0)
+                steps = <Py_ssize_t *> cnp.PyArray_DATA(more)
+            ended = copy_lengths(lengths, run.batch, run.timesteps, steps)
+            if ended < 0:
                 return NotImplemented
-            if run.batch:
-                self.execute(&run, given, initial_state, last)
-        finally:
-            if steps != NULL:
-                give_back(&self.spare_lengths, steps)
+            run.lengths = steps if ended else NULL
+        if run.batch and states is not None:
+            self.execute(&run, given, initial_state, states, 0)
+        elif run.batch:
+            self.execute(&run, given, initial_state, results if self.return_state else None, outputs)
         if states is not None and self.return_state:
             for i in range(count):
-                copy_state(results[outputs + i], last[i])
+                copy_state(results[outputs + i], states[i])
         return output if results is None else results
 
-    cdef list new_states(self, Py_ssize_t batch):
-        """Arrays for the last states of all GRUs."""
+    cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1:
+        """Put new arrays for the last states of all GRUs into a list, from an index on."""
         cdef cnp.npy_intp shape[2]
         cdef int i
-        cdef list states = []
         shape[0] = batch
         for i in range(self.net.state_count):
             shape[1] = self.state_units[i]
-            states.append(cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0))
-        return states
+            states[first + i] = cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0)
+        return 0
 
     cdef bint can_write(self, list states, Py_ssize_t batch) noexcept:
         """True of arrays that last states fit into."""
@@ -509,10 +531,15 @@ cdef class Network:
         describe(self, &run, x, mask)
         if lengths is not None:
             run.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
-        self.execute(&run, initial_states, None, list(states))
+        self.execute(&run, initial_states, None, list(states), 0)
 
-    cdef int execute(self, fastgru_run_of *run, tuple given, initial_state, list last) except -1:
-        """Run what has been described, from given states, or from the one of a network that has one."""
+    cdef int execute(
+        self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
+    ) except -1:
+        """Run what has been described, from given states, or from the one of a network that has one.
+
+        Arrays for the last states, if they are wanted, are in the list `last` from an index on.
+        """
         cdef int i, count = self.net.state_count
         cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
         cdef bint masked = run.mask != NULL
@@ -539,8 +566,8 @@ cdef class Network:
                     table[i] = cnp.PyArray_DATA(<cnp.ndarray> given[i])
             elif initial_state is not None:
                 table[i] = cnp.PyArray_DATA(<cnp.ndarray> initial_state)
-            if last is not None and last[i] is not None:
-                table[count + i] = cnp.PyArray_DATA(<cnp.ndarray> last[i])
+            if last is not None and last[first + i] is not None:
+                table[count + i] = cnp.PyArray_DATA(<cnp.ndarray> last[first + i])
         run.initial_states, run.states = <const void *const *> table, <void *const *> table + count
         run.memory, run.walk = <char *> table + tables, memory.walk
         with nogil:
@@ -588,147 +615,6 @@ cdef bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, lengths)
                 return True
         return False
     return initial_state is not None and overlap(out, initial_state)
-
-
-cdef enum:
-    LONG
-    PLAIN
-    RECORDS
-
-
-@cython.auto_pickle(False)
-cdef class Caller:
-    """What a layer is called through: the short way of every call that needs no conversion in Python.
-
-    It runs the layer's network, which `_long_call` makes, as long as nothing that went into it has been set anew.
-    """
-
-    cdef Network network
-    cdef long long version
-    cdef long long own                                  # the version that the network was made of, and
-    cdef tuple others                                   # other layers that are in it, with theirs
-    cdef long long *versions
-    cdef int way                                        # what kind of call is short
-    cdef public object _lock
-    cdef public object _state                           # a recorded one, or None
-    cdef object other_state                             # memory for the next one, which nobody else has
-
-    def __dealloc__(self):
-        PyMem_RawFree(self.versions)
-
-    @cython.critical_section
-    cdef Network current(self):
-        """The network, unless it is none any more."""
-        cdef Py_ssize_t i
-        if self.network is None or self.version != self.own:
-            return None
-        for i in range(len(self.others)):
-            if (<Caller> self.others[i]).version != self.versions[i]:
-                return None
-        return self.network
-
-    def _current_network(self):
-        """The network that calls run, or None: it is to be made anew."""
-        return self.current()
-
-    def _changed(self):
-        """Have networks made anew that have weights or flags of this layer in them."""
-        self.version += 1
-
-    def _versions(self, tuple others):
-        """What `_keep_network` wants, taken before weights and flags are read."""
-        cdef Caller each
-        found = [self.version]
-        for each in others:
-            found.append(each.version)
-        return found
-
-    @cython.critical_section
-    def _keep_network(self, Network network, tuple others, list versions, str way):
-        """Have calls run this network until this layer, or one of those in it, changes.
-
-        Short are calls 'plain', or of a layer that 'records' its state; None: none is.
-        """
-        cdef Py_ssize_t i
-        cdef long long *taken = <long long *> allocated(len(others) * sizeof(long long))
-        for i in range(len(others)):
-            taken[i] = versions[1 + i]
-        PyMem_RawFree(self.versions)
-        self.network, self.own, self.others, self.versions = network, versions[0], others, taken
-        self.way = LONG if way is None else PLAIN if way == "plain" else RECORDS
-
-    def __call__(self, inputs, initial_state=None, mask=None, training=None, *, lengths=None, out=None):
-        cdef Network network = self.current()
-        cdef list states
-        cdef object x, state
-        if network is not None and self.way != LONG and (training is None or training is False):
-            x, state = inputs, initial_state
-            if type(inputs) is list and len(inputs) > 0:
-                x = inputs[0]
-                if len(inputs) > 1:
-                    state = inputs[1:] if initial_state is None else NotImplemented
-            if self.way == PLAIN:
-                results = network.call(x, state, mask, lengths, out)
-                if results is not NotImplemented:
-                    return results
-            elif state is None:
-                with self._lock:
-                    if self._state is not None:
-                        states = [self.other_state]
-                        self.other_state = None
-                        results = network.call(x, self._state, mask, lengths, out, states)
-                        if results is not NotImplemented:
-                            old, self._state = self._state, states[0]
-                            if Py_REFCNT(old) == 1:
-                                self.other_state = old
-                            return results
-        return self._long_call(inputs, initial_state, mask, training, lengths, out)
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class Holding:
-    """Holds locks, taken in their order, while a block runs; leaving it takes no memory.
-
-    No interrupt comes between a class of this module, which Python's own could not promise, and the block.
-    """
-
-    cdef tuple locks
-    cdef Py_ssize_t held
-
-    def __init__(self, locks):
-        self.locks = tuple(locks)
-
-    def __enter__(self):
-        try:
-            while self.held < len(self.locks):
-                self.locks[self.held].acquire()
-                self.held += 1
-        except BaseException:
-            self.release()
-            raise
-
-    def __exit__(self, *_):
-        self.release()
-
-    cdef int release(self) except -1:
-        while self.held > 0:
-            self.held -= 1
-            self.locks[self.held].release()
-        return 0
-
-
-def commit(list changes, list changed):
-    """Set attributes, (object, name, value), that objects have already; then have networks of layers made anew.
-
-    Takes no memory: either all is done, or nothing.
-    """
-    cdef tuple change
-    cdef Caller layer
-    for change in changes:
-        setattr(change[0], change[1], change[2])
-    for layer in changed:
-        layer.version += 1
 
 
 cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept:

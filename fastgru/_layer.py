@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
+from fastgru._calls import Caller, Holding, Lock, commit
 from fastgru._compile import Graph
-from fastgru._core import Caller, Holding, Network, Plan, commit
+from fastgru._core import Network, Plan
 from fastgru._export import Exports
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _unlock_all() -> None:
     global _name_lock
     _name_lock = threading.Lock()
     for layer in _layers:
-        layer._lock = threading.RLock()
+        layer._lock = Lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -153,7 +154,7 @@ class Layer(Exports, Caller):
         self._compute_dtype = np.dtype(np.float32) if self._dtype == np.float16 else self._dtype
         self._trainable = _validate.trainable(trainable)
         self._given_weights = None if weights is None else _validate.weight_list(weights)
-        self._lock = threading.RLock()
+        self._lock = Lock()
         _layers.add(self)
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
 
@@ -306,7 +307,7 @@ class Layer(Exports, Caller):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self._lock = Lock()
         _layers.add(self)
 
     # ---- calling ---------------------------------------------------------------------------

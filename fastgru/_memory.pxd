@@ -17,14 +17,18 @@ cdef extern from *:
         *place = value;
         return was;
     }
+    #define fastgru_load(place) (*(place))
     #elif defined(_MSC_VER)
     #include <intrin.h>
     #define fastgru_exchange(place, value) _InterlockedExchangePointer(place, value)
+    #define fastgru_load(place) (*(void *volatile *)(place))
     #else
     #define fastgru_exchange(place, value) __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL)
+    #define fastgru_load(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
     #endif
     """
     void *exchange "fastgru_exchange" (void **place, void *value) noexcept
+    void *load "fastgru_load" (void **place) noexcept
 
 
 cdef struct Memory:

@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _config, _random, _validate, activations, constraints, initializers, regularizers
+from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
-from fastgru._core import Caller, Plan, commit, float16_isas
+from fastgru._core import Plan, float16_isas
 from fastgru._layer import Built, Call, Outcome, Weight, WeightedLayer, flag
 from fastgru._loop import Loop
 from fastgru._validate import InputSpec
@@ -369,6 +370,7 @@ class GRU(WeightedLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
+    @compiled
     def call(
         self,
         inputs: Any,
@@ -418,7 +420,6 @@ class GRU(WeightedLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        return Caller.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
         if initial_state is None:

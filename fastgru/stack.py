@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
+from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
-from fastgru._core import Caller, commit
 from fastgru._layer import Built, Call, CompositeLayer, Outcome, WeightedLayer, flag
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
@@ -231,6 +231,7 @@ class Stack(CompositeLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
+    @compiled
     def call(
         self,
         inputs: Any,
@@ -277,7 +278,6 @@ class Stack(CompositeLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        return Caller.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
         """The checked initial state of each GRU; None: its own."""

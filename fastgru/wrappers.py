@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
+from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
-from fastgru._core import Caller, commit
 from fastgru._layer import Built, Call, CompositeLayer, Layer, Outcome, WeightedLayer
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
@@ -255,6 +255,7 @@ class Bidirectional(CompositeLayer):
 
     # ---- calling ---------------------------------------------------------------------------
 
+    @compiled
     def call(
         self,
         inputs: Any,
@@ -298,7 +299,6 @@ class Bidirectional(CompositeLayer):
         TypeError
             If an array is none, or not of floats (integers are not cast), or `training` is no flag.
         """
-        return Caller.__call__(self, inputs, initial_state, mask, training, lengths=lengths, out=out)
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
         if initial_state is None:
