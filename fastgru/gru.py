@@ -6,7 +6,16 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _random, _validate, activations, constraints, initializers, regularizers
+from fastgru import (
+    _config,
+    _keras_config,
+    _random,
+    _validate,
+    activations,
+    constraints,
+    initializers,
+    regularizers,
+)
 from fastgru._compile import Graph
 from fastgru._core import Caller, Plan, commit, float16_isas
 from fastgru._layer import Built, Call, Outcome, Weight, WeightedLayer, flag
@@ -668,9 +677,7 @@ class GRU(WeightedLayer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         if "seed" in config:  # as Keras 3 alone has it
-            from fastgru.formats import _keras_config
-
-            config = _keras_config.arguments_of_keras_3(config)
+            config = _keras_config.arguments_of("GRU", config, 3)
         # where TensorFlow reads its variables means nothing here
         config = {key: value for key, value in config.items() if key != "enable_caching_device"}
         if config.get("implementation") == 0:  # written by Keras 2.0, where 0 was what 1 is now

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _keras_config, _validate
 from fastgru._compile import Graph
 from fastgru._core import Caller, commit
 from fastgru._layer import Built, Call, CompositeLayer, Layer, Outcome, WeightedLayer
@@ -453,8 +453,6 @@ class Bidirectional(CompositeLayer):
         config = dict(config)
         layer = config.get("layer")
         if isinstance(layer, dict) and "seed" in (layer.get("config") or ()):  # as Keras 3 alone has it
-            from fastgru.formats import _keras_config
-
             config = _keras_config.wrapper_of_keras_3(config)
         if config.pop("num_constants", 0):
             raise ValueError("num_constants must be 0, as a GRU takes no constants")

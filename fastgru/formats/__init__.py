@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from fastgru._errors import FormatError
 from fastgru.formats import _file, _tfjs, _torch_file, _zip, keras, native, onnx, torch
 from fastgru.formats._file import Source
 from fastgru.formats._keras_weights import Architecture
-from fastgru.formats._model import NOT_OF_THE_FILE, FormatError, Layer, Maker, Makers, check_arguments
+from fastgru.formats._model import NOT_OF_THE_FILE, Layer, Maker, Makers, check_arguments
 from fastgru.formats.keras import from_keras
 from fastgru.formats.onnx import from_onnx
 from fastgru.formats.torch import from_torch

@@ -1,6 +1,5 @@
 """What every format comes down to: arrays as Keras keeps them, arguments, and the layer made of both."""
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import activations
+from fastgru._errors import FormatError
 from fastgru.gru import GRU
 from fastgru.stack import Stack
 from fastgru.wrappers import Bidirectional
@@ -44,12 +44,6 @@ class Makers(dict[str, Maker]):
     bare: frozenset[str] = frozenset()
 
 
-class FormatError(ValueError):
-    """A model file that cannot be read; the message names the file and what is wrong with it."""
-
-    __module__ = "fastgru"  # the name that tracebacks show is the one to catch
-
-
 def check_arguments(arguments: Arguments) -> None:
     """Complain of the caller's arguments before the file is blamed for them.
 
@@ -66,18 +60,6 @@ def check_arguments(arguments: Arguments) -> None:
         of_gru["units"] = max(1, 1, *np.shape(state)[-1:])
     layer = GRU(**of_gru, name="checked")
     Bidirectional(layer, merge_mode=arguments.get("merge_mode"), name=arguments.get("name"))
-
-
-def need(module: str, extra: str) -> None:
-    """Fail if a module that an extra brings is not installed.
-
-    Raises
-    ------
-    ImportError
-        Names the module and the extra.
-    """
-    if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{module} is needed for this file: pip install 'fastgru[{extra}]'", name=module)
 
 
 def size_limit(file_bytes: int) -> int:

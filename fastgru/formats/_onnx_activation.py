@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastgru import activations
-from fastgru.formats._model import FormatError
+from fastgru._errors import FormatError
 
 PLAIN = {
     "Relu": activations.relu,

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model
-from fastgru.formats._model import FormatError
 
 DEPTH = 32  # of graphs in nodes in graphs, and of functions in functions
 LONGEST = 1000  # way of a value in and out of functions

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _onnx_graph
-from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_graph import Inside, Walk
 
 INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h")

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats import _model, _onnx_activation, _onnx_graph
+from fastgru._errors import need
+from fastgru.formats import _onnx_activation, _onnx_graph
 from fastgru.formats._model import Layer
 from fastgru.formats._onnx_node import INPUTS
 from fastgru.gru import GRU
@@ -22,7 +23,7 @@ STEPS = 10  # the first opset in which Slice has steps, and so turns an array ar
 
 def to_onnx(layer: Layer, opset: int = 14, initial_state: bool = False) -> Any:
     """An ONNX model with a node for each layer; `Layer.to_onnx` has the rest."""
-    _model.need("onnx", "onnx")
+    need("onnx", "onnx")
     import onnx
     from onnx import helper, numpy_helper
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _zip
-from fastgru.formats._model import FormatError
 
 Array = NDArray[Any]
 Entry = tuple[str, tuple[int, ...], int, int]  # dtype, shape, where a tensor begins and ends

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _torch_keys
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker
+from fastgru.formats._model import Arguments, Layer, Maker
 from fastgru.formats._torch_keys import Kinds, Levels, Read, Shapes
 
 Array = NDArray[Any]

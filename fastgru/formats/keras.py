@@ -6,15 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.formats._keras_config import (
-    KERAS,
-    Array,
-    cells_of,
-    is_recurrent,
-    layer_of,
-    major,
-)
+from fastgru._keras_config import KERAS, cells_of, is_recurrent, major
 from fastgru.formats._keras_files import architecture_of, archive, hdf5
+from fastgru.formats._keras_layers import Array, layer_of
 from fastgru.formats._keras_model import PASSING
 from fastgru.formats._keras_write import to_config
 from fastgru.formats._model import Layer

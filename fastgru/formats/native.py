@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _zip
-from fastgru.formats._model import Arguments, Array, FormatError, Layer, Maker
+from fastgru.formats._model import Arguments, Array, Layer, Maker
 from fastgru.gru import GRU
 from fastgru.stack import Stack
 from fastgru.wrappers import Bidirectional

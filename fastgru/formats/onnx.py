@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError, need
 from fastgru.formats import (
     _model,
     _onnx_activation,
@@ -17,7 +18,7 @@ from fastgru.formats import (
     _onnx_state,
     _protobuf,
 )
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker, Makers
+from fastgru.formats._model import Arguments, Layer, Maker, Makers
 from fastgru.formats._onnx_fold import Folder
 from fastgru.formats._onnx_graph import Walk
 from fastgru.formats._onnx_node import DIRECTIONS, Node, reads
@@ -170,7 +171,7 @@ def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
 
 def file(data: bytes, folder: Path | None) -> dict[str, Maker]:
     """The layers of an ONNX file, of whose tensors some may lie in files in its folder, if it has one."""
-    _model.need("onnx", "onnx")
+    need("onnx", "onnx")
     import onnx
 
     if len(data) >= 1 << 31:  # the most that a message may have
