@@ -1,4 +1,4 @@
-"""Configs of Keras' layers, version 1 to 3 -> arguments of fastgru's."""
+"""Configs of Keras' layers, version 1 to 3: which layers these are, and the arguments of fastgru's."""
 
 import re
 from collections.abc import Mapping
@@ -107,6 +107,16 @@ def arguments_of(class_name: str, config: Config, version: int) -> dict[str, Any
         arguments["implementation"] = 1
     dtype = dtype_of(arguments.pop("dtype", None))
     return arguments if dtype is None else arguments | {"dtype": dtype}
+
+
+def serialized(class_name: str, config: Config) -> dict[str, Any]:
+    """A layer's class and config, as Keras writes them."""
+    return {
+        "module": "keras.layers",
+        "class_name": class_name,
+        "config": config,
+        "registered_name": None,
+    }
 
 
 def wrapper_of_keras_3(config: Config) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fastgru import (
     _config,
+    _description,
     _keras_config,
     _random,
     _validate,
@@ -628,6 +629,9 @@ class GRU(WeightedLayer):
         return [output, None] if self.return_state else output
 
     # ---- config ----------------------------------------------------------------------------
+
+    def _described(self) -> _description.GRU:
+        return _description.of(_description.GRU, self, cls=GRU)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config() | {

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _description, _validate
 from fastgru._compile import Graph
 from fastgru._core import Caller, commit
 from fastgru._layer import Built, Call, CompositeLayer, Outcome, WeightedLayer, flag
@@ -423,6 +423,10 @@ class Stack(CompositeLayer):
         return masks if len(masks) > 1 else masks[0]
 
     # ---- config ----------------------------------------------------------------------------
+
+    def _described(self) -> _description.Stack:
+        layers = [layer._described() for layer in self._members]
+        return _description.of(_description.Stack, self, cls=Stack, layers=layers)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments; layers as Keras writes them."""

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _keras_config, _validate
+from fastgru import _description, _keras_config, _validate
 from fastgru._compile import Graph
 from fastgru._core import Caller, commit
 from fastgru._layer import Built, Call, CompositeLayer, Layer, Outcome, WeightedLayer
@@ -32,12 +32,7 @@ def _gru(name: str, value: Any) -> GRU:
 
 def serialized(layer: Layer) -> dict[str, Any]:
     """The layer's class and config, as Keras writes them."""
-    return {
-        "module": "keras.layers",
-        "class_name": type(layer).__name__,
-        "config": layer.get_config(),
-        "registered_name": None,
-    }
+    return _keras_config.serialized(type(layer).__name__, layer.get_config())
 
 
 def deserialized(name: str, value: Any, *classes: Any) -> Any:
@@ -442,6 +437,12 @@ class Bidirectional(CompositeLayer):
         return self._structured(outputs, [None, None] if self.return_state else [])
 
     # ---- config and copies -----------------------------------------------------------------
+
+    def _described(self) -> _description.Bidirectional:
+        forward, backward = (layer._described() for layer in self._members)
+        return _description.of(
+            _description.Bidirectional, self, cls=Bidirectional, forward=forward, backward=backward
+        )
 
     def get_config(self) -> dict[str, Any]:
         layers = copy.deepcopy(self._layer_configs)

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from fastgru._errors import FormatError
+from fastgru._writers.native import HEADER
 from fastgru.formats import _file, _tfjs, _torch_file, _zip, keras, native, onnx, torch
 from fastgru.formats._file import Source
 from fastgru.formats._keras_weights import Architecture
@@ -54,7 +55,7 @@ def _told(data: bytes) -> tuple[str, Any]:
             return "keras", archive
         if not any(name.endswith(".npy") for name in archive.names):
             _refuse_files(archive)
-        return "fastgru" if native.HEADER in archive else "npz", archive
+        return "fastgru" if HEADER in archive else "npz", archive
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         return "safetensors", data
     if data.startswith(PICKLE_FIRST):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import activations
+from fastgru import _description, activations
 from fastgru._errors import FormatError
 from fastgru.gru import GRU
 from fastgru.stack import Stack
@@ -189,7 +189,7 @@ def fill(layer: GRU, arrays: Sequence[Array]) -> None:
     check_finite(layer.get_config())
     layer._given_weights = list(arrays)
     layer._build_weights(features)
-    if not finite(layer):
+    if not _description.is_finite(layer._described()):
         raise FormatError(f"its weights must be finite as {layer.dtype}, and so must its default_state")
 
 
@@ -210,13 +210,6 @@ def _check_kernels(arrays: Sequence[Array]) -> None:
     if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes[:2]):
         held = describe(shapes) or "nothing"
         raise FormatError(f"a GRU has kernel, recurrent_kernel and bias, got {held}")
-
-
-def finite(layer: Layer) -> bool:
-    """True if all weights and the states to start from are finite."""
-    grus: Sequence[Any] = layer._parts
-    states = [one.default_state for one in grus if one.default_state is not None]
-    return all(np.isfinite(array).all() for array in [*layer.weights, *states])
 
 
 def bidirectional(forward: GRU, backward: GRU, arguments: Arguments) -> Bidirectional:

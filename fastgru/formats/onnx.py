@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._errors import FormatError, need
+from fastgru._writers import _onnx_gru
 from fastgru.formats import (
     _model,
     _onnx_activation,
@@ -23,9 +24,6 @@ from fastgru.formats._onnx_fold import Folder
 from fastgru.formats._onnx_graph import Walk
 from fastgru.formats._onnx_node import DIRECTIONS, Node, reads
 from fastgru.formats._onnx_tensor import NO_LIMIT, Reader, floats
-from fastgru.formats._onnx_write import to_onnx
-
-__all__ = ["file", "from_onnx", "to_onnx"]
 
 Array = NDArray[Any]
 
@@ -37,7 +35,7 @@ MEMORY = 1 << 30  # bytes that constants of a model in memory may take, besides 
 
 def _layer(node: Node, folder: Folder, given: Arguments) -> Layer:
     """The layer that a node is; `given` are the caller's arguments."""
-    _onnx_graph.check_opset(node.inside.opset)
+    _onnx_gru.check_opset(node.inside.opset, FormatError)
     attributes = node.attributes()
     direction = attributes["direction"].decode()
     if direction not in DIRECTIONS:
@@ -124,7 +122,7 @@ def _weights(node: Node, folder: Folder, directions: int, hidden_size: int | Non
 def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
     """The layers of a ModelProto; as a whole where each reads what the one before returns."""
     opset = _onnx_graph.opset_of(model)
-    _onnx_graph.check_opset(opset)
+    _onnx_gru.check_opset(opset, FormatError)
     exporter = f"{model.producer_name} {model.producer_version}".strip()
 
     def maker(node: Node) -> Maker:
