@@ -628,6 +628,16 @@ class GRU(WeightedLayer):
         output = mask if self.return_sequences else None
         return [output, None] if self.return_state else output
 
+    # ---- streams ---------------------------------------------------------------------------
+
+    def _check_forward(self) -> None:
+        if self.go_backwards:
+            raise ValueError(f"layer must go forward to be streamed, got go_backwards=True of {self.name!r}")
+        if not self.built:
+            raise ValueError(
+                f"layer must be built to be streamed, got {self.name!r}, which is not: call its build"
+            )
+
     # ---- config ----------------------------------------------------------------------------
 
     def _described(self) -> _description.GRU:

@@ -422,6 +422,12 @@ class Stack(CompositeLayer):
             masks += [None] * len(self._parts)
         return masks if len(masks) > 1 else masks[0]
 
+    # ---- streams ---------------------------------------------------------------------------
+
+    def _check_forward(self) -> None:
+        for layer in self._members:
+            layer._check_forward()
+
     # ---- config ----------------------------------------------------------------------------
 
     def _described(self) -> _description.Stack:

@@ -436,6 +436,14 @@ class Bidirectional(CompositeLayer):
         outputs = [output[0] if self.return_state else output] * (2 if self._merge_mode is None else 1)
         return self._structured(outputs, [None, None] if self.return_state else [])
 
+    # ---- streams ---------------------------------------------------------------------------
+
+    def _check_forward(self) -> None:
+        raise ValueError(
+            "layer must not be Bidirectional to be streamed, as that reads a sequence from its end, too, "
+            f"got {self!r}"
+        )
+
     # ---- config and copies -----------------------------------------------------------------
 
     def _described(self) -> _description.Bidirectional:
