@@ -1,6 +1,6 @@
 """Trained layers from files and objects of Keras, PyTorch and ONNX, and fastgru's own files.
 
-`load` and `load_all` tell formats by their content. Everything that reorders gates is in here.
+`load` and `load_all` tell formats by their content.
 """
 
 import contextlib
