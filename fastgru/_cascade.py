@@ -1,4 +1,4 @@
-"""GRUs in a row, as a layer has them at one moment: what its streams run."""
+"""The GRUs of a layer in a row, as they are when a stream is made: what the stream runs."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -39,13 +39,13 @@ class Cascade(NamedTuple):
     Attributes
     ----------
     layers : list
-        What they have come from, for messages alone: it may change.
+        The layers that they are taken from, which may change: for messages alone.
     single : bool
-        Is the state that of one GRU, rather than a list?
+        True if the state is that of one GRU, and no list.
     network : Network or None
         All of them, if they run without Python.
     alone : sequence of Network or Loop
-        Otherwise each for itself, from a state to a state.
+        Otherwise each GRU by itself, which starts from a state and returns the last one.
     """
 
     layers: list[Any]

@@ -1,4 +1,4 @@
-"""Configs of Keras' layers, version 1 to 3: which layers these are, and the arguments of fastgru's."""
+"""Configs of Keras' layers, version 1 to 3: the arguments of fastgru's layers, and which layers they are."""
 
 import re
 from collections.abc import Mapping

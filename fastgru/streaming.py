@@ -13,7 +13,7 @@ Array = NDArray[Any]
 
 
 class Streamable:
-    """What can be streamed, or says why it cannot."""
+    """Base of layers: gives them streams."""
 
     def _cascade(self) -> Cascade:
         """What a stream runs.
