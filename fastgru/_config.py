@@ -93,10 +93,8 @@ def _version(package: str) -> str:
 
 
 def _facts() -> dict[str, str]:
-    from fastgru import __version__
-
     return {
-        "fastgru": __version__,
+        "fastgru": sys.modules["fastgru"].__version__,  # the package, which is there before its modules
         "engine": CHOICE.engine,
         "isa": CHOICE.isa,
         "usable isas": ", ".join(_core.isas()),

@@ -1,15 +1,24 @@
-"""How a layer leaves: methods that hand it over to fastgru.formats, which no layer needs to compute."""
+"""How a layer leaves: methods that hand its description to a writer.
+
+A writer is imported when it is first called: no layer needs one to compute.
+"""
 
 import os
 from typing import IO, Any
 
 from numpy.typing import NDArray
 
+from fastgru import _description
+
 
 class Exports:
     """What layers with weights have in common that leave for other libraries and for files."""
 
-    def save(self: Any, path: str | os.PathLike[str] | IO[bytes]) -> None:
+    def _described(self) -> _description.Layer:
+        """What writers read of the layer."""
+        raise NotImplementedError
+
+    def save(self, path: str | os.PathLike[str] | IO[bytes]) -> None:
         """Write the layer with its weights into a file that `fastgru.load` reads.
 
         Parameters
@@ -26,11 +35,11 @@ class Exports:
         OSError
             If the file cannot be written.
         """
-        from fastgru.formats import native
+        from fastgru._writers import native
 
-        native.save(self, path)
+        native.save(self._described(), path)
 
-    def to_keras_config(self: Any, version: int = 2) -> dict[str, Any]:
+    def to_keras_config(self, version: int = 2) -> dict[str, Any]:
         """The config from which Keras makes this layer; the weights go along by `get_weights`.
 
         Parameters
@@ -45,11 +54,11 @@ class Exports:
             `time_major` in Keras 3, a `default_state`; or, in Keras 3, if only the backward layer is
             trainable, whose weights `get_weights` then has first.
         """
-        from fastgru.formats import keras
+        from fastgru._writers import keras
 
-        return keras.to_config(self, version)
+        return keras.to_config(self._described(), version)
 
-    def to_torch_state_dict(self: Any) -> dict[str, NDArray[Any]]:
+    def to_torch_state_dict(self) -> dict[str, NDArray[Any]]:
         """The weights as PyTorch's `torch.nn.GRU` names and orders them.
 
         Returns
@@ -67,11 +76,11 @@ class Exports:
             one direction that goes backwards, directions that are not concatenated, a `default_state`, layers
             of a Stack that differ in units, dtype or the number of directions.
         """
-        from fastgru.formats import _torch_write
+        from fastgru._writers import torch
 
-        return _torch_write.to_state_dict(self)
+        return torch.to_state_dict(self._described())
 
-    def to_onnx(self: Any, opset: int = 14, initial_state: bool = False) -> Any:
+    def to_onnx(self, opset: int = 14, initial_state: bool = False) -> Any:
         """An ONNX model whose one node is the layer; of a Stack there is a node for each.
 
         Parameters
@@ -100,6 +109,6 @@ class Exports:
         ImportError
             If onnx is not installed.
         """
-        from fastgru.formats import onnx
+        from fastgru._writers import onnx
 
-        return onnx.to_onnx(self, opset, initial_state)
+        return onnx.to_onnx(self._described(), opset, initial_state)

@@ -8,19 +8,18 @@ import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
 from fastgru._calls import Caller, Holding, Lock, commit
+from fastgru._cascade import Cascade, Part
 from fastgru._compile import Graph
 from fastgru._core import Network, Plan
 from fastgru._export import Exports
-
-if TYPE_CHECKING:
-    from fastgru.streaming import Stream
+from fastgru.streaming import Streamable
 
 Array = NDArray[Any]
 
@@ -122,7 +121,7 @@ def flag(name: str) -> property:
     return property(get, change, doc=f"The constructor's `{name}`; it may be set.")
 
 
-class Layer(Exports, Caller):
+class Layer(Exports, Streamable, Caller):
     """A layer, wherever its weights are kept."""
 
     time_major: Any
@@ -261,25 +260,36 @@ class Layer(Exports, Caller):
 
     # ---- streams ---------------------------------------------------------------------------
 
-    def stream(self, batch: int = 1) -> "Stream":
-        """A `fastgru.Stream`: the layer's state, advanced as inputs arrive, a step or more at a time.
+    def _check_forward(self) -> None:
+        """Complain if outputs cannot be had while inputs arrive, or there are no weights yet."""
+        raise NotImplementedError
 
-        Parameters
-        ----------
-        batch : int
-            Rows that are advanced together.
+    def _cascade(self) -> Cascade:
+        self._check_forward()
+        with self._lock:
+            plans = {part: part._plan for part in self._parts}
+        fast = all(isinstance(plan, Plan) for plan in plans.values())
+        return Cascade(
+            layers=list(plans),
+            parts=[
+                Part(part.name, part._units, part._dtype, part._compute_dtype, part._default_state)
+                for part in plans
+            ],
+            time_major=bool(self.time_major),
+            single=self._parts == (self,),
+            network=self._stepping(plans, False) if fast else None,
+            alone=[]
+            if fast
+            else [
+                part._stepping({part: plan}, True) if isinstance(plan, Plan) else plan
+                for part, plan in plans.items()
+            ],
+        )
 
-        Raises
-        ------
-        ValueError
-            If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
-            `default_state` of another batch, or `batch` is less than 1.
-        TypeError
-            If `batch` is no integer.
-        """
-        from fastgru.streaming import Stream  # it is made of layers
-
-        return Stream(self, batch)
+    def _stepping(self, plans: Mapping[Any, Plan], return_state: bool) -> Network:
+        """The network of a stream, which returns all outputs."""
+        graph = Graph(next(iter(plans.values())).features, self._input_dtype, plans)
+        return graph.network(self._add_to(graph, 0, False), bool(self.time_major), return_state, False)
 
     # ---- config and copies -----------------------------------------------------------------
 

@@ -6,7 +6,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _random, _validate, activations, constraints, initializers, regularizers
+from fastgru import (
+    _config,
+    _description,
+    _keras_config,
+    _random,
+    _validate,
+    activations,
+    constraints,
+    initializers,
+    regularizers,
+)
 from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
 from fastgru._core import Plan, float16_isas
@@ -619,7 +629,20 @@ class GRU(WeightedLayer):
         output = mask if self.return_sequences else None
         return [output, None] if self.return_state else output
 
+    # ---- streams ---------------------------------------------------------------------------
+
+    def _check_forward(self) -> None:
+        if self.go_backwards:
+            raise ValueError(f"layer must go forward to be streamed, got go_backwards=True of {self.name!r}")
+        if not self.built:
+            raise ValueError(
+                f"layer must be built to be streamed, got {self.name!r}, which is not: call its build"
+            )
+
     # ---- config ----------------------------------------------------------------------------
+
+    def _described(self) -> _description.GRU:
+        return _description.of(_description.GRU, self, cls=GRU)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config() | {
@@ -669,9 +692,7 @@ class GRU(WeightedLayer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         if "seed" in config:  # as Keras 3 alone has it
-            from fastgru.formats import _keras_config
-
-            config = _keras_config.arguments_of_keras_3(config)
+            config = _keras_config.arguments_of("GRU", config, 3)
         # where TensorFlow reads its variables means nothing here
         config = {key: value for key, value in config.items() if key != "enable_caching_device"}
         if config.get("implementation") == 0:  # written by Keras 2.0, where 0 was what 1 is now

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _description, _validate
 from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
 from fastgru._layer import Built, Call, CompositeLayer, Outcome, WeightedLayer, flag
@@ -422,7 +422,17 @@ class Stack(CompositeLayer):
             masks += [None] * len(self._parts)
         return masks if len(masks) > 1 else masks[0]
 
+    # ---- streams ---------------------------------------------------------------------------
+
+    def _check_forward(self) -> None:
+        for layer in self._members:
+            layer._check_forward()
+
     # ---- config ----------------------------------------------------------------------------
+
+    def _described(self) -> _description.Stack:
+        layers = [layer._described() for layer in self._members]
+        return _description.of(_description.Stack, self, cls=Stack, layers=layers)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments; layers as Keras writes them."""

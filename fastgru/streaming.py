@@ -1,122 +1,55 @@
 """One step at a time: the state of a stream, and of many clients' streams in one place."""
 
-from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _validate
-from fastgru._compile import Graph
-from fastgru._core import Network, Plan
-from fastgru._layer import Layer
+from fastgru._cascade import Cascade
 from fastgru._pool import Claim, Slots
 from fastgru._streams import Alone, Steps
-from fastgru.gru import GRU
-from fastgru.stack import Stack
 
 Array = NDArray[Any]
 
 
-class _Cascade:
-    """The GRUs of a layer as they are now: later changes of the layer are not seen.
+class Streamable:
+    """Base of layers: gives them streams."""
 
-    Parameters
-    ----------
-    layer : GRU or Stack
-        Built, of GRUs that go forward.
-    """
+    def _cascade(self) -> Cascade:
+        """What a stream runs.
 
-    def __init__(self, layer: Any) -> None:
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layer must be a GRU or a Stack, got {layer!r} of type {type(layer).__name__}")
-        layers: Sequence[Any] = layer.layers if isinstance(layer, Stack) else [layer]
-        for one in layers:
-            _check_forward(one)
-        with layer._lock:
-            self.plans = [one._plan for one in layers]
-        self.layers: list[GRU] = list(layers)
-        self.single = isinstance(layer, GRU)
-        self.time_major = bool(layers[0].time_major)
-        self.features: int = self.plans[0].features
-        self.units: int = layers[-1].units
-        self.dtype: np.dtype[Any] = layers[-1]._dtype
-        self.input_dtype: np.dtype[Any] = layers[0]._compute_dtype
-        # what runs without Python
-        fast = all(isinstance(plan, Plan) for plan in self.plans)
-        self.network = self._network() if fast else None
-
-    def _network(self) -> Network:
-        graph = Graph(self.features, self.input_dtype, dict(zip(self.layers, self.plans, strict=True)))
-        y = 0
-        for layer in self.layers:
-            y = layer._add_part(graph, y, False)
-        return graph.network([y], self.time_major, False, False)
-
-    def default_states(self, rows: int) -> list[Array]:
-        """What streams start from, each (rows, units)."""
-        states = []
-        for one in self.layers:
-            state = np.zeros((rows, one.units), one._compute_dtype)
-            if one.default_state is not None:
-                if len(one.default_state) not in (1, rows):
-                    raise ValueError(
-                        f"layer must have a default_state of as many rows as are streamed, {rows}, or of "
-                        f"one, got {len(one.default_state)} of {one.name!r}"
-                    )
-                state[...] = one.default_state
-            states.append(state)
-        return states
-
-    def given_states(self, value: Any, rows: int | None) -> list[Array]:
-        """The checked states that someone handed over, each (rows, units), or (units,) for None."""
-        values = [value] if self.single else value
-        if not isinstance(values, (list, tuple)) or len(values) != len(self.layers):
-            got = f"{len(values)} of them" if isinstance(values, (list, tuple)) else type(values).__name__
-            raise ValueError(f"state must be a list of {len(self.layers)} arrays, one per layer, got {got}")
-        return [
-            _validate.stream_state(
-                array, (one.units,) if rows is None else (rows, one.units), one._compute_dtype
-            )
-            for one, array in zip(self.layers, values, strict=True)
-        ]
-
-    def handed_out(self, states: list[Array]) -> Any:
-        """States as users see them: that of a GRU, a list for a Stack."""
-        return states[0] if self.single else states
-
-    def run(self, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
-        """The outputs of all timesteps and the last states, layer by layer: where Python has a part in one.
-
-        x is (batch, timesteps, features), or with time first if `time_major`.
+        Raises
+        ------
+        ValueError
+            If outputs cannot be had while inputs arrive, or there are no weights yet.
         """
-        last = []
-        for layer, plan, state in zip(self.layers, self.plans, states, strict=True):
-            x = _validate.cast(x, layer._compute_dtype)
-            if isinstance(plan, Plan):
-                graph = Graph(plan.features, x.dtype, {layer: plan})
-                network = graph.network([layer._add_part(graph, 0, False)], self.time_major, True, False)
-                x, state = network.call(x, state, None, None, None)
-            else:
-                x, state = plan.run(x, state, None, self.time_major, False, False, True)
-            x = _validate.cast(x, layer._dtype)
-            last.append(state)
-        return x, last
+        raise NotImplementedError
+
+    def stream(self, batch: int = 1) -> "Stream":
+        """A `fastgru.Stream`: the layer's state, advanced as inputs arrive, a step or more at a time.
+
+        Parameters
+        ----------
+        batch : int
+            Rows that are advanced together.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
+            `default_state` of another batch, or `batch` is less than 1.
+        TypeError
+            If `batch` is no integer.
+        """
+        return Stream(self, batch)
 
 
-def _check_forward(layer: Any) -> None:
-    """Can the layer's outputs be had while its inputs arrive?"""
-    if not isinstance(layer, GRU):
-        raise ValueError(
-            "layer must not be Bidirectional to be streamed, as that reads a sequence from its end, too, "
-            f"got {layer!r}"
-        )
-    if layer.go_backwards:
-        raise ValueError(f"layer must go forward to be streamed, got go_backwards=True of {layer.name!r}")
-    if not layer.built:
-        raise ValueError(
-            f"layer must be built to be streamed, got {layer.name!r}, which is not: call its build"
-        )
+def _cascade_of(layer: Any) -> Cascade:
+    """What a stream of a layer runs."""
+    if not isinstance(layer, Streamable):
+        raise TypeError(f"layer must be a GRU or a Stack, got {layer!r} of type {type(layer).__name__}")
+    return layer._cascade()
 
 
 class Stream(Steps):
@@ -174,7 +107,7 @@ class Stream(Steps):
     """
 
     def __init__(self, layer: Any, batch: int = 1) -> None:
-        cascade, batch = _Cascade(layer), _validate.positive("batch", batch)
+        cascade, batch = _cascade_of(layer), _validate.positive("batch", batch)
         output = np.zeros((batch, cascade.units), cascade.dtype)
         super().__init__(cascade.network, tuple(cascade.default_states(batch)), output)
         self._cascade, self._batch = cascade, batch  # not before: a second call of __init__ has been refused
@@ -319,7 +252,7 @@ class StreamPool(Slots):
     """
 
     def __init__(self, layer: Any, capacity: int) -> None:
-        cascade, capacity = _Cascade(layer), _validate.positive("capacity", capacity)
+        cascade, capacity = _cascade_of(layer), _validate.positive("capacity", capacity)
         first = tuple(state[0] for state in cascade.default_states(1))
         states = tuple(np.zeros((capacity, len(state)), state.dtype) for state in first)
         super().__init__(cascade.network, states)

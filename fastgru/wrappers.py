@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _description, _keras_config, _validate
 from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
 from fastgru._layer import Built, Call, CompositeLayer, Layer, Outcome, WeightedLayer
@@ -32,12 +32,7 @@ def _gru(name: str, value: Any) -> GRU:
 
 def serialized(layer: Layer) -> dict[str, Any]:
     """The layer's class and config, as Keras writes them."""
-    return {
-        "module": "keras.layers",
-        "class_name": type(layer).__name__,
-        "config": layer.get_config(),
-        "registered_name": None,
-    }
+    return _keras_config.serialized(type(layer).__name__, layer.get_config())
 
 
 def deserialized(name: str, value: Any, *classes: Any) -> Any:
@@ -441,7 +436,21 @@ class Bidirectional(CompositeLayer):
         outputs = [output[0] if self.return_state else output] * (2 if self._merge_mode is None else 1)
         return self._structured(outputs, [None, None] if self.return_state else [])
 
+    # ---- streams ---------------------------------------------------------------------------
+
+    def _check_forward(self) -> None:
+        raise ValueError(
+            "layer must not be Bidirectional to be streamed, as that reads a sequence from its end, too, "
+            f"got {self!r}"
+        )
+
     # ---- config and copies -----------------------------------------------------------------
+
+    def _described(self) -> _description.Bidirectional:
+        forward, backward = (layer._described() for layer in self._members)
+        return _description.of(
+            _description.Bidirectional, self, cls=Bidirectional, forward=forward, backward=backward
+        )
 
     def get_config(self) -> dict[str, Any]:
         layers = copy.deepcopy(self._layer_configs)
@@ -453,8 +462,6 @@ class Bidirectional(CompositeLayer):
         config = dict(config)
         layer = config.get("layer")
         if isinstance(layer, dict) and "seed" in (layer.get("config") or ()):  # as Keras 3 alone has it
-            from fastgru.formats import _keras_config
-
             config = _keras_config.wrapper_of_keras_3(config)
         if config.pop("num_constants", 0):
             raise ValueError("num_constants must be 0, as a GRU takes no constants")

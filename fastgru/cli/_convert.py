@@ -25,7 +25,7 @@ def npz(layer: _model.Layer, path: Path) -> None:
 
 
 def safetensors(layer: _model.Layer, path: Path) -> None:
-    from fastgru.formats._safetensors import written
+    from fastgru._writers.safetensors import written
 
     path.write_bytes(written(layer.to_torch_state_dict()))
 

@@ -1,6 +1,6 @@
 """Trained layers from files and objects of Keras, PyTorch and ONNX, and fastgru's own files.
 
-`load` and `load_all` tell formats by their content. Everything that reorders gates is in here.
+`load` and `load_all` tell formats by their content.
 """
 
 import contextlib
@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from fastgru._errors import FormatError
+from fastgru._writers.native import HEADER
 from fastgru.formats import _file, _tfjs, _torch_file, _zip, keras, native, onnx, torch
 from fastgru.formats._file import Source
 from fastgru.formats._keras_weights import Architecture
-from fastgru.formats._model import NOT_OF_THE_FILE, FormatError, Layer, Maker, Makers, check_arguments
+from fastgru.formats._model import NOT_OF_THE_FILE, Layer, Maker, Makers, check_arguments
 from fastgru.formats.keras import from_keras
 from fastgru.formats.onnx import from_onnx
 from fastgru.formats.torch import from_torch
@@ -53,7 +55,7 @@ def _told(data: bytes) -> tuple[str, Any]:
             return "keras", archive
         if not any(name.endswith(".npy") for name in archive.names):
             _refuse_files(archive)
-        return "fastgru" if native.HEADER in archive else "npz", archive
+        return "fastgru" if HEADER in archive else "npz", archive
     if data[8:9] == b"{" and int.from_bytes(data[:8], "little") < len(data):
         return "safetensors", data
     if data.startswith(PICKLE_FIRST):

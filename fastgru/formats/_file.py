@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _zip
-from fastgru.formats._model import FormatError
 
 BLOCK = 512  # bytes, in which st_blocks counts
 SAVED_MODEL = "a SavedModel of TensorFlow: save the model as .keras or .h5"

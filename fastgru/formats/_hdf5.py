@@ -13,8 +13,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError, need
 from fastgru.formats import _hdf5_start, _model
-from fastgru.formats._model import FormatError
 
 READY = b'{"ready": true}\n'  # the first line of the process
 SECONDS = 10  # of processor time, besides one for every 50 MB; the process starts in a quarter of one
@@ -135,7 +135,7 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
     OSError
         If the process cannot be started.
     """
-    _model.need("h5py", "keras")
+    need("h5py", "keras")
     seconds = SECONDS + len(data) // 50_000_000
     process = _hdf5_start.started(seconds, limit, len(data))
     watch = threading.Timer(PATIENCE * seconds, process.kill)

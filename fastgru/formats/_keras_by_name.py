@@ -5,8 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from fastgru._errors import FormatError
+from fastgru._keras_config import an_object
 from fastgru.formats import _model
-from fastgru.formats._keras_config import an_object, is_gru
+from fastgru.formats._keras_layers import is_gru
 from fastgru.formats._keras_model import Entry, entries_of, inner_layers
 from fastgru.formats._keras_weights import (
     Architecture,
@@ -18,7 +20,7 @@ from fastgru.formats._keras_weights import (
     read_the_same,
     slashed,
 )
-from fastgru.formats._model import FormatError, Makers
+from fastgru.formats._model import Makers
 
 PASSES = 3
 MOST_FITTING = 16  # folders with a name in them, beyond which it tells nothing: a bound on the time

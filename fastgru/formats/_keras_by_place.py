@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model
-from fastgru.formats._keras_config import is_gru
+from fastgru.formats._keras_layers import is_gru
 from fastgru.formats._keras_model import Entry, entries_of, inner_layers
 from fastgru.formats._keras_weights import (
     Architecture,
@@ -17,7 +18,7 @@ from fastgru.formats._keras_weights import (
     makers_of,
     read_the_same,
 )
-from fastgru.formats._model import FormatError, Makers
+from fastgru.formats._model import Makers
 
 WAYS = ("/forward_layer", "/backward_layer")
 

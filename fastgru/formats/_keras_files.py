@@ -4,13 +4,14 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+from fastgru._errors import FormatError
+from fastgru._keras_config import an_object, major
 from fastgru.formats import _hdf5, _model, _zip
 from fastgru.formats._keras_by_name import has_names, layers_by_names, model_by_names
 from fastgru.formats._keras_by_place import layers_by_places, model_by_places
-from fastgru.formats._keras_config import an_object, major
 from fastgru.formats._keras_model import inner_layers
 from fastgru.formats._keras_weights import Architecture, Slashed, Weights
-from fastgru.formats._model import FormatError, Maker
+from fastgru.formats._model import Maker
 
 
 class Members(Protocol):

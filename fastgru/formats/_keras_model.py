@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from fastgru._keras_config import Config, cells_of, is_recurrent
 from fastgru.formats import _model
-from fastgru.formats._keras_config import Config, cells_of, is_recurrent
 
 REFERENCE = 8  # bytes
 # what lets its inputs through, but in training

@@ -4,19 +4,12 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
+from fastgru._errors import FormatError
+from fastgru._keras_config import CUDNN, Config
 from fastgru.formats import _model
-from fastgru.formats._keras_config import (
-    CUDNN,
-    Array,
-    Config,
-    bidirectional_of,
-    gru_of,
-    is_cudnn,
-    layer_of,
-    shared,
-)
+from fastgru.formats._keras_layers import Array, bidirectional_of, gru_of, is_cudnn, layer_of, shared
 from fastgru.formats._keras_model import Entry, sequential_of
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker, Makers
+from fastgru.formats._model import Arguments, Layer, Maker, Makers
 
 Directions = list[list[str]]  # paths of the weights of each direction, or of each cell
 

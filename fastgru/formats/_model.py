@@ -1,13 +1,13 @@
 """What every format comes down to: arrays as Keras keeps them, arguments, and the layer made of both."""
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import activations
+from fastgru import _description, activations
+from fastgru._errors import FormatError
 from fastgru.gru import GRU
 from fastgru.stack import Stack
 from fastgru.wrappers import Bidirectional
@@ -44,12 +44,6 @@ class Makers(dict[str, Maker]):
     bare: frozenset[str] = frozenset()
 
 
-class FormatError(ValueError):
-    """A model file that cannot be read; the message names the file and what is wrong with it."""
-
-    __module__ = "fastgru"  # the name that tracebacks show is the one to catch
-
-
 def check_arguments(arguments: Arguments) -> None:
     """Complain of the caller's arguments before the file is blamed for them.
 
@@ -66,18 +60,6 @@ def check_arguments(arguments: Arguments) -> None:
         of_gru["units"] = max(1, 1, *np.shape(state)[-1:])
     layer = GRU(**of_gru, name="checked")
     Bidirectional(layer, merge_mode=arguments.get("merge_mode"), name=arguments.get("name"))
-
-
-def need(module: str, extra: str) -> None:
-    """Fail if a module that an extra brings is not installed.
-
-    Raises
-    ------
-    ImportError
-        Names the module and the extra.
-    """
-    if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{module} is needed for this file: pip install 'fastgru[{extra}]'", name=module)
 
 
 def size_limit(file_bytes: int) -> int:
@@ -207,7 +189,7 @@ def fill(layer: GRU, arrays: Sequence[Array]) -> None:
     check_finite(layer.get_config())
     layer._given_weights = list(arrays)
     layer._build_weights(features)
-    if not finite(layer):
+    if not _description.is_finite(layer._described()):
         raise FormatError(f"its weights must be finite as {layer.dtype}, and so must its default_state")
 
 
@@ -228,13 +210,6 @@ def _check_kernels(arrays: Sequence[Array]) -> None:
     if len(shapes) < 2 or any(len(shape) != 2 for shape in shapes[:2]):
         held = describe(shapes) or "nothing"
         raise FormatError(f"a GRU has kernel, recurrent_kernel and bias, got {held}")
-
-
-def finite(layer: Layer) -> bool:
-    """True if all weights and the states to start from are finite."""
-    grus: Sequence[Any] = layer._parts
-    states = [one.default_state for one in grus if one.default_state is not None]
-    return all(np.isfinite(array).all() for array in [*layer.weights, *states])
 
 
 def bidirectional(forward: GRU, backward: GRU, arguments: Arguments) -> Bidirectional:

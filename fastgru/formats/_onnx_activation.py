@@ -1,4 +1,4 @@
-"""Activations of ONNX: of GRU nodes, in and out, and as operators of their own.
+"""Activations of ONNX: those that GRU nodes name, and operators of their own.
 
 Source: the operators, https://onnx.ai/onnx/operators/
 """
@@ -9,26 +9,9 @@ from typing import Any
 import numpy as np
 
 from fastgru import activations
-from fastgru.formats._model import FormatError
+from fastgru._errors import FormatError
+from fastgru._writers._onnx_gru import PARAMETRIC, PLAIN, SPELLED
 
-PLAIN = {
-    "Relu": activations.relu,
-    "Tanh": activations.tanh,
-    "Sigmoid": activations.sigmoid,
-    "Softsign": activations.softsign,
-    "Softplus": activations.softplus,
-}
-# With alpha and beta, and what these are where a file does not say. None: it must say, for onnxruntime
-# takes 0, while the specification has 1 for ThresholdedRelu and nothing for the others.
-PARAMETRIC: dict[str, tuple[Any, tuple[float | None, ...]]] = {
-    "LeakyRelu": (activations.LeakyReLU, (0.01,)),
-    "ThresholdedRelu": (activations.ThresholdedReLU, (None,)),
-    "Elu": (activations.ELU, (1.0,)),
-    "HardSigmoid": (activations.HardSigmoid, (0.2, 0.5)),
-    "Affine": (activations.Affine, (None, None)),
-    "ScaledTanh": (activations.ScaledTanh, (None, None)),
-}
-SPELLED = {name.lower(): name for name in (*PLAIN, *PARAMETRIC)}  # files spell them in any case
 HARD_SIGMOIDS = {  # by alpha, where beta is 0.5
     float(np.float32(0.2)): activations.hard_sigmoid,
     float(np.float32(1 / 6)): activations.keras3_hard_sigmoid,
@@ -127,26 +110,3 @@ def of_line(alpha: float, beta: float, low: float | None, high: float | None) ->
 def are_same(first: Any, second: Any) -> bool:
     """True of one activation, made twice or not."""
     return type(first) is type(second) and activations.serialize(first) == activations.serialize(second)
-
-
-def written(activation: Any) -> tuple[str, list[float], list[float]]:
-    """ONNX' name, alphas and betas of an activation of fastgru."""
-    if isinstance(activation, activations.HardSigmoid | activations.Affine | activations.ScaledTanh):
-        return type(activation).__name__, [activation.alpha], [activation.beta]
-    kernel = activation.kernel if isinstance(activation, activations.Activation) else None
-    match kernel:
-        case ("relu" | "tanh" | "sigmoid" | "softsign" | "softplus") as name, _:
-            return name.capitalize(), [], []
-        case "linear", _:
-            return "Affine", [1.0], [0.0]
-        case "leaky_relu", alpha:
-            return "LeakyRelu", [alpha], []
-        case "elu", alpha:
-            return "Elu", [alpha], []
-        case "thresholded_relu", theta:
-            return "ThresholdedRelu", [theta], []
-        case "hard_sigmoid", _:
-            return "HardSigmoid", [0.2], [0.5]
-        case "clipped_line", alpha:
-            return "HardSigmoid", [alpha], [0.5]
-    raise ValueError(f"ONNX' GRU has no activation {activation!r}: one of {', '.join(SPELLED.values())}")

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from fastgru._errors import FormatError
 from fastgru.formats import _onnx_graph
-from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_cell import Fixed, Step
 from fastgru.formats._onnx_fold import NODE, Folder
 from fastgru.formats._onnx_graph import Alias, Given, Inside, Output, said

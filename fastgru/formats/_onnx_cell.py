@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _onnx_activation
-from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_fold import Folder, taken
 from fastgru.formats._onnx_tensor import floats
 

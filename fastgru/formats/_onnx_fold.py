@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _onnx_graph, _onnx_shape, _onnx_size
-from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_graph import Alias, Given, Inside, Output, said
 from fastgru.formats._onnx_tensor import Reader
 

@@ -5,14 +5,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model
-from fastgru.formats._model import FormatError
 
 DEPTH = 32  # of graphs in nodes in graphs, and of functions in functions
 LONGEST = 1000  # way of a value in and out of functions
 VALUE = 400  # bytes that CPython takes for a name in a scope and what it stands for
-OLDEST = 7  # opset
-VERSIONS = (7, 14, 22)  # of the operator GRU: opsets that changed it
 STANDARD = ("", "ai.onnx")  # the domain of ONNX' own operators
 
 Scope = ChainMap[str, Any]  # what a graph's nodes see, by name: an onnx.TensorProto, Output, Given or Alias
@@ -172,20 +170,6 @@ def opset_of(holder: Any, default: int | None = None) -> int:
     if len(versions) != 1:
         raise FormatError("no ONNX model: it must have the version of one opset")
     return int(versions[0])
-
-
-def check_opset(version: Any, error: type[ValueError] = FormatError) -> None:
-    """Refuse an opset that has no GRU, or one that may compute something else, by an error of this type."""
-    from onnx import defs
-
-    newest = defs.onnx_opset_version()
-    if not isinstance(version, int) or not OLDEST <= version <= newest:
-        raise error(f"opset must be from {OLDEST} to {newest}, got {version}")
-    since = defs.get_schema("GRU", version, "").since_version
-    if since not in VERSIONS:
-        raise error(
-            f"opset must have the GRU of one of the opsets {VERSIONS}, got {version} with that of {since}"
-        )
 
 
 class Walk:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _onnx_cell, _onnx_graph, _onnx_state, _onnx_steps
-from fastgru.formats._model import Arguments, FormatError, Layer
+from fastgru.formats._model import Arguments, Layer
 from fastgru.formats._onnx_body import Body
 from fastgru.formats._onnx_cell import Cell, Choice, Counter, Fixed, Gates, Going, State
 from fastgru.formats._onnx_fold import Folder

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastgru._errors import FormatError
+from fastgru._writers._onnx_gru import INPUTS
 from fastgru.formats import _model, _onnx_graph
-from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_graph import Inside, Walk
 
-INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h")
 TYPES = {"f": 1, "i": 2, "s": 3, "floats": 6, "strings": 8}  # AttributeProto.AttributeType, by field
 ATTRIBUTES: dict[str, tuple[str, Any]] = {  # field, and value by default
     "activation_alpha": ("floats", ()),

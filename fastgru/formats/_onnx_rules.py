@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _onnx_activation, _onnx_graph
-from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_cell import (
     Applied,
     Below,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats._model import AXES, FormatError
+from fastgru._errors import FormatError
+from fastgru.formats._model import AXES
 
 Array = NDArray[Any]
 Inputs = Sequence[Array | None]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats._model import FormatError
+from fastgru._errors import FormatError
 from fastgru.formats._onnx_fold import Folder, Kind, Unknown
 from fastgru.formats._onnx_graph import Output
 from fastgru.formats._onnx_node import Node

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastgru._errors import FormatError
 from fastgru.formats import _onnx_graph
-from fastgru.formats._model import FormatError
 from fastgru.formats._onnx_cell import Below, Fixed, Going
 from fastgru.formats._onnx_fold import Folder, Sizes
 from fastgru.formats._onnx_graph import Output, Scope, said

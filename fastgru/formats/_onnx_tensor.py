@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _file, _model
-from fastgru.formats._model import FormatError
 
 Array = NDArray[Any]
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model
-from fastgru.formats._model import FormatError
 
 # Bytes that CPython takes: for a reference in a list, an integer or float, an empty container, an entry of a
 # dict while that grows.

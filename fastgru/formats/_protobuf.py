@@ -6,7 +6,7 @@ Source: https://protobuf.dev/programming-guides/encoding/
 import functools
 from typing import Any, NamedTuple
 
-from fastgru.formats._model import FormatError
+from fastgru._errors import FormatError
 
 DEPTH = 100  # of messages in messages, as the parser has it
 # Bytes that the parser of protobuf 7.36 takes, by the memory of a process (2026-11-30): for a message, each

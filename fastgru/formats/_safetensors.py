@@ -1,29 +1,23 @@
-"""Files of safetensors: the length of a header, the header as JSON, and tensors without gaps between them.
+"""Tensors of a file of safetensors; `fastgru._writers.safetensors` has the source."""
 
-Source: https://github.com/huggingface/safetensors, "Format".
-"""
-
-import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
+from fastgru._writers.safetensors import FLOATS, LENGTH
 from fastgru.formats import _model, _zip
-from fastgru.formats._model import FormatError
 
 Array = NDArray[Any]
 Entry = tuple[str, tuple[int, ...], int, int]  # dtype, shape, where a tensor begins and ends
 
-FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "BF16": "<u2"}
 BYTES = {  # of a number
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
     **dict.fromkeys(("I16", "U16", "F16", "BF16"), 2),
     **dict.fromkeys(("I32", "U32", "F32"), 4),
     **dict.fromkeys(("I64", "U64", "F64", "C64"), 8),
 }
-LENGTH = 8  # bytes of the header's length
 METADATA = "__metadata__"
 
 
@@ -91,20 +85,3 @@ def _entries(header: Any) -> dict[str, Entry]:
     if not found:
         raise FormatError("the header must say where tensors are, and has none")
     return found
-
-
-def written(tensors: Mapping[str, Array]) -> bytes:
-    """A file of these arrays, which are of floats."""
-    names = {np.dtype(kind): name for name, kind in FLOATS.items() if name != "BF16"}
-    header: dict[str, Any] = {}
-    pieces: list[bytes] = []
-    place = 0
-    for key, array in tensors.items():
-        pieces.append(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes())
-        offsets = [place, place + len(pieces[-1])]
-        place = offsets[1]
-        dtype = names[array.dtype.newbyteorder("<")]
-        header[key] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": offsets}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % LENGTH)  # so that numbers lie at multiples of their size
-    return b"".join([len(text).to_bytes(LENGTH, "little"), text, *pieces])

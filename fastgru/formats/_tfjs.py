@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastgru._errors import FormatError
+from fastgru._keras_config import an_object, major
 from fastgru.formats import _file, _model, _zip
 from fastgru.formats._keras_by_name import model_by_names
 from fastgru.formats._keras_by_place import model_by_places
-from fastgru.formats._keras_config import Array, an_object, major
+from fastgru.formats._keras_layers import Array
 from fastgru.formats._keras_weights import Architecture
-from fastgru.formats._model import FormatError, Makers
+from fastgru.formats._model import Makers
 
 DTYPES = {
     name: np.dtype(name).newbyteorder("<")

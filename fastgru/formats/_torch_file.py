@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _pickle, _torch_keys, _zip
-from fastgru.formats._model import FormatError
 
 Array = NDArray[Any]
 Read = Callable[["Storage"], bytes]

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats._model import FormatError
+from fastgru._errors import FormatError
 
 Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]

@@ -13,20 +13,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
+from fastgru._writers.torch import KINDS, swapped
 from fastgru.formats import _model, _torch_keys
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker
+from fastgru.formats._model import Arguments, Layer, Maker
 from fastgru.formats._torch_keys import Kinds, Levels, Read, Shapes
 
 Array = NDArray[Any]
 
-KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 ARGUMENTS = {"activation": "tanh", "recurrent_activation": "sigmoid", "reset_after": True}
-
-
-def swapped(array: Array) -> Array:
-    """Blocks r | z | n along the first axis as z | r | n, or the other way round."""
-    first, second, third = np.split(array, 3)
-    return np.concatenate([second, first, third])
 
 
 class Source(NamedTuple):

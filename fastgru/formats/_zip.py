@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model
-from fastgru.formats._model import FormatError
 
 JSON = 8_000_000  # bytes of a text; large models have two millions
 # Bytes of what a character of JSON stands for: an object, a list, an entry of either, half a string

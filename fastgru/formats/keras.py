@@ -6,21 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from fastgru.formats._keras_config import (
-    KERAS,
-    Array,
-    cells_of,
-    is_recurrent,
-    layer_of,
-    major,
-)
+from fastgru._keras_config import KERAS, cells_of, is_recurrent, major
 from fastgru.formats._keras_files import architecture_of, archive, hdf5
+from fastgru.formats._keras_layers import Array, layer_of
 from fastgru.formats._keras_model import PASSING
-from fastgru.formats._keras_write import to_config
 from fastgru.formats._model import Layer
 from fastgru.stack import Stack
 
-__all__ = ["architecture_of", "archive", "from_keras", "hdf5", "major", "to_config"]
+__all__ = ["architecture_of", "archive", "from_keras", "hdf5", "major"]
 
 
 def from_keras(layer: Any) -> Layer:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError, need
+from fastgru._writers import _onnx_gru
 from fastgru.formats import (
     _model,
     _onnx_activation,
@@ -17,14 +19,11 @@ from fastgru.formats import (
     _onnx_state,
     _protobuf,
 )
-from fastgru.formats._model import Arguments, FormatError, Layer, Maker, Makers
+from fastgru.formats._model import Arguments, Layer, Maker, Makers
 from fastgru.formats._onnx_fold import Folder
 from fastgru.formats._onnx_graph import Walk
 from fastgru.formats._onnx_node import DIRECTIONS, Node, reads
 from fastgru.formats._onnx_tensor import NO_LIMIT, Reader, floats
-from fastgru.formats._onnx_write import to_onnx
-
-__all__ = ["file", "from_onnx", "to_onnx"]
 
 Array = NDArray[Any]
 
@@ -36,7 +35,7 @@ MEMORY = 1 << 30  # bytes that constants of a model in memory may take, besides 
 
 def _layer(node: Node, folder: Folder, given: Arguments) -> Layer:
     """The layer that a node is; `given` are the caller's arguments."""
-    _onnx_graph.check_opset(node.inside.opset)
+    _onnx_gru.check_opset(node.inside.opset, FormatError)
     attributes = node.attributes()
     direction = attributes["direction"].decode()
     if direction not in DIRECTIONS:
@@ -123,7 +122,7 @@ def _weights(node: Node, folder: Folder, directions: int, hidden_size: int | Non
 def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
     """The layers of a ModelProto; as a whole where each reads what the one before returns."""
     opset = _onnx_graph.opset_of(model)
-    _onnx_graph.check_opset(opset)
+    _onnx_gru.check_opset(opset, FormatError)
     exporter = f"{model.producer_name} {model.producer_version}".strip()
 
     def maker(node: Node) -> Maker:
@@ -170,7 +169,7 @@ def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
 
 def file(data: bytes, folder: Path | None) -> dict[str, Maker]:
     """The layers of an ONNX file, of whose tensors some may lie in files in its folder, if it has one."""
-    _model.need("onnx", "onnx")
+    need("onnx", "onnx")
     import onnx
 
     if len(data) >= 1 << 31:  # the most that a message may have

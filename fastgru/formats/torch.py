@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru._errors import FormatError
 from fastgru.formats import _model, _safetensors, _torch_file, _torch_keys, _zip
-from fastgru.formats._model import FormatError, Layer, Maker
+from fastgru.formats._model import Layer, Maker
 from fastgru.formats._torch_layers import Source, makers
 
 Array = NDArray[Any]

@@ -19,11 +19,11 @@ from comparing import (
 from safetensors.torch import save_file
 from torch.nn.utils import parametrizations, prune
 
+from fastgru import _keras_config
 from fastgru.cli import _compare
 from fastgru.formats import (
     _keras_by_name,
     _keras_by_place,
-    _keras_config,
     _onnx_activation,
     _onnx_node,
     _torch_file,

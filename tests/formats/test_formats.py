@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import fastgru
+from fastgru._writers import native
 from fastgru.activations import Activation, Affine, HardSigmoid, ScaledTanh
-from fastgru.formats import native
 
 FEATURES = 3
 

@@ -222,7 +222,7 @@ def test_a_newer_opset_with_the_same_operator_is_read_as_that_of_22(opset):
 
 
 def test_an_opset_with_another_operator_is_refused(monkeypatch):
-    monkeypatch.setattr("fastgru.formats._onnx_graph.VERSIONS", (7, 14))
+    monkeypatch.setattr("fastgru._writers._onnx_gru.VERSIONS", (7, 14))
     with pytest.raises(ValueError, match=r"GRU of one of the opsets \(7, 14\), got 22 with that of 22"):
         fastgru.from_onnx(Gru(opset=22).model())
     assert fastgru.from_onnx(Gru(opset=21).model())

@@ -67,9 +67,9 @@ def torch_pt(path):
 
 
 def safetensors(path):
-    from fastgru.formats import _safetensors
+    from fastgru._writers.safetensors import written
 
-    path.write_bytes(_safetensors.written(built().to_torch_state_dict()))
+    path.write_bytes(written(built().to_torch_state_dict()))
 
 
 def npz(path):

@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from fastgru._writers.safetensors import written
 from fastgru.formats import _safetensors
 from fastgru.formats._model import FormatError
 
@@ -43,7 +44,7 @@ def test_what_is_written_is_read_by_the_library():
             name: array for name, array in some_arrays(random.Random(seed)).items() if array.dtype.kind == "f"
         }
         arrays["z"] = np.arange(6, dtype="f4").reshape(2, 3).T
-        data = _safetensors.written(arrays)
+        data = written(arrays)
         loaded = safetensors.load(data)
         assert set(loaded) == set(arrays)
         for name, array in arrays.items():

@@ -1,7 +1,9 @@
 """The package as a whole: what an import costs, what a wheel holds, what sources must not say."""
 
+import ast
 import email
 import fcntl
+import graphlib
 import os
 import re
 import subprocess
@@ -263,7 +265,7 @@ def test_kernels_cannot_raise_and_never_take_the_gil():
     text = "\n".join(path.read_text() for path in sources("fastgru/*.pyx", "fastgru/*.pxd"))
     assert "with gil" not in text
     methods = re.findall(
-        r"cdef (?!class|struct|enum|extern|readonly|inline|Network|list|tuple|cnp)"
+        r"cdef (?!class|struct|enum|extern|readonly|inline|object|Network|list|tuple|cnp)"
         r"[^=\n]*\((?:[^()]|\n)*\)([^:\n]*):",
         text,
     )
@@ -279,65 +281,76 @@ def test_no_flag_changes_what_floating_point_means():
     assert "march" not in flags
 
 
+# The rooms from the top down, by the names of their modules and packages; below them is what is compiled.
+ROOMS = [
+    ["__main__"],
+    ["cli"],
+    ["__init__"],
+    ["formats"],
+    ["gru", "wrappers", "stack"],
+    ["_layer", "_export"],
+    ["streaming", "_batcher", "_cascade"],
+    ["_writers", "_description", "_keras_config"],
+    ["activations", "initializers", "regularizers", "constraints"],
+    ["_compile", "_config", "_loop", "_roofline"],
+    ["_validate", "_registry", "_random", "_include", "_errors"],
+]
+SOURCES = {
+    ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
+    for path in sources("fastgru/**/*.py", "fastgru/*.pyx")
+}
+
+
+def imports(source, modules):
+    """The modules among these that a source imports: in functions, too, for types alone, and by name."""
+    named = set()  # fastgru.x, and what may be a module in it or not
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names):
+                named |= {alias.name for alias in names}
+            case ast.ImportFrom(module, names, level):
+                assert not level, "imports are absolute"
+                named |= {f"{module}.{alias.name}" for alias in names}
+            case ast.Call(args=[ast.Constant(str(name)), *_]) if "import" in ast.unparse(node.func):
+                named.add(name)
+    found = set()
+    for name in named:
+        package, _, inside = name.partition(".")
+        while package == "fastgru" and not {inside, f"{inside}.__init__".lstrip(".")} & modules:
+            inside = inside.rpartition(".")[0]
+        if package == "fastgru":
+            found |= {inside, f"{inside}.__init__".lstrip(".")} & modules
+    return found
+
+
+def test_every_kind_of_import_is_seen():
+    source = """
+import fastgru.gru, numpy
+from fastgru import GRU, stack as other
+if TYPE_CHECKING:
+    from fastgru.formats._zip import Archive
+def late():
+    import fastgru.formats as f
+    importlib.import_module("fastgru.formats.keras")
+"""
+    modules = {"__init__", "gru", "stack", "formats.__init__", "formats._zip", "formats.keras", "wrappers"}
+    assert imports(source, modules) == modules - {"wrappers"}
+
+
 def test_modules_import_downwards_only():
-    floors = [
-        {"_include", "_random", "_registry", "_validate", "_export"},
-        {"_engine", "_arrays", "_memory", "_blas"},
-        {"_blas_engine"},
-        {"_core"},
-        {"_calls", "_streams", "_pool"},
-        {"_compile", "_roofline"},
-        {"_config", "initializers", "regularizers", "constraints", "_layer", "_loop"},
-        {"activations"},
-        {"gru"},
-        {"wrappers", "_batcher"},
-        {"stack"},
-        {"streaming"},
-        {"formats._model", "formats._hdf5_process"},
-        {"formats._hdf5_start"},
-        {"formats._hdf5", "formats._pickle", "formats._protobuf", "formats._zip"},
-        {"formats._file"},
-        {"formats._safetensors", "formats._torch_keys"},
-        {"formats._torch_file", "formats._torch_layers", "formats._keras_config", "formats._keras_write"},
-        {"formats._torch_write", "formats._keras_model"},
-        {"formats._keras_weights"},
-        {"formats._keras_by_name", "formats._keras_by_place"},
-        {"formats._keras_files", "formats._tfjs"},
-        {"formats._onnx_activation", "formats._onnx_graph"},
-        {"formats._onnx_node", "formats._onnx_shape", "formats._onnx_size", "formats._onnx_tensor"},
-        {"formats._onnx_fold", "formats._onnx_write"},
-        {"formats._onnx_cell", "formats._onnx_stack", "formats._onnx_state"},
-        {"formats._onnx_rules", "formats._onnx_steps"},
-        {"formats._onnx_body"},
-        {"formats._onnx_loop"},
-        {"formats.keras", "formats.onnx", "formats.torch", "formats.native"},
-        {"formats.__init__"},
-        {"__init__"},
-        {"cli._files", "cli._terminal", "cli._model", "cli._measure", "cli._runtime"},
-        {"cli._keras", "cli._onnxruntime", "cli._pytorch"},
-        {"cli._inspect", "cli._run", "cli._runtimes"},
-        {"cli._bench", "cli._compare"},
-        {"cli._convert"},
-        {"cli._commands"},
-        {"cli._main"},
-        {"cli.__init__"},
-        {"__main__"},
-    ]
-    floor_of = {name: i for i, names in enumerate(floors) for name in names}
-    paths = sources("fastgru/**/*.py", "fastgru/*.pyx", "fastgru/*.pxd")
-    names = [".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts) for path in paths]
-    modules = set(names)
-    assert modules == set(floor_of)
-    for module, path in zip(names, paths, strict=True):
-        imported = set()
-        for package, names in re.findall(
-            r"^from fastgru([.\w]*) c?import ([^(\n]+|\([^)]*\))", path.read_text(), re.M
-        ):
-            inside = package.lstrip(".")
-            found = {f"{inside}.{name}".lstrip(".") for name in re.findall(r"\w+", names)}
-            whole = f"{inside}.__init__".lstrip(".")
-            imported |= found & modules or {whole if whole in modules else inside}
-        inside_registry = {"_random", "_registry"}
-        for name in imported:
-            if name != module and not {name, module} <= inside_registry:
-                assert floor_of[name] < floor_of[module], f"{module} imports {name}"
+    compiled = [name for name, path in SOURCES.items() if path.suffix == ".pyx"]
+    room_of = {}
+    for module in SOURCES:
+        names = {module, module.partition(".")[0]}
+        (room_of[module],) = (i for i, room in enumerate([*ROOMS, compiled]) if names & {*room})
+    graph = {}
+    for module, path in SOURCES.items():
+        text = path.read_text()
+        if module in compiled:
+            named = re.findall(r"^\s*(?:from|c?import) fastgru\.?(\w*)", text, re.M)
+            graph[module] = {name or "__init__" for name in named} & set(SOURCES)
+        else:
+            graph[module] = imports(text, set(SOURCES))
+        for name in graph[module]:
+            assert room_of[module] <= room_of[name], f"{module} imports {name}, which is in a room above it"
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError: modules of a room import each other in a circle

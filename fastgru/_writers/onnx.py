@@ -1,4 +1,4 @@
-"""Layers of fastgru as ONNX models."""
+"""ONNX models whose nodes are layers."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru.formats import _model, _onnx_activation, _onnx_graph
-from fastgru.formats._model import Layer
-from fastgru.formats._onnx_node import INPUTS
-from fastgru.gru import GRU
-from fastgru.stack import Stack
-from fastgru.wrappers import Bidirectional
+from fastgru import _description
+from fastgru._description import GRU, Bidirectional, Layer, Stack
+from fastgru._errors import need
+from fastgru._writers import _onnx_gru
 
 Array = NDArray[Any]
 
@@ -22,20 +20,20 @@ STEPS = 10  # the first opset in which Slice has steps, and so turns an array ar
 
 def to_onnx(layer: Layer, opset: int = 14, initial_state: bool = False) -> Any:
     """An ONNX model with a node for each layer; `Layer.to_onnx` has the rest."""
-    _model.need("onnx", "onnx")
+    need("onnx", "onnx")
     import onnx
     from onnx import helper, numpy_helper
 
-    _onnx_graph.check_opset(opset, ValueError)
-    if not layer.built:
+    _onnx_gru.check_opset(opset)
+    if not _description.is_built(layer):
         raise ValueError(f"the layer {layer.name} must be built to be exported: it has no weights yet")
-    members = layer.layers if isinstance(layer, Stack) else [layer]
-    dtypes = {part.dtype for part in layer._parts}
+    members = _description.layers(layer)
+    dtypes = {part.dtype for part in layer.parts}
     if len(members) > 1 and len(dtypes) > 1:
         raise ValueError(f"an exported Stack must have one dtype for all layers, got {sorted(dtypes)}")
-    states = [part.default_state for part in _parts(members)]
+    states = [part.default_state for part in layer.parts]
     batch = max((len(state) for state in states if state is not None), default=None)
-    element = helper.np_dtype_to_tensor_dtype(np.dtype(layer._parts[0].dtype))
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(layer.parts[0].dtype))
     shapes: dict[str, tuple[Any, ...]] = {}  # of inputs and outputs
     tensors: dict[str, Array] = {}
     nodes: list[Any] = []
@@ -60,7 +58,7 @@ def to_onnx(layer: Layer, opset: int = 14, initial_state: bool = False) -> Any:
         nodes.append(
             helper.make_node(
                 "GRU",
-                [given.get(key, "") for key in INPUTS],
+                [given.get(key, "") for key in _onnx_gru.INPUTS],
                 [named[key] if key in returned else "" for key in ("Y", "Y_h")],
                 name,
                 **_attributes(parts, direction),
@@ -88,15 +86,6 @@ def to_onnx(layer: Layer, opset: int = 14, initial_state: bool = False) -> Any:
     return model
 
 
-def _parts(members: Sequence[GRU | Bidirectional]) -> list[GRU]:
-    """The GRUs of layers."""
-    return [
-        part
-        for member in members
-        for part in ([member] if isinstance(member, GRU) else [member.forward_layer, member.backward_layer])
-    ]
-
-
 def _named(members: Sequence[GRU | Bidirectional]) -> Iterator[tuple[str, GRU | Bidirectional]]:
     """The layers of a Stack with a name each that no other has."""
     taken: set[str] = set()
@@ -117,7 +106,7 @@ def _returned(layer: Layer, member: GRU | Bidirectional, is_last: bool) -> set[s
 def _attributes(parts: Sequence[GRU], direction: str) -> dict[str, Any]:
     """Those of the node that both directions of a layer are, or one."""
     functions = [
-        _onnx_activation.written(each) for one in parts for each in (one.recurrent_activation, one.activation)
+        _onnx_gru.written(each) for one in parts for each in (one.recurrent_activation, one.activation)
     ]
     attributes = {
         "hidden_size": parts[0].units,
@@ -160,23 +149,22 @@ def _joined(direction: str, y: str, x: str, prefix: str, opset: int) -> tuple[li
     return nodes, constants
 
 
-def _directions(layer: GRU | Bidirectional) -> tuple[str, list[GRU]]:
+def _directions(layer: GRU | Bidirectional) -> tuple[str, Sequence[GRU]]:
     """ONNX' name for the direction, and the layers of it."""
     if isinstance(layer, GRU):
-        return "reverse" if layer.go_backwards else "forward", [layer]
-    layers = [layer.forward_layer, layer.backward_layer]
+        return "reverse" if layer.go_backwards else "forward", layer.parts
     if layer.merge_mode not in ("concat", None):
         raise ValueError(
             f"a GRU node of ONNX returns its directions side by side, got merge_mode={layer.merge_mode!r}: "
             "merge them after it"
         )
-    if layers[0].go_backwards:
+    if layer.forward.go_backwards:
         raise ValueError("a GRU node of ONNX goes forward first, got a forward_layer with go_backwards=True")
     for name in ("units", "reset_after", "dtype"):
-        values = [getattr(one, name) for one in layers]
+        values = [getattr(one, name) for one in layer.parts]
         if values[0] != values[1]:
             raise ValueError(f"a GRU node of ONNX has one {name} for both directions, got {values}")
-    return "bidirectional", layers
+    return "bidirectional", layer.parts
 
 
 def _tensors(layers: Sequence[GRU], batch: int) -> dict[str, Array]:

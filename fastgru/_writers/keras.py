@@ -1,12 +1,10 @@
-"""Layers of fastgru -> configs that Keras takes."""
+"""Configs that Keras takes."""
 
 import re
 from typing import Any
 
-from fastgru import activations
-from fastgru.formats._model import Layer
-from fastgru.gru import GRU
-from fastgru.stack import Stack
+from fastgru import _keras_config, activations
+from fastgru._description import GRU, Layer, Stack
 
 
 def to_config(layer: Layer, version: int = 2) -> dict[str, Any]:
@@ -20,20 +18,15 @@ def to_config(layer: Layer, version: int = 2) -> dict[str, Any]:
     config = layer.get_config()
     if version == 3:
         config.pop("batch_input_shape", None)
-        if layer.trainable and layer.backward_layer.trainable > layer.forward_layer.trainable:
+        if layer.trainable and layer.backward.trainable > layer.forward.trainable:
             raise ValueError(
                 "Keras 3 has the forward layer's weights first, but get_weights() those of the backward "
                 "layer, as only they are trainable: set trainable of the layer first"
             )
-    for key, direction in (("layer", layer.forward_layer), ("backward_layer", layer.backward_layer)):
+    for key, direction in (("layer", layer.forward), ("backward_layer", layer.backward)):
         name = re.sub("^(forward|backward)_", "", direction.name)
         of_direction = _gru_config(direction, version) | {"name": name}
-        config[key] = {
-            "module": "keras.layers",
-            "class_name": "GRU",
-            "config": of_direction,
-            "registered_name": None,
-        }
+        config[key] = _keras_config.serialized("GRU", of_direction)
     return config
 
 

@@ -1,4 +1,7 @@
-"""Layers to state dicts of PyTorch."""
+"""State dicts of PyTorch.
+
+PyTorch orders the gates r, z, n, stores matrices transposed, and has two biases in two arrays.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,22 +9,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import activations
-from fastgru.formats._model import Layer
-from fastgru.formats._torch_layers import KINDS, swapped
-from fastgru.gru import GRU
-from fastgru.stack import Stack
-from fastgru.wrappers import Bidirectional
+from fastgru import _description, activations
+from fastgru._description import GRU, Bidirectional, Layer
 
 Array = NDArray[Any]
+
+KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def swapped(array: Array) -> Array:
+    """Blocks r | z | n along the first axis as z | r | n, or the other way round."""
+    first, second, third = np.split(array, 3)
+    return np.concatenate([second, first, third])
 
 
 def to_state_dict(layer: Layer) -> dict[str, Array]:
     """The tensors of the layer by PyTorch's names; `Layer.to_torch_state_dict` has the rest."""
-    if not layer.built:
+    if not _description.is_built(layer):
         raise ValueError(f"the layer {layer.name} must be built to be exported: it has no weights yet")
-    layers = layer.layers if isinstance(layer, Stack) else [layer]
-    levels = [_directions(one) for one in layers]
+    levels = [_directions(one) for one in _description.layers(layer)]
     for what, facts in (
         ("number of directions", [len(directions) for directions in levels]),
         ("hidden_size", [directions[0].units for directions in levels]),
@@ -50,13 +56,12 @@ def _directions(layer: GRU | Bidirectional) -> Sequence[GRU]:
             raise ValueError(
                 f"PyTorch's GRU concatenates its directions, got merge_mode={layer.merge_mode!r}"
             )
-        units = [one.units for one in (layer.forward_layer, layer.backward_layer)]
+        units = [one.units for one in layer.parts]
         if units[0] != units[1]:
             raise ValueError(f"PyTorch's GRU has one hidden_size for both directions, got {units}")
-    layers = [layer.forward_layer, layer.backward_layer] if isinstance(layer, Bidirectional) else [layer]
-    if layers[0].go_backwards:
+    if layer.parts[0].go_backwards:
         raise ValueError("PyTorch's GRU goes forward, or in both directions, got go_backwards=True")
-    return layers
+    return layer.parts
 
 
 def _check(layer: GRU) -> None:

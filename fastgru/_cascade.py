@@ -1,0 +1,124 @@
+"""The GRUs of a layer in a row, as they are when a stream is made: what the stream runs."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import _validate
+from fastgru._core import Network
+from fastgru._loop import Loop
+
+Array = NDArray[Any]
+
+
+class Part(NamedTuple):
+    """One of the GRUs.
+
+    Attributes
+    ----------
+    name : str
+    units : int
+    dtype, compute_dtype : dtype
+        Of its outputs, and of what it reads and of its state.
+    default_state : ndarray, shape (1 or batch, units), or None
+        What it starts from; None: zeros.
+    """
+
+    name: str
+    units: int
+    dtype: np.dtype[Any]
+    compute_dtype: np.dtype[Any]
+    default_state: Array | None
+
+
+class Cascade(NamedTuple):
+    """The GRUs, the lowest first, and what runs them.
+
+    Attributes
+    ----------
+    layers : list
+        The layers that they are taken from, which may change: for messages alone.
+    single : bool
+        True if the state is that of one GRU, and no list.
+    network : Network or None
+        All of them, if they run without Python.
+    alone : sequence of Network or Loop
+        Otherwise each GRU by itself, which starts from a state and returns the last one.
+    """
+
+    layers: list[Any]
+    parts: Sequence[Part]
+    time_major: bool
+    single: bool
+    network: Network | None
+    alone: Sequence[Network | Loop]
+
+    @property
+    def features(self) -> int:
+        """Size of the last axis of inputs."""
+        return (self.network or self.alone[0]).features
+
+    @property
+    def units(self) -> int:
+        """Size of the last axis of outputs."""
+        return self.parts[-1].units
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of outputs."""
+        return self.parts[-1].dtype
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """What inputs are cast to."""
+        return self.parts[0].compute_dtype
+
+    def default_states(self, rows: int) -> list[Array]:
+        """What streams start from, each (rows, units)."""
+        states = []
+        for part in self.parts:
+            state = np.zeros((rows, part.units), part.compute_dtype)
+            if part.default_state is not None:
+                if len(part.default_state) not in (1, rows):
+                    raise ValueError(
+                        f"layer must have a default_state of as many rows as are streamed, {rows}, or of "
+                        f"one, got {len(part.default_state)} of {part.name!r}"
+                    )
+                state[...] = part.default_state
+            states.append(state)
+        return states
+
+    def given_states(self, value: Any, rows: int | None) -> list[Array]:
+        """The checked states that someone handed over, each (rows, units), or (units,) for None."""
+        values = [value] if self.single else value
+        if not isinstance(values, (list, tuple)) or len(values) != len(self.parts):
+            got = f"{len(values)} of them" if isinstance(values, (list, tuple)) else type(values).__name__
+            raise ValueError(f"state must be a list of {len(self.parts)} arrays, one per layer, got {got}")
+        return [
+            _validate.stream_state(
+                array, (part.units,) if rows is None else (rows, part.units), part.compute_dtype
+            )
+            for part, array in zip(self.parts, values, strict=True)
+        ]
+
+    def handed_out(self, states: list[Array]) -> Any:
+        """States as users see them: that of a GRU, a list for a Stack."""
+        return states[0] if self.single else states
+
+    def run(self, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """The outputs of all timesteps and the last states, GRU by GRU: where Python has a part in one.
+
+        x is (batch, timesteps, features), or with time first if `time_major`.
+        """
+        last = []
+        for part, runs, state in zip(self.parts, self.alone, states, strict=True):
+            x = _validate.cast(x, part.compute_dtype)
+            if isinstance(runs, Network):
+                x, state = runs.call(x, state, None, None, None)
+            else:
+                x, state = runs.run(x, state, None, self.time_major, False, False, True)
+            x = _validate.cast(x, part.dtype)
+            last.append(state)
+        return x, last

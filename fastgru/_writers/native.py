@@ -1,0 +1,81 @@
+"""fastgru's own files: an .npz with a member of JSON, read without pickle.
+
+fastgru.npy              the header as UTF-8 bytes: {"format": 1, "class_name": ..., "config": ...}
+0.npy, 1.npy, ...        the weights of a GRU, in the order of get_weights()
+forward.0.npy, ...       those of a Bidirectional's forward layer
+backward.0.npy, ...      and of its backward layer
+0.0.npy, 1.forward.0.npy  those of a Stack's layers, after the layer's number
+"""
+
+import io
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastgru import _description
+from fastgru._description import GRU, Bidirectional, Layer
+
+FORMAT = 1
+HEADER = "fastgru.npy"
+DIRECTIONS = "forward.", "backward."  # before the names of the weights
+
+
+def save(layer: Layer, path: Any) -> None:
+    """Write a layer; `Layer.save` has the rest."""
+    if not _description.is_built(layer):
+        raise ValueError(f"the layer {layer.name} must be built to be saved: it has no weights yet")
+    if not _description.is_finite(layer):
+        raise ValueError(f"the layer {layer.name} must have finite weights and states to be saved")
+    header = {"format": FORMAT, "class_name": layer.cls.__name__, "config": _config(layer)}
+    arrays = {HEADER.removesuffix(".npy"): np.frombuffer(json.dumps(header).encode(), np.uint8)}
+    for prefix, part in _parts(layer).items():
+        arrays |= {f"{prefix}{i}": array for i, array in enumerate(part.weights)}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    if hasattr(path, "write"):
+        path.write(buffer.getbuffer())
+        return
+    _replace(Path(os.fspath(path)), buffer.getbuffer())
+
+
+def _parts(layer: Layer) -> dict[str, GRU]:
+    """The GRUs of a layer by what stands before their weights' names."""
+    if isinstance(layer, GRU):
+        return {"": layer}
+    if isinstance(layer, Bidirectional):
+        return dict(zip(DIRECTIONS, layer.parts, strict=True))
+    return {f"{i}.{way}": part for i, one in enumerate(layer.layers) for way, part in _parts(one).items()}
+
+
+def _config(layer: Layer) -> dict[str, Any]:
+    """The layer's config, of which the layer can be made again."""
+
+    def refuse(value: Any) -> Any:
+        raise ValueError(f"it has the Python object {value!r}, and only what has a name can be saved")
+
+    config = layer.get_config()
+    try:
+        layer.cls.from_config(json.loads(json.dumps(config, default=refuse)))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the layer {layer.name} cannot be saved: {error}") from error
+    return config
+
+
+def _replace(path: Path, data: memoryview) -> None:
+    """Write a file whole or not at all, whoever else is looking."""
+    path = path.resolve()  # a link stays one
+    if path.exists() and not path.is_file() and not path.is_dir():  # to replace a folder fails by itself
+        raise OSError(f"{path} must be a plain file where it is one already, got a pipe or a device")
+    unfinished = path.with_name(f".{secrets.token_hex(8)}.npz")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
