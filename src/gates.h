@@ -113,11 +113,7 @@ INLINE void KERNEL(finish_after)(
 {
     vreal h[4];
     KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
-    if (n == 4)
-        KERNEL(next_states_of)(4, 1, layer, sums, candidates, h);
-    else
-        for (int v = 0; v < n; ++v)
-            KERNEL(next_states_of)(1, 1, layer, sums + v * 3, candidates + v, h + v);
+    KERNEL(next_states_of)(n, 1, layer, sums, candidates, h);
     KERNEL(store_states)(layer, pass, row, unit, panels, column, n, h);
 }
 
