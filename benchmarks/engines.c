@@ -1,5 +1,5 @@
-/* engines.c - what engines.py calls of the engine: a float32 layer, reset after, sigmoid and tanh, on the best
- * instruction set of the machine. All memory is the caller's. */
+/* engines.c - what engines.py calls of the engine: a float32 layer, reset after, sigmoid and tanh. All memory is the
+ * caller's. */
 
 #include <stddef.h>
 #include <string.h>
@@ -11,11 +11,17 @@ size_t layer_bytes(void)
     return sizeof(struct fastgru_layer);
 }
 
-/* Returns the bytes of the packed weights. */
-size_t begin(struct fastgru_layer *layer, ptrdiff_t features, ptrdiff_t units)
+/* Returns the bytes of the packed weights; 0 if the machine does not have the instruction set. */
+size_t begin(
+    struct fastgru_layer *layer, ptrdiff_t features, ptrdiff_t units,
+    const char *isa)                 /* its name; NULL: the best of the machine            */
 {
+    const struct fastgru_kernels *kernels;
+    for (int i = 0; (kernels = fastgru_kernels_at(i)) && isa && strcmp(kernels->isa, isa); ++i) { }
+    if (!kernels)
+        return 0;
     memset(layer, 0, sizeof *layer);
-    layer->kernels = &fastgru_kernels_at(0)->f32;
+    layer->kernels = &kernels->f32;
     layer->features = features, layer->units = units, layer->reset_after = 1;
     layer->activation = FASTGRU_tanh, layer->recurrent_activation = FASTGRU_sigmoid;
     return fastgru_packed_size(layer);

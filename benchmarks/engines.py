@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("engines", nargs="+", metavar="ENGINE", help="COMMIT[:CONSTANT=VALUE,...]")
     parser.add_argument("--layers", nargs="+", metavar="SHAPE", type=Shape.parse, required=True)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--isa", help="instruction set (default: the best of the machine)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -58,7 +59,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(str(error))
         for shape in options.layers:
             print(shape)
-            calls, outputs = zip(*(prepared(library, shape) for library in libraries), strict=True)
+            try:
+                prepare = [prepared(library, shape, options.isa) for library in libraries]
+            except ValueError as error:
+                parser.error(str(error))
+            calls, outputs = zip(*prepare, strict=True)
             times = raced([timeit.Timer(call) for call in calls], options.rounds, BLOCK)
             ratios = times / times[0]
             for engine, own, ratio, output in zip(options.engines, times, ratios, outputs, strict=True):
@@ -111,12 +116,21 @@ def build(engine: str, folder: Path) -> ctypes.CDLL:
     return loaded
 
 
-def prepared(library: ctypes.CDLL, shape: Shape) -> tuple[Call, Array]:
-    """A call that has been made once, and the array that it writes to."""
+def prepared(library: ctypes.CDLL, shape: Shape, isa: str | None = None) -> tuple[Call, Array]:
+    """A call that has been made once, and the array that it writes to.
+
+    Raises
+    ------
+    ValueError
+        If the machine does not have the instruction set.
+    """
     arrays = Task(shape).arrays()
     batch, timesteps, features, units = map(ctypes.c_ssize_t, shape)
     layer = aligned(library.layer_bytes())
-    packed = aligned(library.begin(pointer(layer), features, units))
+    packed_bytes = library.begin(pointer(layer), features, units, isa and isa.encode())
+    if not packed_bytes:
+        raise ValueError(f"isa must be an instruction set that this machine has, got {isa!r}")
+    packed = aligned(packed_bytes)
     library.pack(*map(pointer, (layer, arrays.kernel, arrays.recurrent_kernel, arrays.bias, packed)))
     scratch = aligned(library.scratch_bytes(pointer(layer), batch, timesteps))
     out = np.empty((shape.batch, shape.timesteps, shape.units), np.float32)

@@ -10,7 +10,7 @@ cdef extern from "fastgru/fastgru.h" nogil:
         size_t itemsize
         size_t weight_size
         Py_ssize_t vlen
-        Py_ssize_t full_tile
+        int full_tile
         Py_ssize_t step_units[2]
         void (*pack)(const fastgru_layer *, const void *, const void *, const void *) noexcept nogil
         void (*project)(const fastgru_layer *, fastgru_projection *) noexcept nogil

@@ -104,7 +104,7 @@ INLINE void KERNEL(store_states)(
     }
 }
 
-/* A step of n vectors from what the gates are functions of; in which order, next_states says. */
+/* A step of n vectors, a constant, from what the gates are functions of; in which order, next_states says. */
 INLINE void KERNEL(finish)(
     int reset_after, const struct fastgru_layer *layer, const struct fastgru_pass *pass,
     ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
@@ -113,11 +113,7 @@ INLINE void KERNEL(finish)(
 {
     vreal h[4];
     KERNEL(load_states)(layer, pass, row, unit, panels, column, n, h);
-    if (n == 4)
-        KERNEL(next_states_of)(4, reset_after, layer, sums, candidates, h);
-    else
-        for (int v = 0; v < n; ++v)
-            KERNEL(next_states_of)(1, reset_after, layer, sums + v * 3, candidates + v, h + v);
+    KERNEL(next_states_of)(n, reset_after, layer, sums, candidates, h);
     KERNEL(store_states)(layer, pass, row, unit, panels, column, n, h);
 }
 
@@ -131,7 +127,11 @@ OUTLINE void KERNEL(finish_before)(
     vreal sums[12];
     for (EACH_VECTOR(v, i, j))
         sums[v * 3] = vload(z + v * z_stride, KERNEL(lanes)(layer, j));
-    KERNEL(finish)(0, layer, pass, row, unit, panels, column, n, sums, candidates);
+    if (n == 4)
+        KERNEL(finish)(0, layer, pass, row, unit, panels, column, 4, sums, candidates);
+    else
+        for (int v = 0; v < n; ++v)
+            KERNEL(finish)(0, layer, pass, row, unit, panels, column + v, 1, sums + v * 3, candidates + v);
 }
 
 /* scratch := r * h */

@@ -11,10 +11,10 @@ INLINE void FORMAT(multiply)(
     const real *a,                   /* (rows, n)                                          */
     ptrdiff_t a_stride,
     const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
-    size_t panel_bytes, int out_of_cache)
+    size_t panel_bytes, int fetch)
 {
-    FORMAT(products)[gates - 2][TILE_SIZE(rows)][panels - 1](
-        sums, n, a, a_stride, w, panel_bytes, out_of_cache);
+    FORMAT(products)[gates - 2][rows - 1][panels - 1](
+        sums, n, a, a_stride, w, panel_bytes, fetch);
 }
 
 /* sums := x.kernel + bias: computed, or loaded if that has been done. */
@@ -31,8 +31,7 @@ INLINE void FORMAT(input_part)(
     } else {
         FORMAT(multiply)(rows, panels, 3, sums, layer->features,
                          (const real *)pass->x + row * pass->x_stride, pass->x_stride,
-                         layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes,
-                         pass->out_of_cache);
+                         layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes, pass->fetch);
         EACH(i, rows) EACH(p, panels) EACH(g, 3)
             sums[(i * panels + p) * 3 + g] += vload(biases + (p * 4 + g) * VLEN, VLEN);
     }
@@ -47,8 +46,7 @@ INLINE void FORMAT(recurrent_part)(
     const char *w = layer->panels + (size_t)panel * layer->panel_bytes;
     FORMAT(multiply)(rows, panels, gates, sums, layer->units,
                      (const real *)pass->h + row * layer->units, layer->units,
-                     w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes,
-                     pass->out_of_cache);
+                     w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes, pass->fetch);
 }
 
 /* ---- what a tile is for ---------------------------------------------------------------- */
@@ -127,7 +125,7 @@ INLINE void FORMAT(update)(
     FORMAT(sums) sums;
     FORMAT(multiply)(rows, panels, 3, sums, units, (const real *)pass->scratch + row * units, units,
                      layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes,
-                     pass->out_of_cache);
+                     pass->fetch);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
         if (p * 3 + g < there)
             sums[(i * panels + p) * 3 + g] += vload(xw + i * pass->xw_stride + (p * 3 + g) * 3 * VLEN, VLEN);
@@ -151,16 +149,16 @@ typedef void (*FORMAT(tile))(
     {                                                                                               \
         FORMAT(what)(rows, panels, layer, pass, row, panel);                                        \
     }
-#define PLACE(what, rows, panels) [TILE_SIZE(rows)][panels - 1] = FORMAT(what##_##rows##x##panels),
+#define PLACE(what, rows, panels) [rows - 1][panels - 1] = FORMAT(what##_##rows##x##panels),
 
 EACH_TILE(DEFINE, project)
 EACH_TILE(DEFINE, advance)
 EACH_TILE(DEFINE, reset)
 EACH_TILE(DEFINE, update)
-static const FORMAT(tile) FORMAT(tiles_project)[TILE_SIZES][4] = {EACH_TILE(PLACE, project)};
-static const FORMAT(tile) FORMAT(tiles_advance)[TILE_SIZES][4] = {EACH_TILE(PLACE, advance)};
-static const FORMAT(tile) FORMAT(tiles_reset)[TILE_SIZES][4] = {EACH_TILE(PLACE, reset)};
-static const FORMAT(tile) FORMAT(tiles_update)[TILE_SIZES][4] = {EACH_TILE(PLACE, update)};
+static const FORMAT(tile) FORMAT(tiles_project)[TILE_ROWS][4] = {EACH_TILE(PLACE, project)};
+static const FORMAT(tile) FORMAT(tiles_advance)[TILE_ROWS][4] = {EACH_TILE(PLACE, advance)};
+static const FORMAT(tile) FORMAT(tiles_reset)[TILE_ROWS][4] = {EACH_TILE(PLACE, reset)};
+static const FORMAT(tile) FORMAT(tiles_update)[TILE_ROWS][4] = {EACH_TILE(PLACE, update)};
 
 #undef DEFINE
 #undef PLACE
@@ -168,30 +166,27 @@ static const FORMAT(tile) FORMAT(tiles_update)[TILE_SIZES][4] = {EACH_TILE(PLACE
 /* Cover all rows of some passes and all panels with tiles. Panels go by fours, which are walked backwards every
  * other time: what was used last is still in the cache. A panel serves all rows before the next one. */
 static void FORMAT(cover)(
-    const FORMAT(tile) tiles[][4],   /* (TILE_SIZES, 4)  what they do                      */
+    const FORMAT(tile) tiles[][4],   /* (TILE_ROWS, 4)   what they do                      */
     const struct fastgru_layer *layer, size_t panel_count,
     const struct fastgru_pass *passes,  /* (count)                                         */
     ptrdiff_t count)
 {
     const ptrdiff_t panels = (ptrdiff_t)panel_count, fours = (panels + 3) / 4;
-    ptrdiff_t sizes = 0;             /* bit by bit the rows of the tiles that there are     */
+    ptrdiff_t most = 0;              /* rows of a pass                                     */
     for (ptrdiff_t i = 0; i < count; ++i)
-        sizes |= (passes[i].rows & (TILE_ROWS - 1)) | (passes[i].rows < TILE_ROWS ? 0 : TILE_ROWS);
+        most = passes[i].rows > most ? passes[i].rows : most;
+    most = TILE_NEXT(most);
     for (ptrdiff_t i = 0; i < fours; ++i) {
         const ptrdiff_t first = 4 * (passes->backwards ? fours - 1 - i : i);
         const ptrdiff_t end = first + 4 < panels ? first + 4 : panels;
-        for (int size = TILE_SIZES - 1; size >= 0; --size) {
-            const ptrdiff_t rows = (ptrdiff_t)1 << size, most = TILE_PANELS(rows);
-            if (!(sizes & rows))
-                continue;
-            for (ptrdiff_t panel = first; panel < end; panel += most) {
-                const FORMAT(tile) tile = tiles[size][(end - panel < most ? end - panel : most) - 1];
-                for (const struct fastgru_pass *pass = passes; pass < passes + count; ++pass) {
-                    const ptrdiff_t larger = rows < TILE_ROWS ? pass->rows & -(2 * rows) : 0;  /* tiles' rows */
-                    for (ptrdiff_t row = larger; row + rows <= pass->rows; row += rows)
-                        tile(layer, pass, row, panel);
+        for (ptrdiff_t panel = first, wide = TILE_PANELS(most); panel < end; panel += wide) {
+            while (wide > end - panel)
+                wide /= 2;
+            for (const struct fastgru_pass *pass = passes; pass < passes + count; ++pass)
+                for (ptrdiff_t row = 0, rows; row < pass->rows; row += rows) {
+                    rows = TILE_NEXT(pass->rows - row);
+                    tiles[rows - 1][wide - 1](layer, pass, row, panel);
                 }
-            }
         }
     }
 }
@@ -206,7 +201,7 @@ static void FORMAT(project_all)(const struct fastgru_layer *layer, struct fastgr
     struct fastgru_pass pass, passes[FASTGRU_PASSES];
     ptrdiff_t place = 0;
     memset(&pass, 0, sizeof pass);
-    pass.out_of_cache = fastgru_many_weights(layer);
+    pass.fetch = fastgru_weights(layer) >= FASTGRU_MANY_BYTES;  /* many rows read the weights of a panel */
     pass.backwards = projection->backwards;
     pass.x_stride = by_rows ? projection->x_batch_stride : projection->x_time_stride;
     pass.xw_stride = by_rows ? projection->xw_stride : projection->xw_time_stride;

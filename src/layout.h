@@ -59,10 +59,12 @@ enum {
     FASTGRU_CHUNK_ROWS = 128,        /* or this many rows, to share one reading of the kernel */
     FASTGRU_CHUNK_MOST = 2 << 20,    /* bytes of those, at most                            */
     FASTGRU_PASSES = 8,              /* rows, or steps, of a chunk that share one reading  */
-    FASTGRU_FULL_TILE = 4,           /* rows                                               */
-    FASTGRU_FEW_ROWS = 32,           /* they wait for memory where there are ...           */
-    FASTGRU_MANY_BYTES = 8 << 20,    /* ... this many bytes of weights, or more            */
-    FASTGRU_FETCH_BYTES = 3 << 10,   /* ahead of what is loaded, where there are           */
+    FASTGRU_FULL_TILE = 3,           /* rows                                               */
+    FASTGRU_FEW_OF_SOME = 7,         /* rows that wait for the third-level cache, where there are ... */
+    FASTGRU_SOME_BYTES = 2 << 20,    /* ... this many bytes of weights, or more            */
+    FASTGRU_FEW_ROWS = 32,           /* rows that wait for memory, where there are ...     */
+    FASTGRU_MANY_BYTES = 8 << 20,    /* ... this many                                      */
+    FASTGRU_FETCH_BYTES = 3 << 10,   /* ahead of what is loaded                            */
     FASTGRU_SCRATCH_BYTES = 3 << 20, /* beyond it, fewer rows                              */
     FASTGRU_RAGGED_STEPS = 8         /* of few rows of different lengths at a time         */
 };
@@ -104,32 +106,41 @@ static inline size_t fastgru_rows_ahead(const struct fastgru_layer *layer)
     return rows >= least ? rows : most < least ? most : least;
 }
 
-static inline int fastgru_many_weights(const struct fastgru_layer *layer)
+/* Bytes of the weights that a step reads. */
+static inline size_t fastgru_weights(const struct fastgru_layer *layer)
 {
-    return layer->panel_count * layer->panel_bytes >= FASTGRU_MANY_BYTES;
+    return layer->panel_count * layer->panel_bytes;
+}
+
+/* The rows that x.kernel ahead of the steps pays for; fastgru_steps_ahead has the figures. */
+static inline ptrdiff_t fastgru_few_rows(const struct fastgru_layer *layer)
+{
+    const size_t bytes = fastgru_weights(layer);
+    return bytes < FASTGRU_SOME_BYTES ? FASTGRU_FULL_TILE - 1
+        : bytes < FASTGRU_MANY_BYTES ? FASTGRU_FEW_OF_SOME : FASTGRU_FEW_ROWS;
 }
 
 /* The steps whose x.kernel is computed ahead, 0 or at least two.
  *
  * Where rows make up full tiles, x.kernel ahead of the steps saves no multiplication, and its result goes through
  * memory. Where they do not, the rows of several steps together make up tiles that one step's do not; and few rows
- * wait for weights that fill the third-level cache, half of which are the kernel's, read once for a chunk of steps.
+ * wait for weights that are not in the second-level cache, half of which are the kernel's, read once for a chunk of
+ * steps.
  *
- * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units (2026-11-28, AMD EPYC
- * Zen 3, AVX2, float32; python -m benchmarks.engines .:FASTGRU_FULL_TILE=1000
- * .:FASTGRU_CHUNK_ROWS=0,FASTGRU_CHUNK_BYTES=0):
+ * Time with x.kernel in each step by the time with x.kernel ahead (2026-11-30, Sapphire Rapids, L2 of 2 MB, AVX2,
+ * float32; python -m benchmarks.engines --isa avx2, one engine with FASTGRU_FULL_TILE, FASTGRU_FEW_OF_SOME and
+ * FASTGRU_FEW_ROWS of 1000, one with FASTGRU_CHUNK_ROWS and FASTGRU_CHUNK_BYTES of 0):
  *
- *     rows           1             2, 3          4             5 to 8        12, 16        32, 64
- *     64 to 512      1.27 to 1.33  0.97 to 1.21  0.86 to 0.99  0.88 to 1.05  0.92 to 0.97  0.94 to 0.98
- *     768 to 1536    1.69 to 2.40  1.60 to 2.36  1.19 to 1.85  1.16 to 1.51  1.09 to 1.18  0.97 to 1.03 */
+ *     weights \ rows  1, 2          3     4     5     6     7     8     12    16    24    32
+ *     up to 0.5 MB    0.99 to 1.06  0.93  0.93  0.95  0.94  0.92  0.91  0.94  0.94  0.94  0.94
+ *     1.4 MB          1.20 to 1.24  0.98  0.97  0.99  0.96  1.00  0.99  1.01  1.01  1.03  1.04
+ *     2.2 to 5.0 MB   1.42 to 2.48  1.27  1.14  1.12  1.11  1.06  1.04  1.02  1.01  1.04  1.00
+ *     8.9 MB          1.42 to 1.74  1.56  1.24  1.27  0.97  1.03  1.13  1.02  1.03  1.01  0.98 */
 static inline ptrdiff_t fastgru_steps_ahead(
     const struct fastgru_layer *layer, ptrdiff_t rows, ptrdiff_t timesteps)
 {
-    const ptrdiff_t tile = layer->kernels->full_tile;
     ptrdiff_t steps;
-    if (timesteps < 2)
-        return 0;
-    if (tile && !(rows & (tile - 1)) && (rows > FASTGRU_FEW_ROWS || !fastgru_many_weights(layer)))
+    if (timesteps < 2 || (layer->kernels->full_tile && rows > fastgru_few_rows(layer)))
         return 0;
     steps = rows ? (ptrdiff_t)fastgru_rows_ahead(layer) / rows : 0;
     steps = steps < timesteps ? steps : timesteps;
@@ -164,7 +175,7 @@ static inline struct fastgru_blocks fastgru_ragged_blocking(
     while (b.rows > 8 && (size_t)b.rows * x_bytes > FASTGRU_CHUNK_MOST)
         b.rows -= 8;
     b.rows = batch < b.rows ? batch : b.rows;
-    b.few = fastgru_many_weights(layer) ? FASTGRU_PASSES : FASTGRU_FULL_TILE - 1;
+    b.few = fastgru_weights(layer) >= FASTGRU_MANY_BYTES ? FASTGRU_PASSES : FASTGRU_FULL_TILE;
     b.steps = (ptrdiff_t)(FASTGRU_CHUNK_MOST / (fastgru_xw_bytes(layer) * (size_t)b.few));
     b.steps = b.steps < 1 ? 1 : b.steps < most ? b.steps : most;
     b.steps = b.steps < timesteps ? b.steps : timesteps;

@@ -10,30 +10,53 @@
 
 #ifndef TILE_ROWS
 
-/* The most rows of a tile, and the most panels next to this many rows: 12 sums in 16 registers, 24 in 32. */
-#define TILE_ROWS (REGISTERS / 4)
-#define TILE_PANELS(rows) (TILE_ROWS / (rows) < 4 ? TILE_ROWS / (rows) : 4)
+/* The most sums that registers have room for. */
+#define TILE_SUMS (REGISTERS / 4 * 3)
 
-/* X(what, rows, panels) for every size; and its place in a table of instances. */
+/* X(what, rows, panels) for every size; the most rows of a tile; the most panels of one with this many rows, a power of
+ * two, and fewer rows have all that more have; and the rows of the next tile where this many are left.
+ *
+ * Few chains of multiply-adds wait for each other: 9 or more keep two units busy. Where one gate has no room, it is
+ * summed up by itself, from weights that are in the first-level cache by then. So all rows go through tiles of three or
+ * more, and only one or two rows of a pass go through smaller ones. Multiply-adds in a nanosecond (2026-11-30, Sapphire
+ * Rapids, AVX2, float32, 212 rows of weights in the first-level cache; the peak is 8):
+ *
+ *     rows x panels  1x1   1x2   2x1   2x2   3x1   4x1   5x1   6x1
+ *                    5.5   7.1   6.7   7.2   7.5   8.0   7.2   7.5
+ *
+ * Gain of a call over tiles of 4, 2 and 1 rows (the same machine; features x units; benchmarks.engines --isa):
+ *
+ *     rows              3     4     5     6     7     8     11    20    22    24
+ *     AVX2    20x192    1.44  1.04  1.05  1.15  1.25  1.00  1.23
+ *             288x384         1.34  1.07  1.13  1.1   1.05        1.05  1.02  1.07
+ *     AVX512  20x192    1.70  1.02  1.25  1.26  1.42  0.99                    1.00
+ *             288x384         1.55                    1.21        1.12            */
 #if REGISTERS == 32
 #define EACH_TILE(X, what) \
-    X(what, 1, 1) X(what, 1, 2) X(what, 1, 3) X(what, 1, 4) X(what, 2, 1) X(what, 2, 2) \
-    X(what, 2, 3) X(what, 2, 4) X(what, 4, 1) X(what, 4, 2) X(what, 8, 1)
+    X(what, 1, 1) X(what, 1, 2) X(what, 1, 4) X(what, 2, 1) X(what, 2, 2) X(what, 2, 4) X(what, 3, 1) X(what, 3, 2) \
+    X(what, 4, 1) X(what, 4, 2) X(what, 5, 1) X(what, 6, 1) X(what, 7, 1) X(what, 8, 1)
+#define TILE_ROWS 8
+#define TILE_PANELS(rows) ((rows) <= 2 ? 4 : (rows) <= 4 ? 2 : 1)
+#define TILE_NEXT(left) ((left) <= 8 ? (left) : (left) < 16 ? ((left) + 1) / 2 : 8)
 #else
 #define EACH_TILE(X, what) \
-    X(what, 1, 1) X(what, 1, 2) X(what, 1, 3) X(what, 1, 4) X(what, 2, 1) X(what, 2, 2) X(what, 4, 1)
+    X(what, 1, 1) X(what, 1, 2) X(what, 1, 4) X(what, 2, 1) X(what, 2, 2) X(what, 3, 1) X(what, 4, 1) \
+    X(what, 5, 1) X(what, 6, 1)
+#define TILE_ROWS 6
+#define TILE_PANELS(rows) ((rows) == 1 ? 4 : (rows) == 2 ? 2 : 1)
+#define TILE_NEXT(left) ((left) <= 6 ? (left) : 4)
 #endif
-#define TILE_SIZES (REGISTERS == 32 ? 4 : 3)
-#define TILE_SIZE(rows) ((rows) == 8 ? 3 : (rows) / 2)  /* the logarithm */
 
 #endif
+
+#define EACH_GATE(g) UNROLL for (int g = first_gate; g < end_gate; ++g)
 
 /* The vectors of a tile by row and panel, of each its gates. */
 typedef vreal FORMAT(sums)[TILE_ROWS * 3];
 
-/* sums += a.W of one k. */
+/* sums += a.W of one k, of the gates from `first_gate` to before `end_gate`. */
 INLINE void FORMAT(link)(
-    int rows, int panels, int gates,
+    int rows, int panels, int gates, int first_gate, int end_gate,
     int fetch,                       /* 1: have the weights sent for that lie FASTGRU_FETCH_BYTES behind these */
     vreal *sums,                     /* (rows, panels, 3)  in and out                      */
     ptrdiff_t k,
@@ -48,11 +71,11 @@ INLINE void FORMAT(link)(
         if (fetch)
             EACH(line, (gates * VLEN * (int)sizeof(weight) + 63) / 64)
                 PREFETCH((uintptr_t)at + FASTGRU_FETCH_BYTES + 64 * (uintptr_t)line);
-        EACH(g, gates)
+        EACH_GATE(g)
             column[g] = load_weights(at + g * VLEN);
         EACH(row, rows) {
             const vreal factor = vset(a[row * a_stride + k]);
-            EACH(g, gates)
+            EACH_GATE(g)
                 sums[(row * panels + p) * 3 + g] = vfma(factor, column[g], sums[(row * panels + p) * 3 + g]);
         }
     }
@@ -60,7 +83,7 @@ INLINE void FORMAT(link)(
 
 /* sums := a.W over k from `k` to before `end`: ascending, one chain of multiply-adds per sum. */
 INLINE void FORMAT(chain)(
-    int rows, int panels, int gates, int fetch,
+    int rows, int panels, int gates, int first_gate, int end_gate, int fetch,
     vreal *sums,                     /* (rows, panels, 3)  overwritten                     */
     ptrdiff_t k, ptrdiff_t end,
     const real *a,                   /* (rows, end or more)                                */
@@ -68,22 +91,22 @@ INLINE void FORMAT(chain)(
     const char *w,                   /* (panels, end or more, gates, VLEN) packed weights  */
     size_t panel_bytes)
 {
-    EACH(v, rows * panels) EACH(g, gates)
+    EACH(v, rows * panels) EACH_GATE(g)
         sums[v * 3 + g] = vset(0);
     if (rows > 2) {  /* many rows are limited by how many instructions start in a cycle: fewer for the loop */
         UNROLL_TWICE
         for (; k < end; ++k)
-            FORMAT(link)(rows, panels, gates, fetch, sums, k, a, a_stride, w, panel_bytes);
+            FORMAT(link)(rows, panels, gates, first_gate, end_gate, fetch, sums, k, a, a_stride, w, panel_bytes);
     } else {
         for (; k < end; ++k)
-            FORMAT(link)(rows, panels, gates, fetch, sums, k, a, a_stride, w, panel_bytes);
+            FORMAT(link)(rows, panels, gates, first_gate, end_gate, fetch, sums, k, a, a_stride, w, panel_bytes);
     }
 }
 
 /* sums := a.W, by a chain over each half of k. With e the machine's epsilon, the error of a sum is at most about
  * (n / 2 + 1) e |a|.|W| with FUSED, twice that without. */
 INLINE void FORMAT(halves)(
-    int rows, int panels, int gates, int fetch,
+    int rows, int panels, int gates, int first_gate, int end_gate, int fetch,
     vreal *sums,                     /* (rows, panels, 3)  overwritten                     */
     ptrdiff_t n,
     const real *a,                   /* (rows, n)                                          */
@@ -91,13 +114,27 @@ INLINE void FORMAT(halves)(
     const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
     size_t panel_bytes)
 {
-    FORMAT(sums) half;
-    FORMAT(chain)(rows, panels, gates, fetch, half, 0, n / 2, a, a_stride, w, panel_bytes);
-    EACH(v, rows * panels) EACH(g, gates)
-        sums[v * 3 + g] = half[v * 3 + g];
-    BARRIER;  /* or GCC keeps them in registers, which the second chain has to do without */
-    FORMAT(chain)(rows, panels, gates, fetch, half, n / 2, n, a, a_stride, w, panel_bytes);
-    EACH(v, rows * panels) EACH(g, gates)
+    FORMAT(sums) first, half;
+    if (rows * panels * (end_gate - first_gate) < 8) {  /* few chains: those of both halves at a time */
+        EACH(v, rows * panels) EACH_GATE(g)
+            first[v * 3 + g] = half[v * 3 + g] = vset(0);
+        for (ptrdiff_t k = 0; k < n / 2; ++k) {
+            FORMAT(link)(rows, panels, gates, first_gate, end_gate, fetch, first, k, a, a_stride, w, panel_bytes);
+            FORMAT(link)(rows, panels, gates, first_gate, end_gate, fetch, half, n / 2 + k, a, a_stride, w,
+                         panel_bytes);
+        }
+        if (n % 2)
+            FORMAT(link)(rows, panels, gates, first_gate, end_gate, fetch, half, n - 1, a, a_stride, w, panel_bytes);
+        EACH(v, rows * panels) EACH_GATE(g)
+            sums[v * 3 + g] = first[v * 3 + g];
+    } else {
+        FORMAT(chain)(rows, panels, gates, first_gate, end_gate, fetch, half, 0, n / 2, a, a_stride, w, panel_bytes);
+        EACH(v, rows * panels) EACH_GATE(g)
+            sums[v * 3 + g] = half[v * 3 + g];
+        BARRIER;  /* or GCC keeps them in registers, which the second chain has to do without */
+        FORMAT(chain)(rows, panels, gates, first_gate, end_gate, fetch, half, n / 2, n, a, a_stride, w, panel_bytes);
+    }
+    EACH(v, rows * panels) EACH_GATE(g)
         sums[v * 3 + g] += half[v * 3 + g];
 }
 
@@ -111,24 +148,28 @@ typedef void (*FORMAT(product))(
     ptrdiff_t a_stride,
     const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
     size_t panel_bytes,
-    int out_of_cache);               /* 1 if the weights are in memory rather than in a cache */
+    int fetch);                      /* 1 if weights are not in the second-level cache     */
 
 #define DEFINE(gates, rows, panels)                                                                        \
     OUTLINE void FORMAT(product_##gates##_##rows##x##panels)(                                              \
         vreal *sums, ptrdiff_t n, const real *a, ptrdiff_t a_stride, const char *w, size_t panel_bytes,    \
-        int out_of_cache)                                                                                  \
+        int fetch)                                                                                         \
     {                                                                                                      \
-        if (rows > 2 && out_of_cache)                                                                      \
-            FORMAT(halves)(rows, panels, gates, 1, sums, n, a, a_stride, w, panel_bytes);                  \
+        const int end = rows * panels * gates <= TILE_SUMS ? gates : 2;                                    \
+        if (rows > 2 && fetch)                                                                             \
+            FORMAT(halves)(rows, panels, gates, 0, end, 1, sums, n, a, a_stride, w, panel_bytes);          \
         else                                                                                               \
-            FORMAT(halves)(rows, panels, gates, 0, sums, n, a, a_stride, w, panel_bytes);                  \
+            FORMAT(halves)(rows, panels, gates, 0, end, 0, sums, n, a, a_stride, w, panel_bytes);          \
+        if (end < gates)                                                                                   \
+            FORMAT(halves)(rows, panels, gates, end, gates, 0, sums, n, a, a_stride, w, panel_bytes);      \
     }
 #define PLACE(gates, rows, panels) \
-    [gates - 2][TILE_SIZE(rows)][panels - 1] = FORMAT(product_##gates##_##rows##x##panels),
+    [gates - 2][rows - 1][panels - 1] = FORMAT(product_##gates##_##rows##x##panels),
 
 EACH_TILE(DEFINE, 2)
 EACH_TILE(DEFINE, 3)
-static const FORMAT(product) FORMAT(products)[2][TILE_SIZES][4] = {EACH_TILE(PLACE, 2) EACH_TILE(PLACE, 3)};
+static const FORMAT(product) FORMAT(products)[2][TILE_ROWS][4] = {EACH_TILE(PLACE, 2) EACH_TILE(PLACE, 3)};
 
 #undef DEFINE
 #undef PLACE
+#undef EACH_GATE

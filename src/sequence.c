@@ -76,9 +76,9 @@ static void run_block(
     struct fastgru_projection projection;
     struct fastgru_pass pass;
     memset(&pass, 0, sizeof pass);
-    pass.out_of_cache = fastgru_many_weights(layer);
     pass.rows = rows;
     pass.x_rows = blocks->steps ? 0 : rows;
+    pass.fetch = fastgru_weights(layer) >= FASTGRU_SOME_BYTES;
     pass.scratch = scratch.step;
     pass.xw = scratch.xw;
     pass.xw_stride = fastgru_xw_width(layer);
@@ -208,7 +208,7 @@ static void run_ragged(
     struct fastgru_pass pass;
     ptrdiff_t active = 0;            /* rows that take part in a step                      */
     memset(&pass, 0, sizeof pass);
-    pass.out_of_cache = fastgru_many_weights(layer);
+    pass.fetch = fastgru_weights(layer) >= FASTGRU_SOME_BYTES;
     pass.scratch = scratch.step;
     pass.out_rows = rows;
     pass.out_stride = call->out_batch_stride;

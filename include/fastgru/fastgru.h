@@ -176,8 +176,7 @@ struct fastgru_format {
     size_t itemsize;                 /* bytes of an element of all arrays                  */
     size_t weight_size;              /* bytes of a packed weight                           */
     ptrdiff_t vlen;                  /* units that are computed side by side               */
-    ptrdiff_t full_tile;             /* rows, a power of two, that share each weight that is loaded; 0: all
-                                        of them, and bits depend on how many they are      */
+    int full_tile;                   /* rows that keep the arithmetic busy; 0: bits depend on how many there are */
     ptrdiff_t step_units[2];         /* reset before, reset after: scratch of a row in a step, in units */
     void (*pack)(
         const struct fastgru_layer *layer,

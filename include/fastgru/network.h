@@ -129,7 +129,7 @@ struct fastgru_pass {
     ptrdiff_t out_stride;
     const ptrdiff_t *out_rows;       /* (rows)             the row of out of each; NULL: its own */
     const unsigned char *actions;    /* (rows)             fastgru_row_action; NULL: all step */
-    int out_of_cache;                /* 1 if the weights are in memory rather than in a cache */
+    int fetch;                       /* 1 if weights are not in the second-level cache     */
     int backwards;                   /* 1 from the last panel to the first                 */
 };
 
