@@ -26,6 +26,7 @@ cdef class Network:
     cdef Py_ssize_t *state_units                        # of each state, and
     cdef int *state_types
     cdef Memory *spare                                  # of a call before, for the next one
+    cdef Memory *spare_lengths
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=*)
     cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1

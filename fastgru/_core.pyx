@@ -362,6 +362,7 @@ cdef class Network:
         PyMem_RawFree(self.state_units)
         PyMem_RawFree(self.state_types)
         PyMem_RawFree(self.spare)
+        PyMem_RawFree(self.spare_lengths)
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=None):
         """What a layer's call returns; NotImplemented if Python is to convert an argument, or to complain of one.
@@ -393,7 +394,7 @@ cdef class Network:
         cdef fastgru_value *value
         cdef list results = None
         cdef tuple given = None
-        cdef cnp.ndarray more
+        cdef Memory *more = NULL
         if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray> x) != 3:
             return NotImplemented
         array = <cnp.ndarray> x
@@ -468,16 +469,23 @@ cdef class Network:
         describe(self, &run, array, mask)
         if lengths is not None:
             if run.batch > FEW_LENGTHS:
-                more = cnp.PyArray_EMPTY(1, state_shape, cnp.NPY_INTP, 0)
-                steps = <Py_ssize_t *> cnp.PyArray_DATA(more)
-            ended = copy_lengths(lengths, run.batch, run.timesteps, steps)
-            if ended < 0:
-                return NotImplemented
-            run.lengths = steps if ended else NULL
-        if run.batch and states is not None:
-            self.execute(&run, given, initial_state, states, 0)
-        elif run.batch:
-            self.execute(&run, given, initial_state, results if self.return_state else None, outputs)
+                more = take(&self.spare_lengths, run.batch * sizeof(Py_ssize_t))
+                steps = <Py_ssize_t *> scratch_of(more)
+            run.lengths = steps
+        try:
+            if lengths is not None:
+                ended = copy_lengths(lengths, run.batch, run.timesteps, steps)
+                if ended < 0:
+                    return NotImplemented
+                if not ended:
+                    run.lengths = NULL
+            if run.batch and states is not None:
+                self.execute(&run, given, initial_state, states, 0)
+            elif run.batch:
+                self.execute(&run, given, initial_state, results if self.return_state else None, outputs)
+        finally:
+            if more != NULL:
+                give_back(&self.spare_lengths, more)
         if states is not None and self.return_state:
             for i in range(count):
                 copy_state(results[outputs + i], states[i])

@@ -127,7 +127,7 @@ static inline ptrdiff_t fastgru_few_rows(const struct fastgru_layer *layer)
  * wait for weights that are not in the second-level cache, half of which are the kernel's, read once for a chunk of
  * steps.
  *
- * Time with x.kernel in each step by the time with x.kernel ahead (2026-11-30, Sapphire Rapids, L2 of 2 MB, AVX2,
+ * Time with x.kernel in each step by the time with x.kernel ahead (2026-11-30, Intel Xeon, L2 of 2 MB, AVX2,
  * float32; python -m benchmarks.engines --isa avx2, one engine with FASTGRU_FULL_TILE, FASTGRU_FEW_OF_SOME and
  * FASTGRU_FEW_ROWS of 1000, one with FASTGRU_CHUNK_ROWS and FASTGRU_CHUNK_BYTES of 0):
  *
