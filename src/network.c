@@ -77,23 +77,30 @@ static int is_state(
 }
 
 /* Steps that a run goes through: with lengths, where no output of later steps is wanted or read, those of the
- * longest row and one more, at which every row is masked. */
+ * longest row and one more, at which every row is masked, or some more. */
 static ptrdiff_t needed_steps(const struct fastgru_network *network, const struct fastgru_network_call *run)
 {
-    ptrdiff_t most = 0;
+    ptrdiff_t most = 0, least = 1;
     if (!run->lengths)
         return run->timesteps;
     for (int i = 0; i < network->output_count; ++i)
         if (!network->values[network->outputs[i]].last)
             return run->timesteps;
-    for (int n = 0; n < network->node_count; ++n) {  /* outputs that do not belong to the timesteps of the input */
+    for (int n = 0; n < network->node_count; ++n) {
         const struct fastgru_node *node = network->nodes + n;
-        if (node->kind == FASTGRU_GRU && !network->values[node->output].last && node->go_backwards != node->turned)
-            return run->timesteps;
+        if (node->kind != FASTGRU_GRU)
+            continue;
+        if (!node->layer->kernels->full_tile)  /* bits depend on how many steps a product is of     */
+            least = FASTGRU_CHUNK_ROWS;
+        if (!network->values[node->output].last && node->go_backwards != node->turned)
+            return run->timesteps;   /* outputs do not belong to the timesteps of the input        */
     }
     for (ptrdiff_t row = 0; row < run->batch; ++row)
         most = run->lengths[row] > most ? run->lengths[row] : most;
-    return most < run->timesteps ? most + 1 : run->timesteps;
+    if (most >= run->timesteps)
+        return run->timesteps;
+    most = (most / least + 1) * least;
+    return most < run->timesteps ? most : run->timesteps;
 }
 
 /* The only word on a run's memory: the bytes that it takes, and where in `memory` what lies, unless it is NULL. */
