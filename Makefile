@@ -8,13 +8,17 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h src/*.c src/*.h)
 
-.PHONY: demo test sanitize c-library lint docs browse bench compare race clean
+.PHONY: demo test check sanitize c-library lint docs browse bench compare race clean
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise
 
 test: $(VENV)/test $(VENV)/built
 	$(PYTEST)
+
+# After each change: what computes, without TensorFlow and other processes.
+check: $(VENV)/test $(VENV)/built
+	$(PYTEST) -m "not large and not outside" tests/engine tests/layer tests/networks
 
 # Under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy: the tests of what computes and of what hands
 # to it. Not those against TensorFlow, which does not run under them, nor those that run other programs.

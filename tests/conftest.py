@@ -12,6 +12,15 @@ import pytest
 import fastgru
 from fastgru import _config, _core
 
+OUTSIDE = {"keras", "tensorflow", "engine"}  # fixtures
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that `make check` leaves out by what they ask for."""
+    for item in items:
+        if OUTSIDE & {*getattr(item, "fixturenames", ())}:
+            item.add_marker("outside")
+
 
 @pytest.fixture(scope="session")
 def keras():

@@ -9,10 +9,13 @@ import pytest
 
 from fastgru import _core
 
-pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64" or shutil.which("objdump") is None,
-    reason="reads x86-64 assembly with objdump",
-)
+pytestmark = [
+    pytest.mark.outside,
+    pytest.mark.skipif(
+        platform.machine() != "x86_64" or shutil.which("objdump") is None,
+        reason="reads x86-64 assembly with objdump",
+    ),
+]
 INSTRUCTION = re.compile(r"^ *([0-9a-f]+):\t(.*)$", re.M)
 ON_STACK = re.compile(r"\(%r[sb]p[,)]")
 

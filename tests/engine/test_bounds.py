@@ -11,6 +11,8 @@ from compilers import EMULATE, GNU, HERE, SCALAR, USUAL, WARNINGS, include, need
 import fastgru
 from fastgru import _core
 
+pytestmark = pytest.mark.outside
+
 SANITIZING = HERE / "sanitizing-gcc"
 LINK = [*include(), HERE / "within_bounds.c"]
 

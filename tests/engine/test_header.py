@@ -10,6 +10,8 @@ from compilers import C99, C_COMPILERS, COMPILERS, CPP, GNU, SCALAR, USUAL, WARN
 import fastgru
 from fastgru import _core
 
+pytestmark = pytest.mark.outside
+
 HEADER = Path(fastgru.get_include(), "fastgru", "fastgru.h")
 HEADERS = sorted(HEADER.parent.glob("*.h"))
 TEXT = "\n".join(path.read_text() for path in HEADERS)

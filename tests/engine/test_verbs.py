@@ -9,6 +9,8 @@ from compilers import EMULATE, GNU, HERE, SCALAR, USUAL, WARNINGS, include, need
 import fastgru
 from fastgru import _core
 
+pytestmark = pytest.mark.outside
+
 ARM = ["aarch64-linux-gnu-gcc", "qemu-aarch64"]
 
 

@@ -109,6 +109,7 @@ print(layer._plan.engine, layer._plan.isa, facts["engine"], facts["isa"], facts[
 """
 
 
+@pytest.mark.outside
 @pytest.mark.parametrize("choice", CHOICES, ids="-".join)
 def test_the_environment_is_read_once_and_layers_obey(choice):
     done = run(PROGRAM, **names(choice), OPENBLAS_NUM_THREADS="1")
@@ -117,6 +118,7 @@ def test_the_environment_is_read_once_and_layers_obey(choice):
     assert done.stdout.startswith(f"{chosen} {chosen} FASTGRU_ENGINE=neither, FASTGRU_ISA=nor, ")
 
 
+@pytest.mark.outside
 @pytest.mark.parametrize("variable", ["FASTGRU_ENGINE", "FASTGRU_ISA"])
 @pytest.mark.parametrize("code", ["from fastgru import GRU", "import fastgru; fastgru.load"])
 def test_the_import_of_a_layer_fails_for_an_unusable_name(variable, code):

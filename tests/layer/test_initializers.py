@@ -358,6 +358,7 @@ def test_generator_is_one_pcg64_for_all_threads(monkeypatch):
     assert isinstance(made[0].bit_generator, np.random.PCG64)
 
 
+@pytest.mark.outside
 def test_import_loads_neither_scipy_nor_numpy_random():
     program = (
         "import sys, fastgru.initializers, fastgru.regularizers, fastgru.constraints;"

@@ -175,6 +175,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.outside
 @pytest.mark.skipif(sys.platform == "win32", reason="limits the time of a process as Unix has it")
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("engine", ENGINES)

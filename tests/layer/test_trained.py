@@ -21,6 +21,8 @@ from scipy.io import wavfile
 
 import fastgru
 
+pytestmark = pytest.mark.outside
+
 ROOT = Path(__file__).parents[2]
 CACHE = ROOT / ".cache"
 DENOISE = ROOT / "examples" / "denoise"

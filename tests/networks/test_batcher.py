@@ -750,6 +750,7 @@ def test_loops_may_follow_one_another(pool, layer):
     np.testing.assert_array_equal(answers, stepped(layer, x))
 
 
+@pytest.mark.outside
 @pytest.mark.parametrize("end", ["pass", "gc.freeze(); keep = batcher", "await batcher.close()"])
 def test_an_interpreter_ends_whatever_a_batcher_does(end):
     code = f"""

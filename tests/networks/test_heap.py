@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="counts by preloading, as Linux has it"
-)
+pytestmark = [
+    pytest.mark.outside,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts by preloading, as Linux has it"),
+]
 
 COUNTER = """
 import ctypes, itertools
@@ -80,14 +81,11 @@ def counted(tmp_path_factory):
     library = tmp_path_factory.mktemp("heap") / "heap_calls.so"
     source = Path(__file__).with_name("heap_calls.c")
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
-    environment = (
-        os.environ
-        | {
-            "LD_PRELOAD": str(library),
-            "OPENBLAS_NUM_THREADS": "1",
-            "OPENBLAS_CORETYPE": "Haswell",  # its kernels for AVX-512 allocate themselves, for products of some sizes
-        }
-    )
+    environment = os.environ | {
+        "LD_PRELOAD": str(library),
+        "OPENBLAS_NUM_THREADS": "1",
+        "OPENBLAS_CORETYPE": "Haswell",  # kernels for AVX-512 allocate, for products of some sizes
+    }
 
     def lines(program):
         command = [sys.executable, "-c", COUNTER + program]

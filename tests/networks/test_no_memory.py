@@ -30,6 +30,8 @@ import pytest
 import fastgru
 from fastgru import _config
 
+pytestmark = pytest.mark.outside
+
 # Bytes of a variable that a function shares with those in it. Where there is no memory for one, Python 3.11
 # leaks all variables of the function.
 CELL = 40

@@ -12,6 +12,8 @@ import pytest
 import fastgru
 from fastgru import _config
 
+pytestmark = pytest.mark.outside
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "how-to"
 

@@ -209,6 +209,7 @@ print("done")
 """
 
 
+@pytest.mark.outside
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts")
 def test_a_handler_that_raises_at_any_moment_is_heard():
     command = [sys.executable, "-c", STORM + ARGUMENTS]
@@ -263,6 +264,7 @@ def files(tmp_path_factory):
     return sorted(folder.iterdir())
 
 
+@pytest.mark.outside
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts")
 def test_a_handler_that_raises_while_a_file_is_loaded_is_heard(files):
     command = [sys.executable, "-c", STORM + FILES, *map(str, files)]

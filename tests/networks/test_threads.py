@@ -56,6 +56,7 @@ def test_threads_do_not_share_the_memory_of_calls_of_any_size(choice):
     run_together([lambda seed=seed: calls(seed) for seed in range(6)])
 
 
+@pytest.mark.outside
 def test_importing_leaves_the_gil_off():
     if not sysconfig.get_config_var("Py_GIL_DISABLED"):
         pytest.skip("this interpreter has a GIL")
@@ -77,6 +78,7 @@ print(sys._is_gil_enabled())
         assert run.stdout == "False\n"
 
 
+@pytest.mark.outside
 def test_threads_that_need_blas_first_get_it_whole():
     code = """
 import threading, numpy as np, fastgru
@@ -226,6 +228,7 @@ print(done)
 """
 
 
+@pytest.mark.outside
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer that interrupts")
 def test_interrupts_leave_nothing_locked():
     run = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, check=False)
