@@ -81,7 +81,7 @@ class Task(NamedTuple):
 
     @property
     def sequences(self) -> bool:
-        """Are all outputs returned?"""
+        """True if all outputs are returned."""
         return self.shape.timesteps > 1 and not self.masked
 
     @property

@@ -1,4 +1,4 @@
-"""Blocks of calls that take turns in one process: what is compared shares the machine's moods."""
+"""Alternating blocks of calls in one process, so that what is compared meets the same noise."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ cimport numpy as cnp
 
 
 cdef inline bint rows_are_whole(cnp.ndarray array) noexcept:
-    """Does the last axis lie side by side, and does every row start at an element?"""
+    """True if the last axis is contiguous and every row starts at a multiple of the item size."""
     cdef int axis, last = cnp.PyArray_NDIM(array) - 1
     cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(array)
     if cnp.PyArray_IS_C_CONTIGUOUS(array) and cnp.PyArray_ISALIGNED(array):
@@ -18,7 +18,7 @@ cdef inline bint rows_are_whole(cnp.ndarray array) noexcept:
 
 
 cdef inline bint is_plain(array, int ndim, int typenum) noexcept:
-    """No subclass, of that rank and type, aligned and in the machine's byte order?"""
+    """True of no subclass, but an array of that rank and type, aligned and in the machine's byte order."""
     return (
         cnp.PyArray_CheckExact(array) and cnp.PyArray_NDIM(<cnp.ndarray> array) == ndim
         and cnp.PyArray_TYPE(<cnp.ndarray> array) == typenum and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray> array)
@@ -26,7 +26,7 @@ cdef inline bint is_plain(array, int ndim, int typenum) noexcept:
 
 
 cdef inline bint has_shape(cnp.ndarray array, const cnp.npy_intp *shape) noexcept:
-    """Are the array's axes as long as that?"""
+    """True if the array has that shape."""
     cdef int axis
     for axis in range(cnp.PyArray_NDIM(array)):
         if cnp.PyArray_DIMS(array)[axis] != shape[axis]:
@@ -49,7 +49,7 @@ cdef inline void extent(cnp.ndarray array, char **first, char **end) noexcept:
 
 
 cdef inline bint overlap(cnp.ndarray array, cnp.ndarray other) noexcept:
-    """May they share memory? None shares none."""
+    """True if both may share memory. None shares none."""
     cdef char *first
     cdef char *end
     cdef char *other_first
@@ -62,7 +62,7 @@ cdef inline bint overlap(cnp.ndarray array, cnp.ndarray other) noexcept:
 
 
 cdef inline bint is_state(array, int typenum, const cnp.npy_intp *shape) noexcept:
-    """A state as it is read: whole, of that type and shape?"""
+    """True of a state as it is read: C-contiguous, of that type and shape."""
     return (
         is_plain(array, 2, typenum) and has_shape(array, shape)
         and cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> array)
@@ -70,7 +70,7 @@ cdef inline bint is_state(array, int typenum, const cnp.npy_intp *shape) noexcep
 
 
 cdef inline bint are_rows(array, int typenum, const cnp.npy_intp *shape) noexcept:
-    """Are they rows of that type and number, each with its elements side by side?"""
+    """True of rows of that type and shape, each contiguous."""
     return is_plain(array, 2, typenum) and has_shape(array, shape) and rows_are_whole(array)
 
 

@@ -139,7 +139,7 @@ def reads(cnp.ndarray memory, Py_ssize_t turns, isa=None):
 
 
 def rows_are_whole(cnp.ndarray array):
-    """Does the last axis lie side by side, and does every row start at an element?"""
+    """True if the last axis is contiguous and every row starts at a multiple of the item size."""
     return are_whole(array)
 
 
@@ -376,7 +376,7 @@ cdef class Network:
         mask : bool ndarray or None
             (batch, timesteps), time-major as x; False: the row does not take part in the step.
         lengths : list of int, intp ndarray or None
-            (batch,): in place of a mask that is true at so many first steps of each row.
+            (batch,): in place of a mask that is true at this many first steps of each row.
         out : ndarray or None
             Overwritten by the output, if there is one.
         states : list, optional
@@ -611,7 +611,7 @@ cdef inline void copy_state(cnp.ndarray to, cnp.ndarray array) noexcept:
 
 
 cdef bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, lengths) noexcept:
-    """May an array share memory with one that is read?"""
+    """True if an array may share memory with one that is read."""
     cdef object state
     if overlap(out, x) or overlap(out, mask):
         return True

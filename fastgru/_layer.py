@@ -232,7 +232,7 @@ class Layer(Exports, Streamable, Caller):
 
     @property
     def built(self) -> bool:
-        """Does the layer have its weights?"""
+        """True if the layer has its weights."""
         raise NotImplementedError
 
     @property
@@ -242,7 +242,7 @@ class Layer(Exports, Streamable, Caller):
 
     @property
     def trainable(self) -> bool:
-        """Would an optimizer change the weights?"""
+        """True if an optimizer would change the weights."""
         return self._trainable
 
     @trainable.setter
@@ -251,7 +251,7 @@ class Layer(Exports, Streamable, Caller):
 
     @property
     def supports_masking(self) -> bool:
-        """Does the layer take masks? Yes."""
+        """Always True: the layer takes masks."""
         return True
 
     def _inner(self) -> "list[Layer]":
@@ -488,7 +488,7 @@ class Layer(Exports, Streamable, Caller):
         return "records" if parts == (self,) else None
 
     def _needs_all(self, training: bool) -> bool:
-        """Must a call be alone with the layers in this one, as it may change them or draw numbers?"""
+        """True if a call must be alone with the layers in this one, as it may change them or draw numbers."""
         return (
             training
             or not self.built
@@ -567,7 +567,7 @@ class WeightedLayer(Layer):
 
     @property
     def _drops(self) -> bool:
-        """Does a call drop out in training?"""
+        """True if a call drops out in training."""
         return bool(self.dropout or self.recurrent_dropout)
 
     def _changes(self, built: Built) -> list[tuple[Any, str, Any]]:

@@ -228,7 +228,7 @@ cdef class Slots:
 
     @cython.critical_section
     def _close(self, long long slot):
-        """Was the slot open? Its place is free at once, or when its step ends."""
+        """Close a slot; True if it was open. Its place is free at once, or when its step ends."""
         cdef Py_ssize_t place = self.place(slot)
         if place < 0:
             return False
@@ -240,7 +240,7 @@ cdef class Slots:
 
     @cython.critical_section
     def _was_open(self, long long slot):
-        """Has there been a slot of that number?"""
+        """True if there has been a slot of that number."""
         cdef cnp.int64_t number
         if slot < 0 or self.capacity == 0:
             return False

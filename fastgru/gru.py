@@ -42,7 +42,7 @@ class GRU(WeightedLayer):
         Of the candidate, and of the gates z and r. Names as in `fastgru.activations`; None is
         linear; a callable maps (batch, units) to (batch, units) and runs in Python.
     use_bias : bool
-        Is there a bias?
+        Add a bias.
     kernel_initializer, recurrent_initializer, bias_initializer : str, callable, dict or None
         What weights start from; None is glorot_uniform, for the bias too.
     kernel_regularizer, recurrent_regularizer, bias_regularizer : str, callable, dict or None
@@ -55,25 +55,25 @@ class GRU(WeightedLayer):
         Fraction of the input's and of the state's elements that a call with `training=True` drops,
         the same ones at every step; clipped to [0, 1].
     return_sequences : bool
-        Return the output of every step, or of the last one?
+        Return the output of every step instead of the last one.
     return_state : bool
-        Return the last state too?
+        Return the last state, too.
     go_backwards : bool
-        Run from the last timestep to the first? Outputs come in the order of the run.
+        Run from the last timestep to the first. Outputs come in the order of the run.
     stateful : bool
-        Does a call start from the state in which the one before ended?
+        Start each call from the state in which the one before ended.
     unroll : bool
         Accepted for Keras' sake: there is one way to run, and results are the same.
     reset_after : bool
-        Is the reset gate applied after the recurrent product, as cuDNN, PyTorch and ONNX do, or
-        before it?
+        Apply the reset gate after the recurrent product, as cuDNN, PyTorch and ONNX do, instead of
+        before it.
     implementation : {1, 2}, keyword
         2 drops the same input elements for all gates, and so does 0, but in a config, where it means 1.
         `recurrent_dropout` sets it to 1.
     time_major : bool, keyword
-        Do inputs, masks and sequences have the shape (timesteps, batch, ...)?
+        Inputs, masks and sequences have the shape (timesteps, batch, ...).
     zero_output_for_mask : bool, keyword
-        Is the output of a masked step zero, or that of the step before?
+        The output of a masked step is zero instead of that of the step before.
     weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
         Type that the kernels are kept in for the computation; by default that of the computation.
         With 'float16' every weight but the bias is rounded to the nearest float16, and the sums are
@@ -407,7 +407,7 @@ class GRU(WeightedLayer):
             state, and its output is that of its last step before, or zeros if there was none; the
             input may then be anything, NaN too.
         training : bool, optional
-            Drop out?
+            Drop out. By default a call does not.
         lengths : array_like of int, shape (batch,), optional
             In place of a mask that is true at the first steps of each row: how many these are, 0 to
             timesteps. Packed weights are not read for rows that have ended.
@@ -466,7 +466,7 @@ class GRU(WeightedLayer):
     def _check_fit(
         self, shape: tuple[int, ...], batch: int, plan: Plan | Loop, recorded: Array | None
     ) -> None:
-        """Has the input the weights' features and, if there is a recorded state, its batch?"""
+        """Complain of inputs without the weights' features, or without the batch of a recorded state."""
         if shape[2] != plan.features or (recorded is not None and batch != recorded.shape[0]):
             raise ValueError(
                 f'Input 0 of layer "{self.name}" is incompatible with the layer: expected '

@@ -49,7 +49,7 @@ def _members(layers: Any) -> list[Any]:
 
 
 def _check_neighbours(lower: Any, upper: Any) -> None:
-    """Can one layer read what another one returns, as far as it is known?"""
+    """Complain of a layer that cannot read what the one below returns, as far as that is known."""
     if isinstance(lower, Bidirectional) and lower.merge_mode is None:
         raise ValueError(
             f"layers must return one output each but for the last one, got merge_mode=None of {lower.name!r}"
@@ -143,7 +143,7 @@ class Stack(CompositeLayer):
 
     @property
     def return_sequences(self) -> bool:
-        """Does the last layer return the output of every step?"""
+        """True if the last layer returns the output of every step."""
         return bool(self._members[-1].return_sequences)
 
     @property
@@ -153,11 +153,11 @@ class Stack(CompositeLayer):
 
     @property
     def stateful(self) -> bool:
-        """Has any layer a recorded state?"""
+        """True if any layer records its state."""
         return any(part.stateful for part in self._parts)
 
     def _check_flags(self) -> None:
-        """Do the layers' flags, which may be set at any time, go together?"""
+        """Complain of flags of the layers, which may be set at any time, that do not go together."""
         for layer in self._members[:-1]:
             if not layer.return_sequences:
                 raise ValueError(
@@ -208,7 +208,7 @@ class Stack(CompositeLayer):
 
     @property
     def trainable(self) -> bool:
-        """Would an optimizer change any weights? Setting it sets that of all layers."""
+        """True if an optimizer would change any weights. Setting it sets that of all layers."""
         return any(layer.trainable for layer in self._members)
 
     @trainable.setter
@@ -254,7 +254,7 @@ class Stack(CompositeLayer):
         mask : array_like, shape (batch, timesteps), optional
             Or (timesteps, batch) if `time_major`; for every layer, as for `GRU` and `Bidirectional`.
         training : bool, optional
-            Drop out?
+            Drop out. By default a call does not.
         lengths : array_like of int, shape (batch,), optional
             In place of a mask that is true at the first steps of each row: how many these are.
         out : ndarray, optional

@@ -385,5 +385,5 @@ class StreamPool(Slots):
         raise ValueError(f"slots must be in one step at a time, got {slot}, which another thread is stepping")
 
     def _why_not(self, slot: int) -> str:
-        """What is the matter with a slot that is not open?"""
+        """Why a slot is not open, as the end of a sentence."""
         return "has been closed" if self._was_open(slot) else "the pool never gave"

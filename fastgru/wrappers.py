@@ -167,7 +167,7 @@ class Bidirectional(CompositeLayer):
         self._check_directions()
 
     def _check_directions(self, agreeing: Sequence[str] = FLAGS) -> None:
-        """Do the directions go together?"""
+        """Complain of directions that do not go together."""
         forward, backward = self._members
         if bool(forward.go_backwards) == bool(backward.go_backwards):
             raise ValueError(
@@ -239,7 +239,7 @@ class Bidirectional(CompositeLayer):
 
     @property
     def trainable(self) -> bool:
-        """Would an optimizer change weights? Setting it sets that of both directions."""
+        """True if an optimizer would change any weights. Setting it sets that of both directions."""
         return self._trainable
 
     @trainable.setter
@@ -273,7 +273,7 @@ class Bidirectional(CompositeLayer):
             Or (timesteps, batch) if `time_major`; as for `GRU`, but that a sequence's output of a masked
             step is zero.
         training : bool, optional
-            Drop out?
+            Drop out. By default a call does not.
         lengths : array_like of int, shape (batch,), optional
             In place of a mask that is true at the first steps of each row: how many these are.
 

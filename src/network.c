@@ -299,7 +299,7 @@ static void merge(int kind, size_t itemsize, ptrdiff_t n, const void *a, const v
 /* Find segments, and which values are needed whole. Returns 0, or -1 if nodes are not in running order. */
 int fastgru_connect(struct fastgru_network *network)
 {
-    int segment = -1, open = 0;      /* can the next node join? */
+    int segment = -1, open = 0;      /* 1 if the next node can join                        */
     network->chunk_bytes = network->chunk_bytes ? network->chunk_bytes : RUN_BYTES;
     network->chunk_steps = network->chunk_steps ? network->chunk_steps : RUN_STEPS;
     for (int v = 0; v < network->value_count; ++v) {

@@ -132,7 +132,7 @@ def demo() -> None:
     with progress_bar() as progress:
         bar = progress.add_task("denoising", total=frames)
         our_frames, their_frames = iter(ours), iter(theirs)
-        # In turns, so that both meet the same moods of the machine.
+        # alternating, so that both meet the same noise
         for _ in range(0, frames, BLOCK):
             for frame in islice(our_frames, BLOCK):
                 features[:, frame] = ours.denoiser.features

@@ -134,7 +134,7 @@ class Client(asyncio.Protocol):
 
     @property
     def waits(self) -> bool:
-        """Is an answer still to come?"""
+        """True if an answer is still to come."""
         return self.answers < len(self._frames) and not self.closed.done()
 
     def send(self, frame: int) -> None:

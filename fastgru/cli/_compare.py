@@ -169,7 +169,7 @@ class Comparison(NamedTuple):
 
     @property
     def equal(self) -> bool:
-        """Is every error one of rounding?"""
+        """True if every error is one of rounding."""
         return self.rounding <= 1
 
 
@@ -329,7 +329,7 @@ def _shaken(
 
 
 def _reversed(layer: _model.Layer) -> bool:
-    """Are outputs in the order of a run from the last timestep on?"""
+    """True if outputs are in the order of a run from the last timestep on."""
     return isinstance(layer, fastgru.GRU) and layer.go_backwards
 
 

@@ -44,7 +44,7 @@ def mapped(path: Path) -> Iterator[Array]:
 
 
 def _flows(path: Path) -> bool:
-    """Is it a pipe or a device, which is read and written from beginning to end?"""
+    """True of a pipe or a device, which is read and written from beginning to end."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 

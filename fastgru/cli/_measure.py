@@ -26,7 +26,7 @@ def block(call: Call, seconds: float) -> list[int]:
 
 
 def streams(layer: Any) -> bool:
-    """Can the layer's outputs be had while its inputs arrive? Nothing in it may go backwards."""
+    """True if a layer can compute outputs while its inputs arrive: nothing in it goes backwards."""
     return not any(part.go_backwards for part in layer._parts)
 
 

@@ -68,7 +68,7 @@ class Gru:
     Attributes
     ----------
     batch_major : bool
-        Does the file say that the batch is the first axis?
+        The file says that the batch is the first axis.
     """
 
     def __init__(self, model: Any, name: str | None) -> None:

@@ -74,7 +74,7 @@ class Call(NamedTuple):
 
     @property
     def divisible(self) -> bool:
-        """May the timesteps be computed one part after the other, states handed on?"""
+        """True if timesteps may be computed one part after the other, states handed on."""
         layer, parts = self.layer, self.layer._parts
         if any(gru._compute_dtype != gru._dtype for gru in parts):
             return False  # states would be rounded in between

@@ -28,10 +28,10 @@ class Runtime(NamedTuple):
         Sizes of the states: of each direction, from the lowest layer on.
     run : callable
     masks : bool
-        Does it take any mask, or only one that begins with a row's true steps, at least one?
+        It takes any mask; otherwise only one that begins with a row's true steps, at least one.
     zeros : bool
-        Must the layer return zeros beyond the end of a row, as this runtime does? Otherwise what is there is
-        not compared.
+        The layer must return zeros beyond the end of a row, as this runtime does; otherwise what is there
+        is not compared.
     time_major : bool or None
         Does the file say that time is the first axis? None: it says nothing of it.
     roundoff : float

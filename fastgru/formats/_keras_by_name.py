@@ -270,7 +270,7 @@ def model_by_names(
         What the groups lie in that are named after the layers, with a slash at its end.
     joined : _model.Names
     together : bool
-        Are all weights in the root group, sorted by their layers' names, as those of TensorFlow.js?
+        All weights are in the root group, sorted by their layers' names, as those of TensorFlow.js.
     """
     entries = list(entries_of(inner_layers(architecture.model) or [], joined))
     sharing: dict[str, list[Entry]] = defaultdict(list)  # a group

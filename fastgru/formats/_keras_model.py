@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     path : str
         Of its variables in a .weights.h5, which goes by classes: layers/functional/layers/gru_1.
     trainable : bool
-        Are it and the models that it lies in?
+        Its own, and that of every model that it lies in.
     """
 
     names: tuple[str, ...]

@@ -17,8 +17,8 @@ Layer = GRU | Bidirectional | Stack
 Arguments = Mapping[str, Any]
 Maker = Callable[[Arguments], Layer]  # a file's layer, with the caller's arguments before the file's own
 
-EXPANSION = 8  # a file may hold so many times its own size, compressed, and
-ALLOWANCE = 1 << 20  # so many bytes besides: zeros compress well
+EXPANSION = 8  # a file may hold this many times its own size, compressed, and
+ALLOWANCE = 1 << 20  # this many bytes besides: zeros compress well
 AXES = 32  # of an array
 LONGEST = 4096  # characters of a name, with all that it lies in
 

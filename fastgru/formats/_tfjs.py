@@ -90,7 +90,7 @@ class _Manifest:
     Attributes
     ----------
     by_place : bool
-        Was the model a .keras, whose weights the converter names by their paths in model.weights.h5?
+        The model was a .keras, whose weights the converter names by their paths in model.weights.h5.
         Otherwise it was an .h5 or one of TensorFlow.js, and they have the names that Keras gave them.
     attributes : dict
         weight_names of the one group that all are in, "", or by place the groups.

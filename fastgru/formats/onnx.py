@@ -221,7 +221,7 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
     Notes
     -----
     What the node gets from the network in a call, the layer gets from the caller: `sequence_lens` as a mask
-    that begins with so many true steps, the mask of a loop, `initial_h` as the initial state. A constant
+    that begins with this many true steps, the mask of a loop, `initial_h` as the initial state. A constant
     `initial_h` is the layer's `default_state`. A row of length 0 ends in the state zero in ONNX, here in its
     initial one.
 

@@ -44,12 +44,12 @@ class Contender:
 
     @classmethod
     def exact(cls) -> bool:
-        """Does it compute with the weights that it is given?"""
+        """True if it computes with the weights that it is given."""
         return cls.weights_dtype is None
 
     @classmethod
     def runs(cls, task: Task) -> bool:
-        """Has its library such a layer?"""
+        """True if its library has such a layer."""
         return not cls.lacks & task.needs
 
     def start(self, threads: int) -> None:
