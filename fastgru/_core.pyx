@@ -414,7 +414,10 @@ cdef class Network:
             return NotImplemented
 
         # states that are given
-        if count == 1 and initial_state is not None and not cnp.PyArray_CheckExact(initial_state):
+        if count == 1 and cnp.PyArray_CheckExact(initial_state):
+            if self.optional:  # of a Stack: it is to be in a list
+                return NotImplemented
+        elif count == 1 and initial_state is not None:
             initial_state = only_item(initial_state)
             if initial_state is None and not self.optional:
                 return NotImplemented

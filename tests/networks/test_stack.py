@@ -689,3 +689,12 @@ def test_stateful_calls_come_one_after_the_other():
     for _ in range(120):
         single(X)
     assert_same(ours.states, single.states)
+
+
+def test_the_state_of_one_layer_is_in_a_list_too():
+    stack, x, h = Stack([GRU(3)]), np.ones((2, 4, 5), np.float32), np.ones((2, 3), np.float32)
+    stack.build(x.shape)
+    for _ in range(2):  # the second call has a network to take the short way
+        with pytest.raises(ValueError, match="initial_state must be a list of 1 states"):
+            stack(x, initial_state=h)
+        np.testing.assert_array_equal(stack(x, initial_state=[h]), stack.layers[0](x, initial_state=h))
