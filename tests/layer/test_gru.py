@@ -242,16 +242,6 @@ def test_an_empty_batch_gives_empty_results():
     assert state.shape == (0, 3)
 
 
-def test_a_fully_masked_row_gives_zeros_and_keeps_its_state():
-    layer = fastgru.GRU(3, return_state=True)
-    h0 = np.ones((2, 3), np.float32)
-    mask = np.array([[False, False], [True, True]])
-    output, state = layer(np.full((2, 2, 4), np.nan, np.float32), h0, mask)
-    assert not output[0].any()
-    assert (state[0] == 1).all()
-    assert np.isnan(output[1]).all()  # what is not masked is not hidden
-
-
 def test_results_are_arrays_of_the_callers_own():
     layer = fastgru.GRU(3, return_state=True, stateful=True)
     x = np.ones((1, 2, 4), np.float32)
@@ -263,35 +253,6 @@ def test_results_are_arrays_of_the_callers_own():
     output, state = stateless(x)
     output[...] = 7
     assert not (state == 7).any()
-
-
-def test_the_recorded_state_cannot_be_written_into():
-    layer = fastgru.GRU(3, stateful=True)
-    layer(np.ones((1, 2, 4), np.float32))
-    with pytest.raises(ValueError, match="read-only"):
-        layer.states[0][...] = 1
-    with pytest.raises(ValueError, match="read-only"):
-        layer.weights[0][...] = 1
-
-
-@pytest.mark.parametrize("shape", [(5, 2, 7), (0, 2, 4)])
-def test_a_refused_call_records_no_state_for_a_layer_that_became_stateful(shape):
-    layer = fastgru.GRU(3)
-    layer(np.ones((2, 2, 4), np.float32))
-    layer.stateful = True
-    with pytest.raises(ValueError, match=r"incompatible|not empty"):
-        layer(np.ones(shape, np.float32))
-    assert layer.states == [None]
-    layer(np.ones((2, 2, 4), np.float32))
-    assert layer.states[0].shape == (2, 3)
-
-
-def test_a_layer_that_is_stateful_no_longer_takes_any_batch():
-    layer = fastgru.GRU(3, stateful=True)
-    layer(np.ones((2, 2, 4), np.float32))
-    layer.stateful = False
-    layer.build((None, None, 4))
-    assert layer(np.ones((5, 2, 4), np.float32)).shape == (5, 3)
 
 
 def test_without_a_regularizer_the_activity_is_no_loss():
