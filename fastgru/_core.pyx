@@ -276,7 +276,7 @@ cdef int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_
     return ended
 
 
-cdef only_item(given):
+cdef object only_item(given):
     """The item of a list or tuple of one; NotImplemented of all else."""
     if type(given) is list and len(<list> given) == 1:
         return (<list> given)[0]

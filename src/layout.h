@@ -39,6 +39,14 @@ static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
     return biases + panels * layer->panel_bytes + fastgru_candidate_count(layer) * layer->candidate_bytes;
 }
 
+/* A layer whose sizes are known, though it may not be packed yet. */
+static inline struct fastgru_layer fastgru_laid_out(const struct fastgru_layer *layer)
+{
+    struct fastgru_layer copy = *layer;
+    fastgru_lay_out(&copy, NULL);
+    return copy;
+}
+
 /* ---- how a call is cut ------------------------------------------------------------------ */
 
 /* Rows that go through all timesteps together, and steps whose x.kernel is computed ahead of them.

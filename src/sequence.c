@@ -275,8 +275,10 @@ static void run_ragged(
 
 /* ---- a call ------------------------------------------------------------------------------------------ */
 
-size_t fastgru_scratch_size(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+/* Of a layer that may not be packed yet. */
+size_t fastgru_scratch_size(const struct fastgru_layer *asked, ptrdiff_t batch, ptrdiff_t timesteps)
 {
+    const struct fastgru_layer laid_out = fastgru_laid_out(asked), *layer = &laid_out;
     const ptrdiff_t most = fastgru_block_rows(layer), ahead = (ptrdiff_t)fastgru_rows_ahead(layer);
     struct fastgru_blocks blocks = {batch < most ? batch : most, 0, 0, 0};
     const size_t all = (size_t)blocks.rows * (size_t)(timesteps < ahead ? timesteps : ahead);
@@ -286,8 +288,9 @@ size_t fastgru_scratch_size(const struct fastgru_layer *layer, ptrdiff_t batch, 
     return fastgru_lay_out_scratch(layer, &blocks, NULL).bytes;
 }
 
-size_t fastgru_ragged_scratch_size(const struct fastgru_layer *layer, ptrdiff_t batch, ptrdiff_t timesteps)
+size_t fastgru_ragged_scratch_size(const struct fastgru_layer *asked, ptrdiff_t batch, ptrdiff_t timesteps)
 {
+    const struct fastgru_layer laid_out = fastgru_laid_out(asked), *layer = &laid_out;
     const struct fastgru_blocks blocks = fastgru_ragged_blocking(layer, batch, timesteps);
     if (!layer->kernels->full_tile)
         return fastgru_scratch_size(layer, batch, timesteps);
