@@ -67,7 +67,7 @@ enum {
     FASTGRU_CHUNK_ROWS = 128,        /* or this many rows, to share one reading of the kernel */
     FASTGRU_CHUNK_MOST = 2 << 20,    /* bytes of those, at most                            */
     FASTGRU_PASSES = 8,              /* rows, or steps, of a chunk that share one reading  */
-    FASTGRU_FULL_TILE = 3,           /* rows                                               */
+    FASTGRU_FULL_TILE = 4,           /* rows                                               */
     FASTGRU_FEW_OF_SOME = 7,         /* rows that wait for the third-level cache, where there are ... */
     FASTGRU_SOME_BYTES = 2 << 20,    /* ... this many bytes of weights, or more            */
     FASTGRU_FEW_ROWS = 32,           /* rows that wait for memory, where there are ...     */
@@ -135,15 +135,15 @@ static inline ptrdiff_t fastgru_few_rows(const struct fastgru_layer *layer)
  * wait for weights that are not in the second-level cache, half of which are the kernel's, read once for a chunk of
  * steps.
  *
- * Time with x.kernel in each step by the time with x.kernel ahead (2026-11-30, Intel Xeon, L2 of 2 MB, AVX2,
- * float32; python -m benchmarks.engines --isa avx2, one engine with FASTGRU_FULL_TILE, FASTGRU_FEW_OF_SOME and
- * FASTGRU_FEW_ROWS of 1000, one with FASTGRU_CHUNK_ROWS and FASTGRU_CHUNK_BYTES of 0):
+ * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units, 20 steps (2026-11-30, Intel
+ * Xeon, L2 of 2 MB, AVX2, float32; python -m benchmarks.engines --isa avx2, one engine with FASTGRU_FULL_TILE,
+ * FASTGRU_FEW_OF_SOME and FASTGRU_FEW_ROWS of 1000, one with FASTGRU_CHUNK_ROWS and FASTGRU_CHUNK_BYTES of 0):
  *
- *     weights \ rows  1, 2          3     4     5     6     7     8     12    16    24    32
- *     up to 0.5 MB    0.99 to 1.06  0.93  0.93  0.95  0.94  0.92  0.91  0.94  0.94  0.94  0.94
- *     1.4 MB          1.20 to 1.24  0.98  0.97  0.99  0.96  1.00  0.99  1.01  1.01  1.03  1.04
- *     2.2 to 5.0 MB   1.42 to 2.48  1.27  1.14  1.12  1.11  1.06  1.04  1.02  1.01  1.04  1.00
- *     8.9 MB          1.42 to 1.74  1.56  1.24  1.27  0.97  1.03  1.13  1.02  1.03  1.01  0.98 */
+ *     units           1     2     3     4     6     8     16    32 rows
+ *     128, 0.4 MB     1.25  1.21  1.08  1.00  1.01  1.00  0.99  0.99
+ *     256, 1.6 MB     1.39  1.30  1.17  1.03  1.13  1.07  1.02  1.04
+ *     448, 4.8 MB     2.28  1.65  1.42  1.25  1.22  1.11  1.05  0.99
+ *     640, 9.8 MB     1.94  1.65  1.45  1.37  1.21  1.13  1.02  1.05 */
 static inline ptrdiff_t fastgru_steps_ahead(
     const struct fastgru_layer *layer, ptrdiff_t rows, ptrdiff_t timesteps)
 {
@@ -183,7 +183,7 @@ static inline struct fastgru_blocks fastgru_ragged_blocking(
     while (b.rows > 8 && (size_t)b.rows * x_bytes > FASTGRU_CHUNK_MOST)
         b.rows -= 8;
     b.rows = batch < b.rows ? batch : b.rows;
-    b.few = fastgru_weights(layer) >= FASTGRU_MANY_BYTES ? FASTGRU_PASSES : FASTGRU_FULL_TILE;
+    b.few = fastgru_weights(layer) >= FASTGRU_MANY_BYTES ? FASTGRU_PASSES : FASTGRU_FULL_TILE - 1;
     b.steps = (ptrdiff_t)(FASTGRU_CHUNK_MOST / (fastgru_xw_bytes(layer) * (size_t)b.few));
     b.steps = b.steps < 1 ? 1 : b.steps < most ? b.steps : most;
     b.steps = b.steps < timesteps ? b.steps : timesteps;

@@ -18,19 +18,16 @@
  *
  * Few chains of multiply-adds wait for each other: 9 or more keep two units busy. Where one gate has no room, it is
  * summed up by itself, from weights that are in the first-level cache by then. So all rows go through tiles of three or
- * more, and only one or two rows of a pass go through smaller ones. Multiply-adds in a nanosecond (2026-11-30, Intel
- * Xeon, AVX2, float32, 212 rows of weights in the first-level cache; the peak is 8):
+ * more, and only one or two rows of a pass go through smaller ones.
  *
- *     rows x panels  1x1   1x2   2x1   2x2   3x1   4x1   5x1   6x1
- *                    5.5   7.1   6.7   7.2   7.5   8.0   7.2   7.5
- *
- * Gain of a call over tiles of 4, 2 and 1 rows (the same machine; features x units):
+ * Gain of a call over tiles of 4, 2 and 1 rows (2026-11-30, Intel Xeon, float32; features x units;
+ * python -m benchmarks.engines 2b63e3f . --isa avx2 --layers 5x100x20x192 5x50x288x384 ...):
  *
  *     rows              2     3     4     5     6     7     8     20    22    24
- *     AVX2    20x192    1.00  1.38  1.00  1.01  1.11  1.26  1.01
- *             288x384                     1.00  1.02  1.14  1.13        1.01  1.07
- *     AVX512  20x192    1.00  1.67  1.03  1.19  1.26  1.45  1.02
- *             288x384                                 1.25  1.34  1.27        1.11 */
+ *     avx2    20x192    1.00  1.34  1.00  1.04  1.13  1.23  1.00
+ *             288x384                     0.99  1.09  1.17  1.05  1.06  1.04  1.07
+ *     avx512  20x192    1.00        1.01  1.13  1.21  1.34  1.05
+ *             288x384                     1.05  1.15  1.19  1.21  1.17  1.07  1.12 */
 #if REGISTERS == 32
 #define EACH_TILE(X, what) \
     X(what, 1, 1) X(what, 1, 2) X(what, 1, 4) X(what, 2, 1) X(what, 2, 2) X(what, 2, 4) X(what, 3, 1) X(what, 3, 2) \
