@@ -68,7 +68,12 @@ class Graph:
         return output
 
     def network(
-        self, outputs: Sequence[int], time_major: bool, return_state: bool, optional: bool
+        self,
+        outputs: Sequence[int],
+        time_major: bool,
+        return_state: bool,
+        optional: bool,
+        default_states: tuple[Any, ...] | None = None,
     ) -> Network:
         """All of it, returning these values."""
         return Network(
@@ -80,6 +85,7 @@ class Graph:
             time_major,
             return_state,
             optional,
+            default_states,
             CHUNK_BYTES,
             CHUNK_STEPS,
         )

@@ -21,6 +21,7 @@ cdef class Network:
     cdef readonly Py_ssize_t features
     cdef readonly object dtype                          # of the input
     cdef readonly tuple flags                           # time_major, of every step, return_state
+    cdef tuple default_states                           # of calls that are given none, or None
     cdef int typenum
     cdef int output_types[2]
     cdef Py_ssize_t *state_units                        # of each state, and
@@ -29,6 +30,7 @@ cdef class Network:
     cdef Memory *spare_lengths
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=*)
+    cdef tuple defaults(self, tuple given, Py_ssize_t batch)
     cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1
     cdef bint can_write(self, list states, Py_ssize_t batch) noexcept
     cdef int execute(

@@ -69,6 +69,7 @@ class Network:
         time_major: bool,
         return_state: bool,
         optional: bool = False,
+        default_states: tuple[NDArray[Any] | None, ...] | None = None,
         chunk_bytes: int = 0,
         chunk_steps: int = 0,
     ) -> None: ...

@@ -308,13 +308,16 @@ cdef class Network:
         Of a call.
     optional : bool
         May a call be given None in place of one of several initial states?
+    default_states : tuple of (ndarray or None), optional
+        (1 or batch, units) each, as `initial_state` of a call: what a call starts from that is given none. None:
+        zeros.
     chunk_bytes, chunk_steps : int
         Of what nodes hand to each other; 0: as many as stay in the cache.
     """
 
     def __init__(
         self, Py_ssize_t features, dtype, values, nodes, outputs, bint time_major, bint return_state,
-        bint optional=False, size_t chunk_bytes=0, Py_ssize_t chunk_steps=0,
+        bint optional=False, tuple default_states=None, size_t chunk_bytes=0, Py_ssize_t chunk_steps=0,
     ):
         cdef int i, kinds = len(nodes), count = len(values) + 1
         cdef fastgru_node *node
@@ -329,6 +332,7 @@ cdef class Network:
         self.net.node_count, self.net.value_count, self.net.state_count = kinds, count, len(grus)
         self.features, self.dtype, self.typenum = features, np.dtype(dtype), np.dtype(dtype).num
         self.time_major, self.return_state, self.optional = time_major, return_state, optional
+        self.default_states = default_states
         dtypes = [np.dtype(dtype)] + [np.dtype(each[1]) for each in values]
         self.net.values[0].width, self.net.values[0].itemsize = features, dtypes[0].itemsize
         for i in range(1, count):
@@ -422,7 +426,10 @@ cdef class Network:
             if initial_state is None and not self.optional:
                 return NotImplemented
         if initial_state is None:
-            pass
+            if self.default_states is not None:
+                given = self.defaults(None, state_shape[0])
+                if given is None:
+                    return NotImplemented
         elif cnp.PyArray_CheckExact(initial_state):
             if count > 1:
                 return NotImplemented
@@ -438,6 +445,10 @@ cdef class Network:
                 if given[i] is None and self.optional:
                     continue
                 if not is_state(given[i], self.state_types[i], state_shape):
+                    return NotImplemented
+            if self.default_states is not None:
+                given = self.defaults(given, state_shape[0])
+                if given is None:
                     return NotImplemented
         else:
             return NotImplemented
@@ -493,6 +504,28 @@ cdef class Network:
             for i in range(count):
                 copy_state(results[outputs + i], states[i])
         return output if results is None else results
+
+    cdef tuple defaults(self, tuple given, Py_ssize_t batch):
+        """What is given, and the default state wherever that is None; None if one has other rows."""
+        cdef list states = list(self.default_states)
+        cdef cnp.ndarray state, rows
+        cdef cnp.npy_intp shape[2]
+        cdef Py_ssize_t row
+        cdef int i
+        for i in range(self.net.state_count):
+            if given is not None and given[i] is not None:
+                states[i] = given[i]
+            elif states[i] is not None and cnp.PyArray_DIMS(<cnp.ndarray> states[i])[0] != batch:
+                state = states[i]
+                if cnp.PyArray_DIMS(state)[0] != 1:
+                    return None
+                shape[0], shape[1] = batch, self.state_units[i]
+                rows = cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0)
+                for row in range(batch):
+                    memcpy(<char *> cnp.PyArray_DATA(rows) + row * cnp.PyArray_NBYTES(state),
+                           cnp.PyArray_DATA(state), cnp.PyArray_NBYTES(state))
+                states[i] = rows
+        return tuple(states)
 
     cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1:
         """Put new arrays for the last states of all GRUs into a list, from an index on."""
@@ -603,7 +636,7 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
     run.x = cnp.PyArray_DATA(x)
     run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
     run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths = NULL, 0, 0, NULL
-    if mask is not None:
+    if mask is not None and not (run.batch == run.timesteps == 1 and (<const char *> cnp.PyArray_DATA(mask))[0]):
         run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
         run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
         run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]

@@ -437,7 +437,14 @@ class Layer(Exports, Streamable, Caller):
         plans = {part: parts[part].plan for part in self._parts}
         graph = Graph(next(iter(plans.values())).features, dtype, plans)
         outputs = self._add_to(graph, 0, not call.sequences)
-        return graph.network(outputs, call.time_major, call.return_state, self._takes_none)
+        defaults = tuple(part._default_state for part in plans)
+        return graph.network(
+            outputs,
+            call.time_major,
+            call.return_state,
+            self._takes_none,
+            defaults if any(state is not None for state in defaults) else None,
+        )
 
     _takes_none = False  # in place of one of several initial states
 
@@ -477,8 +484,7 @@ class Layer(Exports, Streamable, Caller):
         """What kind of call needs nothing but the network; None: none does."""
         parts = self._parts
         if any(
-            part._dtype is not part._compute_dtype
-            or part._default_state is not None
+            (part._dtype is not part._compute_dtype and (self.return_state or part.stateful))
             or part.activity_regularizer is not None
             for part in parts
         ):

@@ -180,3 +180,30 @@ def test_both_directions_start_from_theirs(stateful, merge_mode):
     close(last_rev, wanted(layer.backward_layer, x, given[1])[1], "float32")
     twin = fastgru.Bidirectional.from_config(layer.get_config())
     assert twin.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_later_calls_start_from_the_default_as_the_first_one_does(rows):
+    rng = np.random.default_rng(8)
+    state, x = rng.normal(size=(rows, UNITS)), rng.normal(size=(3, 4, FEATURES)).astype("float32")
+    lower, upper = (fastgru.GRU(UNITS, default_state=state, return_sequences=True) for _ in range(2))
+    stack = fastgru.Stack([lower, upper], return_state=True)
+    both = [np.broadcast_to(state, (3, UNITS)).astype("float32")] * 2
+    first = stack(x)  # makes the network that the others run
+    for given in (None, both, [None, both[1]], [both[0], None]):
+        for found, wanted in zip(stack(x, initial_state=given), first, strict=True):
+            assert np.array_equal(found, wanted)
+    if rows > 1:
+        with pytest.raises(ValueError, match="inputs must have the batch 3 of default_state, got 2"):
+            stack(x[:2])
+
+
+def test_later_calls_of_float16_are_the_first():
+    rng = np.random.default_rng(9)
+    x, state = rng.normal(size=(2, 4, FEATURES)).astype("float16"), np.ones((2, UNITS), "float16")
+    layer = fastgru.GRU(UNITS, dtype="float16", default_state=state)
+    first = layer(x)
+    for given in (None, state, state.astype("float32")):
+        found = layer(x, given)
+        assert found.dtype == np.float16
+        assert np.array_equal(found, first)
