@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _validate, _validate_streams
 
 Array = NDArray[Any]
 
@@ -191,8 +191,8 @@ class MicroBatcher:
             self._bind(loop)
         if self._closing:
             raise RuntimeError("the MicroBatcher has been closed")
-        slot = _validate.slot(slot)
-        row = _validate.row("x", x, self._features, self._dtype)
+        slot = _validate_streams.slot(slot)
+        row = _validate_streams.row("x", x, self._features, self._dtype)
         if self._worker is None:
             self._employ()
         self._number += 1

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _validate, _validate_streams
 from fastgru._core import Network
 from fastgru._loop import Loop
 
@@ -97,7 +97,7 @@ class Cascade(NamedTuple):
             got = f"{len(values)} of them" if isinstance(values, (list, tuple)) else type(values).__name__
             raise ValueError(f"state must be a list of {len(self.parts)} arrays, one per layer, got {got}")
         return [
-            _validate.stream_state(
+            _validate_streams.stream_state(
                 array, (part.units,) if rows is None else (rows, part.units), part.compute_dtype
             )
             for part, array in zip(self.parts, values, strict=True)

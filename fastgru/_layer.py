@@ -1,14 +1,13 @@
 """What any Keras layer has: a name, a dtype, weights, losses, a config, and the way of a call."""
 
 import contextlib
-import copy
 import itertools
 import os
 import re
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,65 +18,10 @@ from fastgru._cascade import Cascade, Part
 from fastgru._compile import Graph
 from fastgru._core import Network, Plan
 from fastgru._export import Exports
+from fastgru._member import Built, Call, Member, Outcome
 from fastgru.streaming import Streamable
 
 Array = NDArray[Any]
-
-
-class Weight(NamedTuple):
-    """How one weight is made, and what it is held to."""
-
-    name: str
-    shape: tuple[int, ...]
-    initializer: Any
-    regularizer: Any
-    constraint: Any
-
-
-class Built(NamedTuple):
-    """What a layer with weights of its own is going to have, once nothing can fail any more."""
-
-    specs: Sequence[Weight]
-    arrays: tuple[Array, ...]
-    plan: Any
-    state: Array | None
-
-
-class Call(NamedTuple):
-    """A checked call. Flags that shapes depend on are read once: code behind an argument may set them."""
-
-    x: Array
-    starts: Sequence[Array | None]
-    mask: Array | None
-    lengths: Array | None
-    training: bool
-    time_major: bool
-    sequences: bool
-    return_state: bool
-    out: Array | None = None
-
-    @property
-    def batch(self) -> int:
-        """Rows of the input."""
-        return int(self.x.shape[1 if self.time_major else 0])
-
-
-class Outcome(NamedTuple):
-    """What a call has computed, before any of it is recorded.
-
-    Attributes
-    ----------
-    outputs : list of ndarray
-        In the layer's dtype.
-    states : list of ndarray
-        Of each GRU, in the type that is computed in; or none, if none is wanted.
-    losses : dict
-        Of the activity of GRUs, by layer.
-    """
-
-    outputs: list[Array]
-    states: list[Array]
-    losses: dict[Any, list[Any]]
 
 
 _name_lock = threading.Lock()
@@ -121,22 +65,8 @@ def flag(name: str) -> property:
     return property(get, change, doc=f"The constructor's `{name}`; it may be set.")
 
 
-class Layer(Exports, Streamable, Caller):
+class Layer(Member, Exports, Streamable, Caller):
     """A layer, wherever its weights are kept."""
-
-    time_major: Any
-    return_sequences: Any
-    return_state: Any
-
-    @property
-    def _parts(self) -> "tuple[WeightedLayer, ...]":
-        """The layers with weights of their own, in the order of their states."""
-        raise NotImplementedError
-
-    @property
-    def _others(self) -> "tuple[WeightedLayer, ...]":
-        """Those but for this one."""
-        return self._parts
 
     def __init__(
         self,
@@ -190,11 +120,6 @@ class Layer(Exports, Streamable, Caller):
         return [array.copy() for array in self.weights]
 
     @property
-    def weights(self) -> list[Array]:
-        """The weights themselves, read-only: `set_weights` replaces them."""
-        raise NotImplementedError
-
-    @property
     def trainable_weights(self) -> list[Array]:
         """All weights, or none if the layer is not trainable."""
         return self.weights if self.trainable else []
@@ -231,11 +156,6 @@ class Layer(Exports, Streamable, Caller):
     # ---- plain facts -----------------------------------------------------------------------
 
     @property
-    def built(self) -> bool:
-        """True if the layer has its weights."""
-        raise NotImplementedError
-
-    @property
     def dtype(self) -> str:
         """Name of the type of weights, input and output."""
         return self._dtype.name
@@ -254,15 +174,7 @@ class Layer(Exports, Streamable, Caller):
         """Always True: the layer takes masks."""
         return True
 
-    def _inner(self) -> "list[Layer]":
-        """The layers that this one is made of, and what they are made of."""
-        return []
-
     # ---- streams ---------------------------------------------------------------------------
-
-    def _check_forward(self) -> None:
-        """Complain if outputs cannot be had while inputs arrive, or there are no weights yet."""
-        raise NotImplementedError
 
     def _cascade(self) -> Cascade:
         self._check_forward()
@@ -272,11 +184,11 @@ class Layer(Exports, Streamable, Caller):
         return Cascade(
             layers=list(plans),
             parts=[
-                Part(part.name, part._units, part._dtype, part._compute_dtype, part._default_state)
+                Part(part.name, part.units, part._dtype, part._compute_dtype, part._default_state)
                 for part in plans
             ],
             time_major=bool(self.time_major),
-            single=self._parts == (self,),
+            single=not self._inner(),
             network=self._stepping(plans, False) if fast else None,
             alone=[]
             if fast
@@ -287,7 +199,6 @@ class Layer(Exports, Streamable, Caller):
         )
 
     def _stepping(self, plans: Mapping[Any, Plan], return_state: bool) -> Network:
-        """The network of a stream, which returns all outputs."""
         graph = Graph(next(iter(plans.values())).features, self._input_dtype, plans)
         return graph.network(self._add_to(graph, 0, False), bool(self.time_major), return_state, False)
 
@@ -351,7 +262,7 @@ class Layer(Exports, Streamable, Caller):
         with self._alone() if self._needs_all(training) else contextlib.nullcontext():
             with self._lock:
                 self._check_flags()
-                built = {} if self.built else self._builds(x.shape)
+                built: dict[Any, Built] = {} if self.built else self._builds(x.shape)
                 parts = {part: built[part] if part in built else part._as_built() for part in self._parts}
             self._check_fits(x.shape, batch, parts)
             starts = [
@@ -390,48 +301,6 @@ class Layer(Exports, Streamable, Caller):
             commit(changes, list(built))
         return result
 
-    @property
-    def _input_dtype(self) -> np.dtype[Any]:
-        """What inputs are cast to."""
-        return self._compute_dtype
-
-    @property
-    def _dtypes(self) -> list[np.dtype[Any]]:
-        """Those of the outputs."""
-        return [self._dtype]
-
-    def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
-        """The checked initial state of each GRU; None: its own."""
-        raise NotImplementedError
-
-    def _target(self, out: Any, rows: tuple[int, ...], read: Sequence[Any]) -> Array:
-        """The checked array for the output, (*rows, units), which shares no memory with what is read."""
-        return _validate.out(out, (*rows, self._width), self._dtypes[0], [*read, *self.weights])
-
-    def _check_flags(self) -> None:
-        """Complain of flags, which may be set at any time, that do not go together."""
-
-    def _builds(self, shape: tuple[int | None, ...]) -> "dict[WeightedLayer, Built]":
-        """What the layers that are not built yet are going to have, for inputs of that shape."""
-        raise NotImplementedError
-
-    def _check_fits(self, shape: tuple[int, ...], batch: int, parts: Mapping[Any, Built]) -> None:
-        """Complain of inputs that have not the weights' features, or not the batch of a recorded state."""
-        raise NotImplementedError
-
-    def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
-        """Add the layer to a graph, reading value x; its outputs, of the last step alone or of all."""
-        raise NotImplementedError
-
-    @property
-    def _width(self) -> int:
-        """Size of the last axis of the output."""
-        raise NotImplementedError
-
-    def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
-        """What the layer computes node by node, where Python has a part in it."""
-        raise NotImplementedError
-
     def _network_of(self, parts: Mapping[Any, Built], call: Call, dtype: np.dtype[Any]) -> Network:
         """The layer with its flags as they are now, for inputs of that type."""
         plans = {part: parts[part].plan for part in self._parts}
@@ -445,8 +314,6 @@ class Layer(Exports, Streamable, Caller):
             self._takes_none,
             defaults if any(state is not None for state in defaults) else None,
         )
-
-    _takes_none = False  # in place of one of several initial states
 
     def _fast(self, parts: Mapping[Any, Built], call: Call, versions: list[int] | None) -> Outcome | None:
         """What the network computes, which is kept for these versions; None if Python has a part in it."""
@@ -466,7 +333,7 @@ class Layer(Exports, Streamable, Caller):
         given = None
         if any(start is not None for start in call.starts):
             given = [
-                np.zeros((call.batch, part._units), part._compute_dtype)
+                np.zeros((call.batch, part.units), part._compute_dtype)
                 if start is None
                 else np.require(start, part._compute_dtype, ["C", "A"])
                 for part, start in zip(self._parts, call.starts, strict=True)
@@ -491,7 +358,7 @@ class Layer(Exports, Streamable, Caller):
             return None
         if not any(part.stateful for part in parts):
             return "plain"
-        return "records" if parts == (self,) else None
+        return None if self._inner() else "records"
 
     def _needs_all(self, training: bool) -> bool:
         """True if a call must be alone with the layers in this one, as it may change them or draw numbers."""
@@ -506,206 +373,5 @@ class Layer(Exports, Streamable, Caller):
 
         A layer may be in several others, so that all threads must take the locks in one order.
         """
-        ordered = sorted(self._inner(), key=lambda layer: (isinstance(layer, WeightedLayer), id(layer)))
+        ordered = sorted(self._inner(), key=lambda layer: (not layer._inner(), id(layer)))
         return Holding([self._lock, *(layer._lock for layer in ordered)])
-
-
-class WeightedLayer(Layer):
-    """A layer with weights of its own, which are replaced as a whole, never written into.
-
-    So a call that has taken hold of them sees one set to its end, whatever other threads do.
-    """
-
-    activity_regularizer: Any
-    stateful: Any
-    zero_output_for_mask: Any
-    units: int
-    dropout: float
-    recurrent_dropout: float
-    _units: int
-    _default_state: Array | None
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self._specs: tuple[Weight, ...] = ()
-        self._weights: tuple[Array, ...] = ()
-        self._plan: Any = None
-        self._activity_losses: list[Any] = []
-
-    @property
-    def built(self) -> bool:
-        return bool(self._specs)
-
-    @property
-    def weights(self) -> list[Array]:
-        return [array.view() for array in self._weights]
-
-    def _prepare(self, arrays: tuple[Array, ...]) -> Any:
-        """What the layer computes with, from its weights; made before they are taken over."""
-        raise NotImplementedError
-
-    def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
-        """Checked weights and what is computed with: all that may fail is done before `commit`."""
-        arrays = tuple(
-            _validate.weight(self.name, value, spec.shape, self._dtype)
-            for value, spec in zip(self._counted(values, len(specs)), specs, strict=True)
-        )
-        return arrays, self._prepare(arrays) if arrays else None
-
-    @property
-    def _parts(self) -> "tuple[WeightedLayer, ...]":
-        return (self,)
-
-    @property
-    def _others(self) -> "tuple[WeightedLayer, ...]":
-        return ()
-
-    def _in_order_of_weights(self) -> "list[WeightedLayer]":
-        return [self]
-
-    def _start(self, batch: int, initial_state: Array | None, recorded: Array | None) -> Array | None:
-        """What a call starts from that was given this, (batch, units); None: zeros."""
-        raise NotImplementedError
-
-    def _reset_to(self, states: Any) -> Array:
-        """What the recorded state becomes by `reset_states`."""
-        raise NotImplementedError
-
-    @property
-    def _drops(self) -> bool:
-        """True if a call drops out in training."""
-        return bool(self.dropout or self.recurrent_dropout)
-
-    def _changes(self, built: Built) -> list[tuple[Any, str, Any]]:
-        """What `commit` does to have these weights from now on."""
-        changes: list[tuple[Any, str, Any]] = [
-            (self, "_specs", tuple(built.specs)),
-            (self, "_weights", built.arrays),
-            (self, "_plan", built.plan),
-            (self, "_given_weights", None),
-        ]
-        return changes if built.state is None else [*changes, (self, "_state", built.state)]
-
-    def _made(self, specs: Sequence[Weight], state: Array | None) -> Built:
-        """The first weights: the constructor's if it was given any, else by their initializers."""
-        values = self._given_weights
-        if values is None:
-            with np.errstate(all="ignore"):  # what a dtype can't hold is infinite
-                values = [spec.initializer(spec.shape, self._dtype) for spec in specs]
-        return Built(specs, *self._ready(values, specs), state)
-
-    def _as_built(self) -> Built:
-        """What the layer has now."""
-        return Built(self._specs, self._weights, self._plan, self._state)
-
-    def _replaced(self, values: Sequence[Any]) -> Built:
-        """Other weights."""
-        return Built(self._specs, *self._ready(values, self._specs), None)
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        with self._lock:
-            commit(self._changes(self._replaced(_validate.weight_list(weights))), [self])
-
-    def apply_constraints(self) -> None:
-        with self._lock:
-            commit(self._changes(self._replaced(self._projected())), [self])
-
-    def _projected(self) -> list[Any]:
-        """The weights as their constraints want them."""
-        with np.errstate(all="ignore"):
-            return [
-                array if spec.constraint is None else spec.constraint(array)
-                for array, spec in zip(self._weights, self._specs, strict=True)
-            ]
-
-    @property
-    def losses(self) -> list[Any]:
-        with self._lock:
-            activity = self._activity_losses if self.activity_regularizer is not None else []
-            weights = list(zip(self._weights, self._specs, strict=True))
-        with np.errstate(all="ignore"):  # a loss may be infinite
-            return activity + [s.regularizer(w) for w, s in weights if s.regularizer is not None]
-
-    def __getstate__(self) -> dict[str, Any]:
-        with self._lock:  # a recorded state is replaced, never written into
-            state = super().__getstate__() | {"_state": self._state}
-        del state["_plan"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        self._state = state.pop("_state")
-        super().__setstate__(state)
-        self._weights = tuple(map(_validate.frozen, self._weights))  # copies forget that
-        self._plan = self._prepare(self._weights) if self.built else None
-
-
-class CompositeLayer(Layer):
-    """A layer made of others, its members, which have the weights and change together or not at all."""
-
-    _members: tuple[Any, ...]
-
-    def _compose(self, members: Sequence[Any]) -> None:
-        self._members = tuple(members)
-        self._all_parts = tuple(part for member in members for part in member._parts)
-
-    @property
-    def _parts(self) -> tuple[WeightedLayer, ...]:
-        return self._all_parts
-
-    def _inner(self) -> list[Layer]:
-        return [layer for member in self._members for layer in (member, *member._inner())]
-
-    def _in_order_of_weights(self) -> list[WeightedLayer]:
-        """Those layers in the order of `weights`."""
-        return [part for member in self._members for part in member._in_order_of_weights()]
-
-    @property
-    def built(self) -> bool:
-        return all(part.built for part in self._parts)
-
-    @property
-    def weights(self) -> list[Array]:
-        with self._lock:
-            return [array for part in self._in_order_of_weights() for array in part.weights]
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        values = _validate.weight_list(weights)
-        with self._alone():
-            parts = self._in_order_of_weights()
-            values = list(self._counted(values, sum(len(part._specs) for part in parts)))
-            self._replace([[values.pop(0) for _ in part._specs] for part in parts])
-
-    def apply_constraints(self) -> None:
-        with self._alone():
-            self._replace([part._projected() for part in self._in_order_of_weights()])
-
-    def _replace(self, weights: Sequence[Sequence[Any]]) -> None:
-        """The weights of all, in their order; all that may fail is done before the first is replaced."""
-        parts = self._in_order_of_weights()
-        ready = [part._replaced(values) for part, values in zip(parts, weights, strict=True)]
-        commit(
-            [change for part, made in zip(parts, ready, strict=True) for change in part._changes(made)],
-            list(parts),
-        )
-
-    @property
-    def losses(self) -> list[Any]:
-        with self._lock:
-            return [loss for member in self._members for loss in member.losses]
-
-    @property
-    def states(self) -> list[Array | None]:
-        """States of the layers in it, as `GRU.states`, in their order; of a Bidirectional, forward first."""
-        with self._lock:
-            return [state for member in self._members for state in member.states]
-
-    def __getstate__(self) -> dict[str, Any]:
-        with self._lock:  # all from between the same calls
-            state = super().__getstate__() | {"_members": tuple(map(copy.copy, self._members))}
-        del state["_all_parts"]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._compose(self._members)

@@ -28,7 +28,7 @@ class InputSpec:
     shape: tuple[int | None, ...] | None = None
 
 
-def _converted(
+def converted(
     convert: Callable[[Any], T], value: Any, message: str, refusal: type[Exception] = ValueError
 ) -> T:
     """What `convert` makes of a value; if it cannot be converted, a `refusal` that says so.
@@ -162,7 +162,7 @@ def weight_list(value: Any) -> list[Any]:
     """Weights in a list, whatever they are."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise TypeError(f"weights must be a list of arrays, got {type(value).__name__}")
-    return _converted(list, value, "weights must be a list of arrays", TypeError)
+    return converted(list, value, "weights must be a list of arrays", TypeError)
 
 
 def layer_name(value: Any) -> str:
@@ -176,7 +176,7 @@ def layer_name(value: Any) -> str:
 
 def flag(name: str, value: Any) -> bool:
     """The truth of anything that has one."""
-    return _converted(bool, value, f"{name} must be true or false")
+    return converted(bool, value, f"{name} must be true or false")
 
 
 def trainable(value: Any) -> bool:
@@ -214,7 +214,7 @@ def shape(name: str, value: Any) -> tuple[int | None, ...]:
     """A shape as a tuple; of a list of shapes the first."""
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
         raise ValueError(f"{name} must be a shape such as (batch, timesteps, features), got {value!r}")
-    entries = _converted(list, value, f"{name} must be a shape")
+    entries = converted(list, value, f"{name} must be a shape")
     if entries and isinstance(entries[0], (list, tuple)):
         entries = list(entries[0])
     return tuple(size(name, entry) for entry in entries)
@@ -243,7 +243,7 @@ def _array(name: str, value: Any) -> Array:
     """An array from anything that is one already: NumPy, buffers, other libraries' CPU arrays."""
     if isinstance(value, np.ndarray):
         return np.asarray(value)
-    return _converted(_array_of, value, f"{name} must be an array", TypeError)
+    return converted(_array_of, value, f"{name} must be an array", TypeError)
 
 
 def _array_of(value: Any) -> Array:
@@ -272,7 +272,7 @@ def frozen(array: Array) -> Array:
     return array
 
 
-def _floats(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
+def floats(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
     """A float array, of whatever float type."""
     if type(value) is np.ndarray and value.dtype == wanted:
         return value  # the way of nearly every call
@@ -282,14 +282,6 @@ def _floats(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
             f"{name} must be an array of {wanted}, got {array.dtype}: cast it with .astype({wanted.name!r})"
         )
     return array
-
-
-def row(name: str, value: Any, features: int, wanted: np.dtype[Any]) -> Array:
-    """A copy of one row, (features,), in the dtype `wanted`."""
-    array = _floats(name, value, wanted)
-    if array.shape != (features,):
-        raise ValueError(f"{name} must have shape ({features},), got {array.shape}")
-    return array.copy() if array.dtype == wanted else cast(array, wanted)
 
 
 def inputs_and_state(inputs: list[Any], initial_state: Any) -> tuple[Any, Any]:
@@ -315,7 +307,7 @@ def inputs(value: Any, layer: str, wanted: np.dtype[Any]) -> Array:
 
 def uncast_inputs(value: Any, layer: str, wanted: np.dtype[Any]) -> Array:
     """Input of rank 3 that can be cast to the dtype `wanted`."""
-    array = _floats("inputs", value, wanted)
+    array = floats("inputs", value, wanted)
     if array.ndim != 3:
         raise ValueError(
             f'Input 0 of layer "{layer}" is incompatible with the layer: expected ndim=3, found '
@@ -330,7 +322,7 @@ def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype
         if len(value) != 1:
             raise ValueError(f"{name} must be one state, got {len(value)}")
         value = value[0]
-    array = _floats(name, value, wanted)
+    array = floats(name, value, wanted)
     if array.shape != wanted_shape:
         raise ValueError(f"{name} must have shape {wanted_shape}, got {array.shape}")
     return cast(array, wanted)
@@ -338,7 +330,7 @@ def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype
 
 def default_state(value: Any, units: int, wanted: np.dtype[Any]) -> Array:
     """A state for calls that are given none: (1, units) or (batch, units), a read-only copy."""
-    array = np.atleast_2d(_converted(np.asarray, value, "default_state must be an array"))
+    array = np.atleast_2d(converted(np.asarray, value, "default_state must be an array"))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != units or not len(array):
         raise ValueError(
             f"default_state must be numbers of shape ({units},) or (batch, {units}), got {array.dtype} of "
@@ -363,7 +355,7 @@ def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted
         value = [value]
     if len(value) != 1:
         raise ValueError(f"Layer {layer} expects 1 states, but it received {len(value)} state values.")
-    array: Array = _converted(np.asarray, value[0], f"states must be an array of shape {wanted_shape}")
+    array: Array = converted(np.asarray, value[0], f"states must be an array of shape {wanted_shape}")
     if array.shape != wanted_shape:
         raise ValueError(
             f"State 0 is incompatible with layer {layer}: expected shape={wanted_shape}, "
@@ -377,7 +369,7 @@ def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted
 
 def initial_state_inputs(value: Any) -> Array:
     """What `get_initial_state` looks at: only its shape and its type."""
-    array: Array = _converted(np.asarray, value, "inputs must be an array")
+    array: Array = converted(np.asarray, value, "inputs must be an array")
     if array.ndim != 3:
         raise ValueError(f"inputs must have shape (batch, timesteps, features), got {array.shape}")
     return array
@@ -387,7 +379,7 @@ def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
     """A mask as booleans, without the trailing axis that it may have."""
     if isinstance(value, (list, tuple)) and len(value) == 1 and getattr(value[0], "ndim", 0) >= 2:
         value = value[0]
-    array: Array = _converted(np.asarray, value, f"mask must have shape {wanted_shape}")
+    array: Array = converted(np.asarray, value, f"mask must have shape {wanted_shape}")
     if array.dtype.kind not in "biufc":
         raise ValueError(f"mask must be castable to bool, got {array.dtype}")
     if array.shape == (*wanted_shape, 1):
@@ -397,75 +389,9 @@ def mask(value: Any, wanted_shape: tuple[int, int]) -> Array:
     return array.astype(bool, copy=False)
 
 
-def stream_inputs(value: Any, batch: int, features: int, time_major: bool, wanted: np.dtype[Any]) -> Array:
-    """Input of a stream: (batch, features), or several steps of that."""
-    array = _floats("x", value, wanted)
-    rows = array.shape[1:2] if time_major and array.ndim == 3 else array.shape[:1]
-    if array.ndim not in (2, 3) or rows != (batch,) or array.shape[-1] != features:
-        chunk = f"(timesteps, {batch}, {features})" if time_major else f"({batch}, timesteps, {features})"
-        raise ValueError(f"x must have shape ({batch}, {features}) or {chunk}, got {array.shape}")
-    return cast(array, wanted)
-
-
-def slot_inputs(value: Any, slots: int, features: int, wanted: np.dtype[Any]) -> Array:
-    """Input of a step of so many slots."""
-    array = _floats("x", value, wanted)
-    if array.shape != (slots, features):
-        raise ValueError(f"x must have shape {(slots, features)}, a row for each slot, got {array.shape}")
-    return cast(array, wanted)
-
-
-def stream_state(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
-    """The state of a layer, C-contiguous."""
-    array = _floats("state", value, wanted)
-    if array.shape != wanted_shape:
-        raise ValueError(f"state must have shape {wanted_shape}, got {array.shape}")
-    return np.require(cast(array, wanted), requirements=["C", "A"])
-
-
-def _integers(name: str, value: Any) -> Array:
-    """An array of int64, whatever integers it is made of."""
-    array: Array = _converted(np.asarray, value, f"{name} must be integers", TypeError)
-    if array.size == 0 and not isinstance(value, np.ndarray):  # an empty list has no type
-        array = array.astype(np.int64)
-    if array.dtype == object and array.size and all(type(number) is int for number in array.flat):
-        raise ValueError(f"{name} must be less than 2**63 either way, got {max(array.flat, key=abs)}")
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} must be integers, got {array.dtype}")
-    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name} must be less than 2**63, got {array.max()}")
-    return array.astype(np.int64, order="C", copy=False)
-
-
-def rows(value: Any, batch: int) -> Array:
-    """Which rows of a batch."""
-    array = _integers("rows", value)
-    if array.size and not 0 <= array.min() <= array.max() < batch:
-        raise ValueError(f"rows must lie between 0 and {batch - 1}, got {array.min()} to {array.max()}")
-    return array
-
-
-def slot(value: Any) -> int:
-    """A number that a slot may have."""
-    number = integer("slot", value)
-    if not 0 <= number < 2**63:
-        raise ValueError(f"slot must be the number of an open slot, got {number}")
-    return number
-
-
-def slots(value: Any, one: bool = False) -> Array:
-    """The numbers of slots, (n,), or of `one` alone."""
-    array = _integers("slots", value)
-    if one and array.ndim == 0:
-        array = array.reshape(1)
-    if array.ndim != 1:
-        raise ValueError(f"slots must have one axis, got shape {array.shape}")
-    return np.require(array, requirements=["A"])
-
-
 def lengths(value: Any, batch: int, timesteps: int) -> Array:
     """Steps of each row, (batch,), in an array of its own."""
-    given: Array = _converted(np.asarray, value, f"lengths must have shape ({batch},)").view()
+    given: Array = converted(np.asarray, value, f"lengths must have shape ({batch},)").view()
     if given.shape != (batch,):
         raise ValueError(f"lengths must have shape ({batch},), one for each row, got {given.shape}")
     array = np.array(given)  # a copy, before the values are checked: another thread may write into `given`
@@ -507,7 +433,7 @@ def out(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any], read: 
 
 def weight(layer: str, value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
     """A weight as a fresh, C-contiguous, read-only array of the layer's own dtype."""
-    array: Array = _converted(np.asarray, value, f"Layer {layer} weight must have shape {wanted_shape}")
+    array: Array = converted(np.asarray, value, f"Layer {layer} weight must have shape {wanted_shape}")
     if array.dtype.kind not in "biuf":
         raise TypeError(f"Layer {layer} weight must be an array of {wanted}, got {array.dtype}")
     if array.shape != wanted_shape:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from fastgru import _description, _validate
 from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
-from fastgru._layer import Built, Call, CompositeLayer, Outcome, WeightedLayer, flag
+from fastgru._composite import CompositeLayer
+from fastgru._layer import flag
+from fastgru._member import Built, Call, Outcome, WeightedMember
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
 from fastgru.wrappers import Bidirectional, deserialized, serialized
@@ -165,8 +167,7 @@ class Stack(CompositeLayer):
                     f"return_sequences=False of {layer.name!r}: set its return_sequences to True"
                 )
         for layer in self._members:
-            if isinstance(layer, Bidirectional):
-                layer._check_directions()
+            layer._check_flags()
             if bool(layer.time_major) != self.time_major:
                 raise ValueError(
                     f"layers must agree in time_major, got {self.time_major} of {self._members[0].name!r} "
@@ -199,8 +200,8 @@ class Stack(CompositeLayer):
             built = self._builds(shape)
             commit([change for part, made in built.items() for change in part._changes(made)], list(built))
 
-    def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedLayer, Built]:
-        made: dict[WeightedLayer, Built] = {}
+    def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedMember, Built]:
+        made: dict[WeightedMember, Built] = {}
         for layer in self._members:
             made |= layer._builds(shape)
             shape = (*shape[:2], layer._width)

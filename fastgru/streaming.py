@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _validate, _validate_streams
 from fastgru._cascade import Cascade
 from fastgru._pool import Claim, Slots
 from fastgru._streams import Alone, Steps
@@ -161,7 +161,7 @@ class Stream(Steps):
         RuntimeError
             If another thread's call is running.
         """
-        chosen = slice(None) if rows is None else _validate.rows(rows, self._batch)
+        chosen = slice(None) if rows is None else _validate_streams.rows(rows, self._batch)
         first = self._cascade.default_states(self._batch)
         with Alone(self):
             states = [state.copy() for state in self._states()]
@@ -187,7 +187,7 @@ class Stream(Steps):
     def _long_step(self, x: Any, out: Any) -> Array:
         """Any call: checks and conversions first; a step is a chunk of one."""
         cascade = self._cascade
-        array = _validate.stream_inputs(
+        array = _validate_streams.stream_inputs(
             x, self._batch, cascade.features, cascade.time_major, cascade.input_dtype
         )
         time = 0 if cascade.time_major else 1
@@ -316,7 +316,7 @@ class StreamPool(Slots):
         TypeError
             If it is no integer.
         """
-        if not self._close(_validate.slot(slot)):
+        if not self._close(_validate_streams.slot(slot)):
             raise ValueError(f"slot must be open, got {slot}, which {self._why_not(slot)}")
 
     def state(self, slot: int) -> Any:
@@ -331,7 +331,7 @@ class StreamPool(Slots):
         TypeError
             If it is no integer.
         """
-        states = self._state(_validate.slot(slot))
+        states = self._state(_validate_streams.slot(slot))
         if states is None:
             raise ValueError(f"slot must be open, got {slot}, which {self._why_not(slot)}")
         return self._cascade.handed_out(states)
@@ -351,14 +351,14 @@ class StreamPool(Slots):
         TypeError
             If they are no integers.
         """
-        with Claim(self, None if slots is None else _validate.slots(slots, one=True)) as places:
+        with Claim(self, None if slots is None else _validate_streams.slots(slots, one=True)) as places:
             self._set_rows(places, self._first)
 
     def _long_step(self, slots: Any, x: Any, out: Any) -> Array:
         """Any step: checks and conversions first; then the short way, if the layers have one."""
         cascade = self._cascade
-        numbers = _validate.slots(slots)
-        inputs = _validate.slot_inputs(x, len(numbers), cascade.features, cascade.input_dtype)
+        numbers = _validate_streams.slots(slots)
+        inputs = _validate_streams.slot_inputs(x, len(numbers), cascade.features, cascade.input_dtype)
         outputs = np.empty((len(numbers), cascade.units), cascade.dtype)
         target = outputs if out is None else _validate.out(out, outputs.shape, cascade.dtype, ())
         if len(numbers) and cascade.network is not None:

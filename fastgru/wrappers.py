@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from fastgru import _description, _keras_config, _validate
 from fastgru._calls import commit, compiled
 from fastgru._compile import Graph
-from fastgru._layer import Built, Call, CompositeLayer, Layer, Outcome, WeightedLayer
+from fastgru._composite import CompositeLayer
+from fastgru._layer import Layer
+from fastgru._member import Built, Call, Outcome, WeightedMember
 from fastgru._validate import InputSpec
 from fastgru.gru import GRU
 
@@ -207,8 +209,8 @@ class Bidirectional(CompositeLayer):
             changes = [change for part, made in built.items() for change in part._changes(made)]
             commit([*changes, (self, "_given_weights", None)], list(built))
 
-    def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedLayer, Built]:
-        made: dict[WeightedLayer, Built] = {}
+    def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedMember, Built]:
+        made: dict[WeightedMember, Built] = {}
         for layer in self._members:
             made |= layer._builds(shape)
         if self._given_weights:
@@ -221,7 +223,7 @@ class Bidirectional(CompositeLayer):
                 made[part] = Built(wanted, *ready, state)
         return made
 
-    def _in_order_of_weights(self) -> list[WeightedLayer]:
+    def _in_order_of_weights(self) -> list[WeightedMember]:
         """The directions, trainable ones first."""
         return sorted(self._members, key=lambda layer: self._trainable and not layer.trainable)
 
@@ -320,7 +322,7 @@ class Bidirectional(CompositeLayer):
     @property
     def _width(self) -> int:
         """That of both directions, if they are side by side."""
-        units = [part._units for part in self._parts]
+        units = [part.units for part in self._parts]
         return sum(units) if self._merge_mode == "concat" else units[0]
 
     def _target(self, out: Any, rows: tuple[int, ...], read: Sequence[Any]) -> Array:

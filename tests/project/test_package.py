@@ -288,12 +288,12 @@ ROOMS = [
     ["__init__"],
     ["formats"],
     ["gru", "wrappers", "stack"],
-    ["_layer", "_export"],
+    ["_gru_node", "_weighted", "_composite", "_layer", "_member", "_export"],
     ["streaming", "_batcher", "_cascade"],
     ["_writers", "_description", "_keras_config"],
     ["activations", "initializers", "regularizers", "constraints"],
     ["_compile", "_config", "_loop", "_roofline"],
-    ["_validate", "_registry", "_random", "_include", "_errors"],
+    ["_validate", "_validate_streams", "_registry", "_random", "_include", "_errors"],
 ]
 SOURCES = {
     ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path

@@ -1,0 +1,230 @@
+"""What a layer is to the layers, calls and streams that have it: one protocol, and the records of a call.
+
+The underscore in front of these names says that they are not for users. Layers use no others of each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastgru import _description, _validate
+from fastgru._compile import Graph
+
+Array = NDArray[Any]
+
+
+class Weight(NamedTuple):
+    """How one weight is made, and what it is held to."""
+
+    name: str
+    shape: tuple[int, ...]
+    initializer: Any
+    regularizer: Any
+    constraint: Any
+
+
+class Built(NamedTuple):
+    """What a layer with weights of its own is going to have, once nothing can fail any more."""
+
+    specs: Sequence[Weight]
+    arrays: tuple[Array, ...]
+    plan: Any
+    state: Array | None
+
+
+class Call(NamedTuple):
+    """A checked call. Flags that shapes depend on are read once: code behind an argument may set them."""
+
+    x: Array
+    starts: Sequence[Array | None]
+    mask: Array | None
+    lengths: Array | None
+    training: bool
+    time_major: bool
+    sequences: bool
+    return_state: bool
+    out: Array | None = None
+
+    @property
+    def batch(self) -> int:
+        """Rows of the input."""
+        return int(self.x.shape[1 if self.time_major else 0])
+
+
+class Outcome(NamedTuple):
+    """What a call has computed, before any of it is recorded.
+
+    Attributes
+    ----------
+    outputs : list of ndarray
+        In the layer's dtype.
+    states : list of ndarray
+        Of each GRU, in the type that is computed in; or none, if none is wanted.
+    losses : dict
+        Of the activity of GRUs, by layer.
+    """
+
+    outputs: list[Array]
+    states: list[Array]
+    losses: dict[Any, list[Any]]
+
+
+class Member:
+    """A layer, as it is seen from a layer above it, by a call and by a stream."""
+
+    name: str
+    trainable: Any
+    time_major: Any
+    return_sequences: Any
+    return_state: Any
+    _dtype: np.dtype[Any]
+    _compute_dtype: np.dtype[Any]
+    _batch_input_shape: tuple[int | None, ...] | None
+    _takes_none = False  # in place of one of several initial states
+
+    @property
+    def built(self) -> bool:
+        """True if the layer has its weights."""
+        raise NotImplementedError
+
+    @property
+    def weights(self) -> list[Array]:
+        """The weights themselves, read-only: `set_weights` replaces them."""
+        raise NotImplementedError
+
+    # ---- what it is made of ----------------------------------------------------------------
+
+    @property
+    def _parts(self) -> "tuple[WeightedMember, ...]":
+        """The layers with weights of their own, in the order of their states."""
+        raise NotImplementedError
+
+    @property
+    def _others(self) -> "tuple[WeightedMember, ...]":
+        """Those but for this one."""
+        return self._parts
+
+    def _inner(self) -> "list[Any]":
+        """The layers that this one is made of, and what they are made of."""
+        return []
+
+    def _in_order_of_weights(self) -> "list[WeightedMember]":
+        """Those with weights of their own, in the order of `weights`."""
+        raise NotImplementedError
+
+    def _described(self) -> _description.Layer:
+        """What writers read of the layer."""
+        raise NotImplementedError
+
+    # ---- what it takes and returns ---------------------------------------------------------
+
+    @property
+    def _input_dtype(self) -> np.dtype[Any]:
+        """What inputs are cast to."""
+        return self._compute_dtype
+
+    @property
+    def _dtypes(self) -> list[np.dtype[Any]]:
+        """Those of the outputs."""
+        return [self._dtype]
+
+    @property
+    def _width(self) -> int:
+        """Size of the last axis of the output."""
+        raise NotImplementedError
+
+    def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
+        """The checked initial state of each GRU; None: its own."""
+        raise NotImplementedError
+
+    def _target(self, out: Any, rows: tuple[int, ...], read: Sequence[Any]) -> Array:
+        """The checked array for the output, (*rows, units), which shares no memory with what is read."""
+        return _validate.out(out, (*rows, self._width), self._dtypes[0], [*read, *self.weights])
+
+    def _check_flags(self) -> None:
+        """Complain of flags, which may be set at any time, that do not go together."""
+
+    def _check_fits(self, shape: tuple[int, ...], batch: int, parts: Mapping[Any, Built]) -> None:
+        """Complain of inputs that have not the weights' features, or not the batch of a recorded state."""
+        raise NotImplementedError
+
+    def _check_forward(self) -> None:
+        """Complain if outputs cannot be had while inputs arrive, or there are no weights yet."""
+        raise NotImplementedError
+
+    # ---- what it does ----------------------------------------------------------------------
+
+    def _builds(self, shape: tuple[int | None, ...]) -> "dict[WeightedMember, Built]":
+        """What the layers that are not built yet are going to have, for inputs of that shape."""
+        raise NotImplementedError
+
+    def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
+        """Add the layer to a graph, reading value x; its outputs, of the last step alone or of all."""
+        raise NotImplementedError
+
+    def _stepping(self, plans: Mapping[Any, Any], return_state: bool) -> Any:
+        """The network of a stream, which returns all outputs."""
+        raise NotImplementedError
+
+    def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
+        """What the layer computes node by node, where Python has a part in it."""
+        raise NotImplementedError
+
+
+class WeightedMember(Member):
+    """A layer with weights of its own.
+
+    Attributes
+    ----------
+    _plan : Plan or Loop or None
+        What it computes with, once it is built.
+    """
+
+    units: int
+    zero_output_for_mask: Any
+    dropout: float
+    recurrent_dropout: float
+    activity_regularizer: Any
+    stateful: Any
+    _specs: tuple[Weight, ...]
+    _plan: Any
+    _default_state: Array | None
+
+    @property
+    def _drops(self) -> bool:
+        """True if a call drops out in training."""
+        raise NotImplementedError
+
+    def _start(self, batch: int, initial_state: Array | None, recorded: Array | None) -> Array | None:
+        """What a call starts from that was given this, (batch, units); None: zeros."""
+        raise NotImplementedError
+
+    def _add_part(self, graph: Graph, x: int, last: bool, turned: bool = False) -> int:
+        """Add the layer to a graph; its value, in the layer's dtype."""
+        raise NotImplementedError
+
+    def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
+        """Checked weights and what is computed with: all that may fail is done before `commit`."""
+        raise NotImplementedError
+
+    def _as_built(self) -> Built:
+        """What the layer has now."""
+        raise NotImplementedError
+
+    def _replaced(self, values: Sequence[Any]) -> Built:
+        """Other weights."""
+        raise NotImplementedError
+
+    def _projected(self) -> list[Any]:
+        """The weights as their constraints want them."""
+        raise NotImplementedError
+
+    def _reset_to(self, states: Any) -> Array:
+        """What the recorded state becomes by `reset_states`."""
+        raise NotImplementedError
+
+    def _changes(self, built: Built) -> list[tuple[Any, str, Any]]:
+        """What `commit` does to have these weights from now on."""
+        raise NotImplementedError
