@@ -3,19 +3,19 @@
 import numpy as np
 
 from benchmarks.tasks import Array, Shape, Task
-from fastgru import _core
+from fastgru import _core, _kernels
 
 PLANS = {
     "blas": ("blas", None, "float32", False),
     **{
         f"packed {isa} {name}": ("packed", isa, dtype, half)
-        for isa in _core.packed_isas()
+        for isa in _kernels.packed_isas()
         for name, dtype, half in (
             ("float32", "float32", False),
             ("float64", "float64", False),
             ("float16", "float32", True),
         )
-        if not half or isa in _core.float16_isas()
+        if not half or isa in _kernels.float16_isas()
     },
 }
 
@@ -66,7 +66,7 @@ class Plans:
 class Activations:
     """An activation of numbers that lie in the first-level cache."""
 
-    params = (list(_core.activations()), list(_core.isas()), ["float32", "float64"])
+    params = (list(_kernels.activations()), list(_kernels.isas()), ["float32", "float64"])
     param_names = ("activation", "isa", "dtype")
     repeat = (3, 1000, 0.02)  # at least, at most, seconds
     warmup_time = 0.01
@@ -75,4 +75,4 @@ class Activations:
         self.x = np.random.default_rng(0).standard_normal(2048).astype(dtype)
 
     def time_activate(self, name: str, isa: str, dtype: str) -> None:
-        _core.activate(name, self.x, 0.3, isa)
+        _kernels.activate(name, self.x, 0.3, isa)

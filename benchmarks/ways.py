@@ -15,11 +15,11 @@ import numpy as np
 import fastgru
 from benchmarks.tasks import Array, Shape, Task
 from benchmarks.turns import raced
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 TASK = Task(Shape(1, 1, 16, 16))
 CLIENTS = 8  # of a pool, in a step
-ENGINES = ("packed", "blas") if _config.CHOICE.isa in _core.packed_isas() else ("blas",)
+ENGINES = ("packed", "blas") if _config.CHOICE.isa in _kernels.packed_isas() else ("blas",)
 GRU = "gru(x)"
 POOL = "pool.step(slots, frames)"
 

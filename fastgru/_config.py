@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
-from fastgru import _core
+from fastgru import _kernels
 
 MISSING = "not installed"
 VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -43,8 +43,8 @@ def choose(environment: Mapping[str, str]) -> Choice:
     ValueError
         If one of them is no usable name; lists those that are.
     """
-    isa = _chosen(environment, "FASTGRU_ISA", _core.isas(), "on this machine")
-    engines = ["packed", "blas"] if isa in _core.packed_isas() else ["blas"]
+    isa = _chosen(environment, "FASTGRU_ISA", _kernels.isas(), "on this machine")
+    engines = ["packed", "blas"] if isa in _kernels.packed_isas() else ["blas"]
     return Choice(_chosen(environment, "FASTGRU_ENGINE", engines, f"with {isa}"), isa)
 
 
@@ -97,8 +97,8 @@ def _facts() -> dict[str, str]:
         "fastgru": sys.modules["fastgru"].__version__,  # the package, which is there before its modules
         "engine": CHOICE.engine,
         "isa": CHOICE.isa,
-        "usable isas": ", ".join(_core.isas()),
-        "float16 weights": "yes" if CHOICE.isa in _core.float16_isas() else "no",
+        "usable isas": ", ".join(_kernels.isas()),
+        "float16 weights": "yes" if CHOICE.isa in _kernels.float16_isas() else "no",
         "blas": _blas(),
         "numpy": _version("numpy"),
         "scipy": _version("scipy"),

@@ -1,8 +1,11 @@
 """Networks, for the compiled modules that run them."""
 
 from fastgru._blas_engine cimport BlasLayer
-from fastgru._engine cimport fastgru_network, fastgru_run_of
+from fastgru._engine cimport fastgru_kernels, fastgru_network, fastgru_run_of
 from fastgru._memory cimport Memory
+from fastgru._states cimport States
+
+cdef dict ACTIVATION_IDS                               # of the engine, by name
 
 
 cdef class Plan:
@@ -24,20 +27,18 @@ cdef class Network:
     cdef tuple default_states                           # of calls that are given none, or None
     cdef int typenum
     cdef int output_types[2]
-    cdef Py_ssize_t *state_units                        # of each state, and
-    cdef int *state_types
+    cdef States states
     cdef Memory *spare                                  # of a call before, for the next one
     cdef Memory *spare_lengths
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=*)
-    cdef tuple defaults(self, tuple given, Py_ssize_t batch)
-    cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1
-    cdef bint can_write(self, list states, Py_ssize_t batch) noexcept
     cdef int execute(
         self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
     ) except -1
 
 
+cdef const fastgru_kernels *kernels_at(int index) noexcept
+cdef const fastgru_kernels *kernels_of(isa) except NULL
 cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil
 cdef Memory *prepared(

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
-"""The heart of the compiled half: weights ready to run (Plan), networks of them, and the calls of layers.
+"""The heart of the compiled half, with the C engine: weights ready to run (Plan), networks of them, their calls.
 
 Trusts its callers: whatever a user can get wrong has been found by the Python half.
 
@@ -8,27 +8,24 @@ Without a GIL, too: a Network is not written into but for its spare memory, whic
 """
 
 from cpython.mem cimport PyMem_RawFree
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._arrays cimport has_shape, is_plain, is_state, overlap, stride
-from fastgru._arrays cimport rows_are_whole as are_whole
+from fastgru._arguments cimport converted, copy_lengths, only_item, touches
+from fastgru._arrays cimport has_shape, is_plain, is_state, rows_are_whole, stride
 from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
     FASTGRU_ACTIVATION_COUNT,
     FASTGRU_AVE,
     FASTGRU_CAST,
-    FASTGRU_CHAINS,
     FASTGRU_GRU,
     FASTGRU_MUL,
     FASTGRU_SUM,
     fastgru_activation_names,
-    fastgru_cast,
     fastgru_connect,
-    fastgru_functions,
     fastgru_kernels,
     fastgru_kernels_at,
     fastgru_layer,
@@ -41,16 +38,9 @@ from fastgru._engine cimport (
     fastgru_workspace,
 )
 from fastgru._memory cimport (
-    ALIGNMENT,
-    Memory,
-    aligned,
-    allocate,
-    allocated,
-    exchange,
-    give_back,
-    scratch_of,
-    take,
+    ALIGNMENT, Memory, aligned, allocate, allocated, exchange, give_back, scratch_of, take,
 )
+from fastgru._states cimport add_states, are_states, copy_state, with_defaults
 
 cnp.import_array()
 
@@ -59,88 +49,25 @@ cdef dict ACTIVATION_IDS = {
 }
 
 
+cdef const fastgru_kernels *kernels_at(int index) noexcept:
+    """Those of the instruction sets that this machine can run, the fastest first; NULL beyond the last."""
+    return fastgru_kernels_at(index)
+
+
 cdef const fastgru_kernels *kernels_of(isa) except NULL:
-    """The row of the named instruction set, or the fastest for None."""
+    """Those of the named instruction set, or the fastest for None."""
     cdef int index = 0
     cdef const fastgru_kernels *row = fastgru_kernels_at(0)
+    cdef list names = []
     if isa is None:
         return row
-    while row != NULL and row.isa.decode() != isa:
+    while row != NULL:
+        names.append(row.isa.decode())
+        if names[index] == isa:
+            return row
         index += 1
         row = fastgru_kernels_at(index)
-    if row == NULL:
-        raise ValueError(f"isa must be one of {isas()}, got {isa!r}")
-    return row
-
-
-def isas():
-    """Names of the instruction sets that this machine can run, the fastest first."""
-    cdef int index = 0
-    names = []
-    while fastgru_kernels_at(index) != NULL:
-        names.append(fastgru_kernels_at(index).isa.decode())
-        index += 1
-    return tuple(names)
-
-
-def packed_isas():
-    """Those of `isas()` that have packed kernels whose bits agree with each other's."""
-    return tuple(isa for isa in isas() if kernels_of(isa).fused)
-
-
-def float16_isas():
-    """Those of `isas()` that compute with float16 weights."""
-    return tuple(isa for isa in isas() if kernels_of(isa).f16.step != NULL)
-
-
-def activations():
-    """Names of the activations that have a kernel."""
-    return tuple(ACTIVATION_IDS)
-
-
-def activate(str name, cnp.ndarray x, double alpha=0.0, isa=None):
-    """The named activation of a float32 or float64 array, elementwise, as a new array."""
-    cdef const fastgru_kernels *kernels = kernels_of(isa)
-    cdef int activation = ACTIVATION_IDS[name]
-    cdef cnp.ndarray source = np.require(x, requirements=["C", "A"])
-    cdef cnp.ndarray result = np.empty_like(source)
-    cdef const fastgru_functions *functions = (
-        &kernels.f32_functions if source.itemsize == 4 else &kernels.f64_functions)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(source)
-    with nogil:
-        functions.activate(activation, alpha, n, cnp.PyArray_DATA(source), cnp.PyArray_DATA(result))
-    return result.reshape(np.shape(x))
-
-
-def lanes(isa=None):
-    """Floats in a vector."""
-    return kernels_of(isa).f32.vlen
-
-
-def multiply_adds(Py_ssize_t turns, isa=None):
-    """Fused multiply-adds on float32 and nothing else; how many operations these were, two each."""
-    cdef const fastgru_kernels *kernels = kernels_of(isa)
-    with nogil:
-        kernels.roofline.multiply_adds(turns)
-    return 2 * FASTGRU_CHAINS * kernels.f32.vlen * turns
-
-
-def reads(cnp.ndarray memory, Py_ssize_t turns, isa=None):
-    """Read a contiguous float32 array over and over and do nothing else; how many bytes these were.
-
-    Whole blocks of `lanes()` times some vectors are read: what is left at the end is not.
-    """
-    cdef const fastgru_kernels *kernels = kernels_of(isa)
-    cdef Py_ssize_t block = FASTGRU_CHAINS * kernels.f32.vlen
-    cdef Py_ssize_t blocks = cnp.PyArray_SIZE(memory) // block
-    with nogil:
-        kernels.roofline.reads(<const float *> cnp.PyArray_DATA(memory), blocks, turns)
-    return 4 * block * blocks * turns
-
-
-def rows_are_whole(cnp.ndarray array):
-    """True if the last axis is contiguous and every row starts at a multiple of the item size."""
-    return are_whole(array)
+    raise ValueError(f"isa must be one of {tuple(names)}, got {isa!r}")
 
 
 @cython.final
@@ -214,77 +141,6 @@ cdef enum:
 cdef dict KINDS = {"cast": FASTGRU_CAST, "sum": FASTGRU_SUM, "mul": FASTGRU_MUL, "ave": FASTGRU_AVE}
 
 
-cdef cnp.ndarray converted(cnp.ndarray array, int typenum):
-    """A C-contiguous array of another float type; what it can't hold is infinite. None: it is no float array."""
-    cdef cnp.ndarray result
-    cdef int last = cnp.PyArray_NDIM(array) - 1
-    cdef int kind = cnp.PyArray_TYPE(array)
-    cdef Py_ssize_t n, size = cnp.PyArray_ITEMSIZE(array), gap
-    cdef char *target
-    cdef cnp.flatiter rows
-    if not (
-        (kind == cnp.NPY_FLOAT or kind == cnp.NPY_DOUBLE or kind == cnp.NPY_FLOAT16)
-        and cnp.PyArray_ISNOTSWAPPED(array)
-    ):
-        return None
-    result = cnp.PyArray_EMPTY(last + 1, cnp.PyArray_DIMS(array), typenum, 0)
-    target = <char *> cnp.PyArray_DATA(result)
-    n, gap = cnp.PyArray_DIMS(array)[last], cnp.PyArray_STRIDES(array)[last]
-    if cnp.PyArray_SIZE(array) == 0:
-        return result
-    if cnp.PyArray_IS_C_CONTIGUOUS(array):
-        fastgru_cast(cnp.PyArray_SIZE(array), cnp.PyArray_DATA(array), size, size, target,
-                     cnp.PyArray_ITEMSIZE(result))
-        return result
-    rows = cnp.PyArray_IterAllButAxis(array, &last)
-    while cnp.PyArray_ITER_NOTDONE(rows):
-        fastgru_cast(n, cnp.PyArray_ITER_DATA(rows), size, gap, target, cnp.PyArray_ITEMSIZE(result))
-        target += n * cnp.PyArray_ITEMSIZE(result)
-        cnp.PyArray_ITER_NEXT(rows)
-    return result
-
-
-cdef int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -2:
-    """steps, (batch,), := lengths from 0 to timesteps; -1 if they are to be converted or complained of.
-
-    Returns whether any row ends before the last timestep.
-    """
-    cdef Py_ssize_t i, gap
-    cdef const char *data
-    cdef bint ended = False
-    if type(lengths) is list or type(lengths) is tuple:
-        if len(lengths) != batch:
-            return -1
-        for i in range(batch):
-            if i >= len(lengths):
-                return -1
-            length = lengths[i]
-            if type(length) is not int or not 0 <= length <= timesteps:
-                return -1
-            steps[i] = length
-            ended |= steps[i] != timesteps
-        return ended
-    if not is_plain(lengths, 1, cnp.NPY_INTP) or cnp.PyArray_DIMS(<cnp.ndarray> lengths)[0] != batch:
-        return -1
-    data = <const char *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
-    gap = cnp.PyArray_STRIDES(<cnp.ndarray> lengths)[0]
-    for i in range(batch):  # copied first, for another thread may write into what was given
-        steps[i] = (<const Py_ssize_t *> (data + i * gap))[0]
-        if not 0 <= steps[i] <= timesteps:
-            return -1
-        ended |= steps[i] != timesteps
-    return ended
-
-
-cdef object only_item(given):
-    """The item of a list or tuple of one; NotImplemented of all else."""
-    if type(given) is list and len(<list> given) == 1:
-        return (<list> given)[0]
-    if type(given) is tuple and len(<tuple> given) == 1:
-        return (<tuple> given)[0]
-    return NotImplemented
-
-
 @cython.final
 @cython.auto_pickle(False)
 cdef class Network:
@@ -327,9 +183,10 @@ cdef class Network:
         grus = [each for each in nodes if each[0] == "gru"]
         self.net.nodes = <fastgru_node *> allocated(kinds * sizeof(fastgru_node))
         self.net.values = <fastgru_value *> allocated(count * sizeof(fastgru_value))
-        self.state_units = <Py_ssize_t *> allocated(len(grus) * sizeof(Py_ssize_t))
-        self.state_types = <int *> allocated(len(grus) * sizeof(int))
-        self.net.node_count, self.net.value_count, self.net.state_count = kinds, count, len(grus)
+        self.states.units = <Py_ssize_t *> allocated(len(grus) * sizeof(Py_ssize_t))
+        self.states.types = <int *> allocated(len(grus) * sizeof(int))
+        self.net.node_count, self.net.value_count = kinds, count
+        self.net.state_count = self.states.count = len(grus)
         self.features, self.dtype, self.typenum = features, np.dtype(dtype), np.dtype(dtype).num
         self.time_major, self.return_state, self.optional = time_major, return_state, optional
         self.default_states = default_states
@@ -347,7 +204,7 @@ cdef class Network:
                 node.input, node.output, node.column, node.go_backwards, node.turned = each[2:7]
                 node.zero_output_for_mask, node.state = each[7:9]
                 plans[node.state] = plan
-                self.state_units[node.state], self.state_types[node.state] = plan.units, plan.typenum
+                self.states.units[node.state], self.states.types[node.state] = plan.units, plan.typenum
             else:
                 node.kind, node.input, node.output = KINDS[each[0]], each[1], each[len(each) - 1]
                 node.other = each[2]
@@ -363,8 +220,8 @@ cdef class Network:
     def __dealloc__(self):
         PyMem_RawFree(self.net.nodes)
         PyMem_RawFree(self.net.values)
-        PyMem_RawFree(self.state_units)
-        PyMem_RawFree(self.state_types)
+        PyMem_RawFree(self.states.units)
+        PyMem_RawFree(self.states.types)
         PyMem_RawFree(self.spare)
         PyMem_RawFree(self.spare_lengths)
 
@@ -405,7 +262,7 @@ cdef class Network:
         sizes = cnp.PyArray_DIMS(array)
         if sizes[time_axis] == 0 or sizes[2] != self.features:
             return NotImplemented
-        if not is_plain(array, 3, self.typenum) or not are_whole(array):
+        if not is_plain(array, 3, self.typenum) or not rows_are_whole(array):
             array = converted(array, self.typenum)
             if array is None:
                 return NotImplemented
@@ -427,27 +284,27 @@ cdef class Network:
                 return NotImplemented
         if initial_state is None:
             if self.default_states is not None:
-                given = self.defaults(None, state_shape[0])
+                given = with_defaults(&self.states, None, self.default_states, state_shape[0])
                 if given is None:
                     return NotImplemented
         elif cnp.PyArray_CheckExact(initial_state):
             if count > 1:
                 return NotImplemented
-            state_shape[1] = self.state_units[0]
-            if not is_state(initial_state, self.state_types[0], state_shape):
+            state_shape[1] = self.states.units[0]
+            if not is_state(initial_state, self.states.types[0], state_shape):
                 return NotImplemented
         elif type(initial_state) is list or type(initial_state) is tuple:
             given = tuple(initial_state)  # which nobody changes meanwhile
             if len(given) != count:
                 return NotImplemented
             for i in range(count):
-                state_shape[1] = self.state_units[i]
+                state_shape[1] = self.states.units[i]
                 if given[i] is None and self.optional:
                     continue
-                if not is_state(given[i], self.state_types[i], state_shape):
+                if not is_state(given[i], self.states.types[i], state_shape):
                     return NotImplemented
             if self.default_states is not None:
-                given = self.defaults(given, state_shape[0])
+                given = with_defaults(&self.states, given, self.default_states, state_shape[0])
                 if given is None:
                     return NotImplemented
         else:
@@ -466,7 +323,7 @@ cdef class Network:
             elif (
                 outputs == 1 and is_plain(out, axes, self.output_types[i])
                 and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and has_shape(out, shape)
-                and are_whole(out) and not touches(out, x, initial_state, given, mask, lengths)
+                and rows_are_whole(out) and not touches(out, x, initial_state, given, mask, lengths)
             ):
                 output = <cnp.ndarray> out
             else:
@@ -475,10 +332,10 @@ cdef class Network:
                 results[i] = output
             direct(self, &run, i, output)
         if self.return_state:
-            self.add_states(results, outputs, state_shape[0])
-        if states is not None and not self.can_write(states, state_shape[0]):
+            add_states(&self.states, results, outputs, state_shape[0])
+        if states is not None and not are_states(&self.states, states, state_shape[0]):
             states[:] = [None] * count
-            self.add_states(states, 0, state_shape[0])
+            add_states(&self.states, states, 0, state_shape[0])
 
         describe(self, &run, array, mask)
         if lengths is not None:
@@ -504,51 +361,6 @@ cdef class Network:
             for i in range(count):
                 copy_state(results[outputs + i], states[i])
         return output if results is None else results
-
-    cdef tuple defaults(self, tuple given, Py_ssize_t batch):
-        """What is given, and the default state wherever that is None; None if one has other rows."""
-        cdef list states = list(self.default_states)
-        cdef cnp.ndarray state, rows
-        cdef cnp.npy_intp shape[2]
-        cdef Py_ssize_t row
-        cdef int i
-        for i in range(self.net.state_count):
-            if given is not None and given[i] is not None:
-                states[i] = given[i]
-            elif states[i] is not None and cnp.PyArray_DIMS(<cnp.ndarray> states[i])[0] != batch:
-                state = states[i]
-                if cnp.PyArray_DIMS(state)[0] != 1:
-                    return None
-                shape[0], shape[1] = batch, self.state_units[i]
-                rows = cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0)
-                for row in range(batch):
-                    memcpy(<char *> cnp.PyArray_DATA(rows) + row * cnp.PyArray_NBYTES(state),
-                           cnp.PyArray_DATA(state), cnp.PyArray_NBYTES(state))
-                states[i] = rows
-        return tuple(states)
-
-    cdef int add_states(self, list states, int first, Py_ssize_t batch) except -1:
-        """Put new arrays for the last states of all GRUs into a list, from an index on."""
-        cdef cnp.npy_intp shape[2]
-        cdef int i
-        shape[0] = batch
-        for i in range(self.net.state_count):
-            shape[1] = self.state_units[i]
-            states[first + i] = cnp.PyArray_EMPTY(2, shape, self.state_types[i], 0)
-        return 0
-
-    cdef bint can_write(self, list states, Py_ssize_t batch) noexcept:
-        """True of arrays that last states fit into."""
-        cdef cnp.npy_intp shape[2]
-        cdef int i
-        shape[0] = batch
-        if len(states) != self.net.state_count:
-            return False
-        for i in range(self.net.state_count):
-            shape[1] = self.state_units[i]
-            if not is_state(states[i], self.state_types[i], shape):
-                return False
-        return True
 
     def run(self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None):
         """Run a call of arrays that are known to be right and share no memory.
@@ -640,25 +452,6 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
         run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
         run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
         run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]
-
-
-cdef inline void copy_state(cnp.ndarray to, cnp.ndarray array) noexcept:
-    memcpy(cnp.PyArray_DATA(to), cnp.PyArray_DATA(array), cnp.PyArray_NBYTES(array))
-
-
-cdef bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, lengths) noexcept:
-    """True if an array may share memory with one that is read."""
-    cdef object state
-    if overlap(out, x) or overlap(out, mask):
-        return True
-    if cnp.PyArray_CheckExact(lengths) and overlap(out, lengths):
-        return True
-    if given is not None:
-        for state in given:
-            if overlap(out, state):
-                return True
-        return False
-    return initial_state is not None and overlap(out, initial_state)
 
 
 cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept:

@@ -1,12 +1,13 @@
 """How a GRU computes: its weights, and the node or the loop that it becomes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _config, _random, _validate, activations, initializers
+from fastgru._calls import commit
 from fastgru._compile import Graph
 from fastgru._core import Plan
 from fastgru._loop import Loop
@@ -74,8 +75,11 @@ class GRUNode(WeightedLayer):
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
         return self._made(self._weight_specs(features), state)
 
+    def _build_of(self, arrays: Sequence[Array]) -> None:
+        self._given_weights = list(arrays)
+        commit(self._changes(self._built_of(arrays[0].shape[0])), [self])
+
     def _weight_specs(self, features: int) -> list[Weight]:
-        """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
         width = 3 * self._units
         glorot = initializers.get("glorot_uniform")
         specs = [

@@ -197,6 +197,14 @@ class WeightedMember(Member):
         """True if a call drops out in training."""
         raise NotImplementedError
 
+    def _weight_specs(self, features: int) -> list[Weight]:
+        """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
+        raise NotImplementedError
+
+    def _build_of(self, arrays: Sequence[Array]) -> None:
+        """Take these weights, but no state of a stateful layer, whose first call then gives the batch."""
+        raise NotImplementedError
+
     def _start(self, batch: int, initial_state: Array | None, recorded: Array | None) -> Array | None:
         """What a call starts from that was given this, (batch, units); None: zeros."""
         raise NotImplementedError

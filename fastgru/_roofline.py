@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastgru import _core
+from fastgru import _kernels
 
 MILLISECONDS = 4  # of each measurement
 OPERATIONS = 4_000_000  # of a run, so that calling it does not count
@@ -74,9 +74,9 @@ def measure(sizes: Iterable[int]) -> Limits:
 
     The clock is that at which a core starts two multiply-adds in a cycle.
     """
-    lanes = _core.lanes()
-    turns = OPERATIONS // _core.multiply_adds(1)
-    peak = _rate(lambda: _core.multiply_adds(turns))
+    lanes = _kernels.lanes()
+    turns = OPERATIONS // _kernels.multiply_adds(1)
+    peak = _rate(lambda: _kernels.multiply_adds(turns))
     return Limits(peak, lanes, peak / (4 * lanes), {size: _bandwidth(size) for size in sorted(set(sizes))})
 
 
@@ -85,7 +85,7 @@ def _bandwidth(size: int) -> float:
     memory = np.ones(-(-size // BLOCK) * BLOCK // 4 + LINE // 4, np.float32)  # zeros may share one page
     memory = memory[-memory.ctypes.data % LINE // 4 :][: -(-size // BLOCK) * BLOCK // 4]
     turns = 1 + BYTES // memory.nbytes
-    return _rate(lambda: _core.reads(memory, turns))
+    return _rate(lambda: _kernels.reads(memory, turns))
 
 
 def _rate(run: Callable[[], int]) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fastgru import _core, constraints, initializers, regularizers
+from fastgru import _kernels, constraints, initializers, regularizers
 from fastgru._registry import Configurable, Registry
 
 Array = NDArray[Any]
@@ -44,7 +44,9 @@ class Activation:
 
     def compute(self, x: Array) -> Array:
         """The activation of a float32 or float64 array."""
-        return self.formula(x) if self.kernel is None else _core.activate(self.kernel[0], x, self.kernel[1])
+        return (
+            self.formula(x) if self.kernel is None else _kernels.activate(self.kernel[0], x, self.kernel[1])
+        )
 
     def formula(self, x: Array) -> Array:
         """The activation in NumPy, where it has no kernel."""

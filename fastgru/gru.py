@@ -16,8 +16,8 @@ from fastgru import (
     regularizers,
 )
 from fastgru._calls import commit, compiled
-from fastgru._core import float16_isas
 from fastgru._gru_node import GRUNode
+from fastgru._kernels import float16_isas
 from fastgru._layer import flag
 from fastgru._validate import InputSpec
 
@@ -270,10 +270,6 @@ class GRU(GRUNode):
         with self._lock:
             built = self._builds(shape)
             commit([change for made in built.values() for change in self._changes(made)], list(built))
-
-    def _build_weights(self, features: int) -> None:
-        """Make the weights, but not the state of a stateful layer, whose first call then gives the batch."""
-        commit(self._changes(self._built_of(features)), [self])
 
     # ---- calling ---------------------------------------------------------------------------
 

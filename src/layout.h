@@ -237,4 +237,15 @@ HIDDEN void fastgru_order(
     ptrdiff_t *lengths,              /* (2, rows)  overwritten: in order, and their rows   */
     ptrdiff_t *spare);               /* (2, rows)  overwritten                             */
 
+/* ---- numbers ---------------------------------------------------------------------------- */
+
+/* y := a + b, a * b or (a + b) / 2. */
+HIDDEN void fastgru_merge(
+    int kind,                        /* FASTGRU_SUM, FASTGRU_MUL or FASTGRU_AVE            */
+    size_t itemsize,
+    ptrdiff_t n,
+    const void *a,                   /* (n)                                                */
+    const void *b,                   /* (n)                                                */
+    void *y);                        /* (n)  overwritten; may alias a or b                 */
+
 #endif

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _core, _kernels
 
 OUTSIDE = {"keras", "tensorflow", "engine"}  # fixtures
 
@@ -40,14 +40,14 @@ def tensorflow(keras):
     return tensorflow
 
 
-@pytest.fixture(params=_core.isas())
+@pytest.fixture(params=_kernels.isas())
 def isa(request):
     """Every instruction set of this machine in turn."""
     return request.param
 
 
-CHOICES = [_config.Choice("packed", isa) for isa in _core.packed_isas()]
-CHOICES += [_config.Choice("blas", isa) for isa in _core.isas()]
+CHOICES = [_config.Choice("packed", isa) for isa in _kernels.packed_isas()]
+CHOICES += [_config.Choice("blas", isa) for isa in _kernels.isas()]
 
 
 @pytest.fixture(params=CHOICES, ids="-".join)
@@ -99,6 +99,6 @@ def run_plan(plan, x, initial_state, state, out, mask, time_major, go_backwards,
     network = _core.Network(
         x.shape[2], x.dtype, [(plan.units, x.dtype, last)], [node], [1], time_major, False
     )
-    if not _core.rows_are_whole(x):
+    if not _kernels.rows_are_whole(x):
         x = np.array(x, order="C")
     network.run(x, (initial_state,), (state,), (out,), mask, lengths)

@@ -16,7 +16,7 @@ from benchmarks.race.heats import Entrant, Heat, ratios
 from benchmarks.race.regimes import GOALS, OURS, ROOF_UNITS, ROOF_WANTED, Goal
 from benchmarks.tasks import Array
 from benchmarks.ways import WAYS, Times, Way
-from fastgru import _core
+from fastgru import _kernels
 
 QUANTILES = (0, 5, 25, 50, 75, 95, 99, 99.9, 100)
 
@@ -53,7 +53,7 @@ def machine() -> Machine:
         date=str(datetime.date.today()),
         cpu=model,
         cores=os.cpu_count(),
-        instruction_set=_core.isas()[0],
+        instruction_set=_kernels.isas()[0],
         python=platform.python_version(),
         system=platform.platform(),
     )

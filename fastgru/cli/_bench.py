@@ -286,7 +286,7 @@ def _draw_latency(ax: Axes, figure: Figure, name: str) -> None:
         ax.plot(p50, i, "o", color=f"C{i}", markersize=9)
         ax.plot(p99, i, "|", color=f"C{i}", markersize=14)
         for time, side, color in ((p50, "right", "0"), (p99, "left", "0.4")):  # which may be close
-            text = _terminal._text(time)
+            text = _terminal.text(time)
             ax.annotate(text, (time, i), (0, 9), textcoords="offset points", ha=side, color=color)
     ax.axvline(float(np.median(figure.least)), color="0.4", linestyle="--", label="roofline")
     ax.set_xscale("log")

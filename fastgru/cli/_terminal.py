@@ -30,7 +30,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
         numbers = all(isinstance(row[i], (int, float, type(None))) for row in rows)
         drawn.add_column(name, justify="right" if numbers else "left")
     for row in rows:
-        drawn.add_row(*map(_text, row))
+        drawn.add_row(*map(text, row))
     console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False, markup=False)
     if console.measure(drawn, options=console.options.update(width=WIDE)).maximum <= console.width:
         console.print(drawn)
@@ -39,11 +39,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str =
     for row in rows:
         lines = Table.grid(padding=(0, 2))
         for name, value in zip(columns, row, strict=True):
-            lines.add_row(name, _text(value))
+            lines.add_row(name, text(value))
         console.print("", lines)
 
 
-def _text(value: object) -> str:
+def text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

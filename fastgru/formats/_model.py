@@ -187,8 +187,7 @@ def fill(layer: GRU, arrays: Sequence[Array]) -> None:
             except (ValueError, TypeError):
                 raise FormatError(f"its activation {activation!r} is none of (batch, units)") from None
     check_finite(layer.get_config())
-    layer._given_weights = list(arrays)
-    layer._build_weights(features)
+    layer._build_of(arrays)
     if not _description.is_finite(layer._described()):
         raise FormatError(f"its weights must be finite as {layer.dtype}, and so must its default_state")
 

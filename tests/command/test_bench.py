@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 import fastgru
-from fastgru import _core, _roofline
+from fastgru import _kernels, _roofline
 from fastgru.cli import _bench, _measure
 from fastgru.cli._commands import fastgru as command
 
@@ -42,19 +42,19 @@ def invoke(*arguments):
 
 
 def test_loops_count_what_they_do(isa):
-    lanes = _core.lanes(isa)
-    assert _core.multiply_adds(10, isa) == 10 * _core.multiply_adds(1, isa)
-    assert _core.multiply_adds(1, isa) % (2 * lanes) == 0
-    block = _core.reads(np.ones(1000, np.float32), 1, isa)
+    lanes = _kernels.lanes(isa)
+    assert _kernels.multiply_adds(10, isa) == 10 * _kernels.multiply_adds(1, isa)
+    assert _kernels.multiply_adds(1, isa) % (2 * lanes) == 0
+    block = _kernels.reads(np.ones(1000, np.float32), 1, isa)
     assert 0 < block <= 4000
     assert block % (4 * lanes) == 0
-    assert _core.reads(np.ones(1000, np.float32), 7, isa) == 7 * block
+    assert _kernels.reads(np.ones(1000, np.float32), 7, isa) == 7 * block
 
 
 def test_a_machine_has_limits():
     limits = _roofline.measure([1000, 10**6])
     assert limits.peak > 0
-    assert limits.lanes == _core.lanes()
+    assert limits.lanes == _kernels.lanes()
     assert limits.bandwidth.keys() == {1000, 10**6}
     assert min(limits.bandwidth.values()) > 0
 
@@ -85,7 +85,7 @@ def test_half_the_bytes_are_read_of_float16(monkeypatch):
     _bench.least_microseconds(layer(), 1, 0)
     _bench.least_microseconds(layer(dtype="float64"), 1, 0)
     assert asked[1] == 2 * asked[0]
-    if _core.float16_isas():
+    if _kernels.float16_isas():
         _bench.least_microseconds(layer(weights_dtype="float16"), 1, 0)
         assert 2 * asked[2] == asked[0]
 

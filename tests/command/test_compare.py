@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch.nn.utils import prune
 
 import fastgru
-from fastgru import _core
+from fastgru import _kernels
 from fastgru.cli import _compare, _convert, _model, _runtimes
 from fastgru.cli._commands import fastgru as command
 from fastgru.formats import _onnx_fold, _onnx_state, _torch_keys
@@ -362,7 +362,7 @@ def test_a_wrong_output_of_a_direction_that_is_apart_is_a_difference():
         assert _compare.compared(apart["float32"], apart["float64"], made, rng).equal == equal
 
 
-@pytest.mark.skipif(not _core.float16_isas(), reason="no float16 here")
+@pytest.mark.skipif(not _kernels.float16_isas(), reason="no float16 here")
 def test_half_weights_are_compared(tmp_path):
     for both in (False, True):
         half, path = layer(both, weights_dtype="float16"), tmp_path / f"{both}.npz"
@@ -393,7 +393,7 @@ def convert(*arguments):
     )
 
 
-@pytest.mark.skipif(not _core.float16_isas(), reason="no float16 here")
+@pytest.mark.skipif(not _kernels.float16_isas(), reason="no float16 here")
 @pytest.mark.parametrize("ending", _convert.WRITERS)
 def test_layers_of_half_weights_are_converted(tmp_path, ending):
     half, out = layer(weights_dtype="float16"), tmp_path / f"out{ending}"

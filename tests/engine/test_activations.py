@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 
-from fastgru import _core, activations
+from fastgru import _kernels, activations
 
 LD = np.longdouble
 FLOATS = ["float32", "float64"]
@@ -76,14 +76,14 @@ def arguments(dtype, number, rng):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("isa", _core.isas())
+@pytest.mark.parametrize("isa", _kernels.isas())
 @pytest.mark.parametrize("name", EXACT)
 def test_kernels_are_within_3_ulp(name, isa, dtype):
     x = arguments(dtype, 5_000 if name == "gelu" else 200_000, np.random.default_rng(0))
     with np.errstate(all="ignore"):
         exact = EXACT[name](x.astype(LD))
         kept = np.abs(exact) <= LD(np.finfo(dtype).max)  # the others round to infinity
-        y = _core.activate(name, x, ALPHA.get(name, 0.0), isa)
+        y = _kernels.activate(name, x, ALPHA.get(name, 0.0), isa)
         assert not np.isnan(y).any()
         assert np.isinf(y[~kept]).all()
         # a unit in the last place of the exact value
@@ -95,11 +95,11 @@ def test_kernels_are_within_3_ulp(name, isa, dtype):
     assert error[worst] <= 3, found
 
 
-@pytest.mark.parametrize("isa", _core.isas())
+@pytest.mark.parametrize("isa", _kernels.isas())
 def test_hard_sigmoid_is_numpys_multiply_add_clip_bit_for_bit(isa):
     x = np.random.default_rng(1).normal(scale=3, size=100_001).astype(np.float32)
     wanted = np.clip(x * np.float32(0.2) + np.float32(0.5), np.float32(0), np.float32(1))
-    np.testing.assert_array_equal(_core.activate("hard_sigmoid", x, 0.0, isa), wanted)
+    np.testing.assert_array_equal(_kernels.activate("hard_sigmoid", x, 0.0, isa), wanted)
 
 
 LIMITS = {  # at -inf, inf
@@ -124,37 +124,37 @@ LIMITS = {  # at -inf, inf
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("isa", _core.isas())
-@pytest.mark.parametrize("name", _core.activations())
+@pytest.mark.parametrize("isa", _kernels.isas())
+@pytest.mark.parametrize("name", _kernels.activations())
 def test_infinities_give_the_limit_and_nan_stays(name, isa, dtype):
     x = np.array([-np.inf, np.inf], dtype)
-    y = _core.activate(name, x, ALPHA.get(name, 0.0), isa)
+    y = _kernels.activate(name, x, ALPHA.get(name, 0.0), isa)
     np.testing.assert_array_equal(y, np.array(LIMITS[name], dtype))
     # NaNs of either sign and with all kinds of bits in what remains of them
     integers = np.dtype(dtype).str.replace("f", "u")
     low_bits = np.concatenate([np.arange(1, 2049), np.random.default_rng(0).integers(1, 2**22, 2000)])
     bits = np.array(np.inf, dtype).view(integers) | low_bits.astype(integers)
     nans = np.concatenate([bits, bits | np.array(-0.0, dtype).view(integers)]).view(dtype)
-    assert np.isnan(_core.activate(name, nans, ALPHA.get(name, 0.0), isa)).all()
+    assert np.isnan(_kernels.activate(name, nans, ALPHA.get(name, 0.0), isa)).all()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("isa", _core.isas())
+@pytest.mark.parametrize("isa", _kernels.isas())
 def test_saturation_is_exact(isa, dtype):
     far = np.array([20, 40, 183, 1e4, 1e30], dtype)
     for sign in (1, -1):
-        assert (_core.activate("tanh", sign * far, 0.0, isa) == sign).all()
-    assert (_core.activate("sigmoid", 2 * far, 0.0, isa) == 1).all()
-    assert (_core.activate("sigmoid", -800 * far, 0.0, isa) == 0).all()
-    assert (np.signbit(_core.activate("tanh", np.array([-0.0], dtype), 0.0, isa))).all()
+        assert (_kernels.activate("tanh", sign * far, 0.0, isa) == sign).all()
+    assert (_kernels.activate("sigmoid", 2 * far, 0.0, isa) == 1).all()
+    assert (_kernels.activate("sigmoid", -800 * far, 0.0, isa) == 0).all()
+    assert (np.signbit(_kernels.activate("tanh", np.array([-0.0], dtype), 0.0, isa))).all()
 
 
-@pytest.mark.parametrize("isa", _core.isas())
+@pytest.mark.parametrize("isa", _kernels.isas())
 @pytest.mark.parametrize("n", range(70))
 def test_the_rest_of_an_array_is_like_its_beginning(n, isa):
     x = np.random.default_rng(n).normal(size=n).astype(np.float32)
-    one_by_one = [_core.activate("mish", x[i : i + 1], 0.0, isa)[0] for i in range(n)]
-    np.testing.assert_array_equal(_core.activate("mish", x, 0.0, isa), np.array(one_by_one, np.float32))
+    one_by_one = [_kernels.activate("mish", x[i : i + 1], 0.0, isa)[0] for i in range(n)]
+    np.testing.assert_array_equal(_kernels.activate("mish", x, 0.0, isa), np.array(one_by_one, np.float32))
 
 
 @pytest.mark.parametrize("name", sorted(reference.ACTIVATIONS))

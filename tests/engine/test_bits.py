@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _core, _kernels
 
 USUAL = ["tanh", "sigmoid", "hard_sigmoid"]
 OTHERS = [
@@ -63,8 +63,8 @@ class Call:
 
 @st.composite
 def calls(draw):
-    isa = draw(st.sampled_from(_core.isas()))
-    weights = ["float32", "float64", "float16"][: 3 if isa in _core.float16_isas() else 2]
+    isa = draw(st.sampled_from(_kernels.isas()))
+    weights = ["float32", "float64", "float16"][: 3 if isa in _kernels.float16_isas() else 2]
     batch, timesteps = draw(st.integers(1, 20)), draw(st.integers(1, 10))
     order = draw(st.permutations(range(batch)))
     activations = st.sampled_from(USUAL) | st.sampled_from(OTHERS)
@@ -286,7 +286,7 @@ def test_threads_that_share_a_plan_get_the_same_bits(call):
 @ANY_CALL
 @given(calls())
 def test_instruction_sets_that_fuse_multiply_adds_give_the_same_bits(call):
-    usable = _core.float16_isas() if call.weights == "float16" else _core.packed_isas()
+    usable = _kernels.float16_isas() if call.weights == "float16" else _kernels.packed_isas()
     results = [run(call, plan_of(call, isa), *arrays_of(call)) for isa in usable]
     for found in results[1:]:
         assert_same_bits(found, results[0])
@@ -368,7 +368,7 @@ SIZES = [  # batch, timesteps, features, units, weights
 def test_blocks_and_chunks_change_no_bits(
     batch, timesteps, features, units, weights, reset_after, go_backwards, mask
 ):
-    for isa in _core.float16_isas() if weights == "float16" else _core.isas():
+    for isa in _kernels.float16_isas() if weights == "float16" else _kernels.isas():
         call = Call(
             isa, weights, reset_after, "tanh", "sigmoid", True, units, features, batch, timesteps, mask,
             False, True, go_backwards, False, "side by side", (), (), 0,

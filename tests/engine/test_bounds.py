@@ -9,7 +9,7 @@ import pytest
 from compilers import EMULATE, GNU, HERE, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
 
 import fastgru
-from fastgru import _core
+from fastgru import _kernels
 
 pytestmark = pytest.mark.outside
 
@@ -30,7 +30,7 @@ def usual(engine, tmp_path_factory):
     return words(program)
 
 
-@pytest.mark.parametrize(("flags", "isas"), [([], _core.isas()), ([SCALAR], ("generic",))])
+@pytest.mark.parametrize(("flags", "isas"), [([], _kernels.isas()), ([SCALAR], ("generic",))])
 def test_kernels_stay_within_their_arrays(engine, flags, isas, tmp_path):
     command = [SANITIZING, *GNU, *WARNINGS, *flags]
     run(*command, *LINK, *engine(*command), "-o", tmp_path / "program", "-lm")
@@ -57,7 +57,7 @@ def test_tiles_for_32_registers_give_the_same_bits(engine, usual, tmp_path_facto
 
 ARM = ["aarch64-linux-gnu-gcc", "qemu-aarch64"]
 needs_fused = pytest.mark.skipif(
-    not _core.packed_isas(), reason="no kernels here whose bits would be the same"
+    not _kernels.packed_isas(), reason="no kernels here whose bits would be the same"
 )
 
 

@@ -8,7 +8,7 @@ import pytest
 from compilers import C99, C_COMPILERS, COMPILERS, CPP, GNU, SCALAR, USUAL, WARNINGS, include, run
 
 import fastgru
-from fastgru import _core
+from fastgru import _core, _kernels
 
 pytestmark = pytest.mark.outside
 
@@ -58,7 +58,7 @@ def test_the_engine_compiles_without_a_warning(compiler, kernels):
 def test_programs_compute_without_python(compiler, engine, tmp_path):
     c = {"g++": "gcc", "clang++": "clang"}.get(compiler[0], compiler[0])
     standard = C99 if compiler[1:] == CPP else compiler[1:]
-    for flags, isa in ([], _core.isas()[0]), ([SCALAR], "generic"):
+    for flags, isa in ([], _kernels.isas()[0]), ([SCALAR], "generic"):
         objects = engine(c, "-O1", *standard, *WARNINGS, *flags) if flags else engine(*USUAL)
         command = [*compiler, *language(compiler), *WARNINGS, *include()[:1], "-o", tmp_path / "program", "-"]
         run(*command, "-x", "none", *objects, "-lm", source=PROGRAM)

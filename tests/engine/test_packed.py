@@ -6,11 +6,11 @@ import reference
 from conftest import run_plan
 
 import fastgru
-from fastgru import _core
+from fastgru import _core, _kernels
 
 # instruction set and type of the weights
-KERNELS = [(isa, weights) for isa in _core.isas() for weights in ("float32", "float64")]
-KERNELS += [(isa, "float16") for isa in _core.float16_isas()]
+KERNELS = [(isa, weights) for isa in _kernels.isas() for weights in ("float32", "float64")]
+KERNELS += [(isa, "float16") for isa in _kernels.float16_isas()]
 ROWS, TIMESTEPS = 20, 3
 GUARDS = 40  # elements, more than a register has
 # Sums of up to 90 terms of size 1 and less, three steps of them: some tens of roundings, of which few add up.

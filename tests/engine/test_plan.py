@@ -8,7 +8,7 @@ import reference
 from conftest import CHOICES, run_plan
 
 import fastgru
-from fastgru import _core
+from fastgru import _core, _kernels
 
 
 def random_plan(units, features, reset_after, dtype, choice, rng):
@@ -142,7 +142,7 @@ def test_contiguous_input_is_not_copied(monkeypatch):
 
 def test_an_unknown_instruction_set_lists_the_usable_ones():
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=rf"isa must be one of .*{_core.isas()[0]}.*, got 'mmx'"):
+    with pytest.raises(ValueError, match=rf"isa must be one of .*{_kernels.isas()[0]}.*, got 'mmx'"):
         random_plan(2, 2, False, "float32", ("packed", "mmx"), rng)
 
 

@@ -7,7 +7,7 @@ import pytest
 from compilers import EMULATE, GNU, HERE, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
 
 import fastgru
-from fastgru import _core
+from fastgru import _kernels
 
 pytestmark = pytest.mark.outside
 
@@ -34,7 +34,7 @@ def passed(folder, compiler, *emulator, arguments=()):
 
 
 def test_every_verb_does_what_plain_c_does(folder):
-    assert passed(folder, USUAL) == _core.isas()
+    assert passed(folder, USUAL) == _kernels.isas()
 
 
 def test_so_it_does_in_one_lane(folder):
@@ -42,7 +42,7 @@ def test_so_it_does_in_one_lane(folder):
 
 
 def test_so_it_does_under_sanitizers(folder):
-    assert passed(folder, [HERE / "sanitizing-gcc", *GNU, *WARNINGS]) == _core.isas()
+    assert passed(folder, [HERE / "sanitizing-gcc", *GNU, *WARNINGS]) == _kernels.isas()
 
 
 @pytest.mark.skipif(not all(map(shutil.which, ARM)), reason=f"needs {' and '.join(ARM)}")

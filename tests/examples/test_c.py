@@ -12,7 +12,7 @@ import pytest
 from compilers import GNU, SCALAR, USUAL, WARNINGS
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 TESTS = Path(__file__).resolve().parents[1]
 FOLDER = TESTS.parent / "examples" / "c"
@@ -68,7 +68,7 @@ def write(layer, x):
 @pytest.fixture(autouse=True)
 def in_a_folder_and_on_the_kernels_of_its_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_config, "CHOICE", _config.Choice("packed", _core.isas()[0]))
+    monkeypatch.setattr(_config, "CHOICE", _config.Choice("packed", _kernels.isas()[0]))
 
 
 LAYERS = [  # timesteps, features, units, arguments
@@ -92,7 +92,7 @@ def test_the_state_has_the_bits_of_the_layer_in_python(program, arguments):
     layer, x = layer_and_frames(*arguments)
     write(layer, x)
     isa, state = results(program, "layer.gru")
-    assert isa == _core.isas()[0]
+    assert isa == _kernels.isas()[0]
     np.testing.assert_array_equal(state, layer(x[np.newaxis])[0], strict=True)
 
 

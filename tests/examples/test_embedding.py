@@ -10,7 +10,7 @@ import pytest
 from compilers import USUAL
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "how-to"
 PAGE = (FOLDER / "embed-in-c.md").read_text()
@@ -25,7 +25,7 @@ def printed(code):
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_the_embedded_program_has_the_bits_of_the_stream(tmp_path, monkeypatch, engine):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_config, "CHOICE", _config.Choice("packed", _core.isas()[0]))
+    monkeypatch.setattr(_config, "CHOICE", _config.Choice("packed", _kernels.isas()[0]))
     shutil.copy(FOLDER / "embedded.c", tmp_path)
     exec("".join(re.findall(r"```python\n(.*?)```", PAGE, re.S)), {})
     flags, include, program, sources, output = re.fullmatch(

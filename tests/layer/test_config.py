@@ -11,7 +11,7 @@ import scipy
 from conftest import CHOICES
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 FACTS = [
     *["fastgru", "engine", "isa", "usable isas", "float16 weights", "blas", "numpy", "scipy", "python"],
@@ -39,23 +39,23 @@ def test_every_usable_pair_of_names_is_chosen(choice):
     assert _config.choose(names(choice)) == choice
 
 
-@pytest.mark.parametrize("isa", _core.isas())
+@pytest.mark.parametrize("isa", _kernels.isas())
 def test_an_isa_alone_gets_the_first_engine_that_has_it(isa):
-    engine = "packed" if isa in _core.packed_isas() else "blas"
+    engine = "packed" if isa in _kernels.packed_isas() else "blas"
     assert _config.choose({"FASTGRU_ISA": isa}) == (engine, isa)
 
 
-@pytest.mark.parametrize("engine", [choice.engine for choice in CHOICES if choice.isa == _core.isas()[0]])
+@pytest.mark.parametrize("engine", [choice.engine for choice in CHOICES if choice.isa == _kernels.isas()[0]])
 def test_an_engine_alone_gets_the_fastest_isa(engine):
-    assert _config.choose({"FASTGRU_ENGINE": engine}) == (engine, _core.isas()[0])
+    assert _config.choose({"FASTGRU_ENGINE": engine}) == (engine, _kernels.isas()[0])
 
 
 @pytest.mark.parametrize(
     "environment", [{}, {"FASTGRU_ENGINE": "", "FASTGRU_ISA": ""}, {"FASTGRU": "blas", "ISA": "sse2"}]
 )
 def test_nothing_asked_for_is_the_fastest(environment):
-    isa = _core.isas()[0]
-    assert _config.choose(environment) == ("packed" if isa in _core.packed_isas() else "blas", isa)
+    isa = _kernels.isas()[0]
+    assert _config.choose(environment) == ("packed" if isa in _kernels.packed_isas() else "blas", isa)
 
 
 MACHINES = [  # usable instruction sets, packed ones, what is chosen
@@ -68,8 +68,8 @@ MACHINES = [  # usable instruction sets, packed ones, what is chosen
 
 @pytest.mark.parametrize(("isas", "packed", "chosen"), MACHINES)
 def test_other_machines_choose_their_fastest(monkeypatch, isas, packed, chosen):
-    monkeypatch.setattr(_core, "isas", lambda: isas)
-    monkeypatch.setattr(_core, "packed_isas", lambda: packed)
+    monkeypatch.setattr(_kernels, "isas", lambda: isas)
+    monkeypatch.setattr(_kernels, "packed_isas", lambda: packed)
     assert _config.choose({}) == chosen
     for isa in isas:
         assert _config.choose({"FASTGRU_ENGINE": "blas", "FASTGRU_ISA": isa}) == ("blas", isa)
@@ -81,7 +81,7 @@ def test_other_machines_choose_their_fastest(monkeypatch, isas, packed, chosen):
 
 @pytest.mark.parametrize("name", ["mmx", "AVX2", "avx2 ", "packed", "0"])
 def test_an_unusable_isa_is_told_the_usable_ones(name):
-    usable = ", ".join(_core.isas())
+    usable = ", ".join(_kernels.isas())
     with pytest.raises(ValueError, match=r"^FASTGRU_ISA must be one of") as error:
         _config.choose({"FASTGRU_ISA": name})
     assert str(error.value) == f"FASTGRU_ISA must be one of {usable} on this machine, got {name!r}"
@@ -89,10 +89,12 @@ def test_an_unusable_isa_is_told_the_usable_ones(name):
 
 @pytest.mark.parametrize("name", ["cuda", "Packed", "blas,packed", "avx2", "0"])
 def test_an_unusable_engine_is_told_the_usable_ones(name):
-    usable = "packed, blas" if _core.isas()[0] in _core.packed_isas() else "blas"
+    usable = "packed, blas" if _kernels.isas()[0] in _kernels.packed_isas() else "blas"
     with pytest.raises(ValueError, match=r"^FASTGRU_ENGINE must be one of") as error:
         _config.choose({"FASTGRU_ENGINE": name})
-    assert str(error.value) == f"FASTGRU_ENGINE must be one of {usable} with {_core.isas()[0]}, got {name!r}"
+    assert (
+        str(error.value) == f"FASTGRU_ENGINE must be one of {usable} with {_kernels.isas()[0]}, got {name!r}"
+    )
 
 
 # ---- in an interpreter of its own ------------------------------------------------------------------
@@ -154,8 +156,8 @@ def test_the_report_says_what_computes(choice):
     assert list(facts) == FACTS
     assert all(type(fact) is str and fact for fact in facts.values())
     assert (facts["engine"], facts["isa"]) == choice
-    assert facts["usable isas"] == ", ".join(_core.isas())
-    assert facts["float16 weights"] == ("yes" if choice.isa in _core.float16_isas() else "no")
+    assert facts["usable isas"] == ", ".join(_kernels.isas())
+    assert facts["float16 weights"] == ("yes" if choice.isa in _kernels.float16_isas() else "no")
     versions = [facts[name] for name in ("fastgru", "numpy", "scipy")]
     assert versions == [fastgru.__version__, np.__version__, scipy.__version__]
     assert platform.python_version() in facts["python"]

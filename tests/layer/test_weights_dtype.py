@@ -9,10 +9,10 @@ import pytest
 from conftest import CHOICES
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 
-@pytest.fixture(params=[c for c in CHOICES if c.isa in _core.float16_isas()], ids="-".join)
+@pytest.fixture(params=[c for c in CHOICES if c.isa in _kernels.float16_isas()], ids="-".join)
 def choice(request, monkeypatch):
     """Every engine on every instruction set that has float16 weights in turn."""
     monkeypatch.setattr(_config, "CHOICE", request.param)
@@ -217,7 +217,7 @@ def test_rounding_heeds_no_floating_point_error(choice):
 # ---- the argument --------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(_config.CHOICE.isa not in _core.float16_isas(), reason="the CPU converts no float16")
+@pytest.mark.skipif(_config.CHOICE.isa not in _kernels.float16_isas(), reason="the CPU converts no float16")
 @pytest.mark.parametrize("value", ["float16", np.float16, np.dtype("float16")])
 @pytest.mark.parametrize("dtype", ["float32", "float16", None])
 def test_the_config_has_it_and_gives_it_back(dtype, value):

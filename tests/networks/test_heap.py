@@ -16,7 +16,7 @@ COUNTER = """
 import ctypes, itertools
 import numpy as np
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 calls = ctypes.CDLL(None).heap_calls
 calls.restype = ctypes.c_long
@@ -42,7 +42,7 @@ CASES = itertools.product(
 for engine, reset_after, sequences, stateful, ends, (batch, timesteps, features, units) in CASES:
     if engine == "blas" and ends == "lengths":  # of which it makes a mask
         continue
-    _config.CHOICE = _config.Choice(engine, _core.isas()[0])
+    _config.CHOICE = _config.Choice(engine, _kernels.isas()[0])
     layer = fastgru.GRU(units, reset_after=reset_after, return_sequences=sequences, stateful=stateful)
     x = np.zeros((batch, timesteps, features), np.float32)
     out = np.empty((batch, timesteps, units) if sequences else (batch, units), np.float32)
@@ -59,7 +59,7 @@ CASES = itertools.product(
     [(1, 1, 1), (1, 40, 300), (3, 40, 300), (200, 8, 64)],
 )
 for engine, reset_after, dtype, (batch, features, units) in CASES:
-    _config.CHOICE = _config.Choice(engine, _core.isas()[0])
+    _config.CHOICE = _config.Choice(engine, _kernels.isas()[0])
     layer = fastgru.GRU(units, reset_after=reset_after, dtype=dtype)
     layer.build((None, None, features))
     stream, pool = layer.stream(batch), fastgru.StreamPool(layer, 2 * batch)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 FEATURES = 3
 PACKED = [choice for choice in CHOICES if choice.engine == "packed"]
@@ -72,7 +72,7 @@ LAYERS = {
 
 def one_of_layers(choice, arguments):
     """The layer without a recorded state, its features, and whether it is to have one later."""
-    if "weights_dtype" in arguments and choice.isa not in _core.float16_isas():
+    if "weights_dtype" in arguments and choice.isa not in _kernels.float16_isas():
         pytest.skip("the CPU converts no float16")
     plain = {name: value for name, value in arguments.items() if name != "stateful"}
     return made(**plain), arguments.get("features", FEATURES), "stateful" in arguments
@@ -1399,7 +1399,7 @@ def small_layers(draw):
     if arguments["default_state"] is not None:
         arguments["default_state"] = np.full(arguments["units"], 0.5)
     # where no packed engine may be chosen, its bits are alike in any company, too
-    choices = PACKED or [_config.Choice("packed", _core.isas()[0])]
+    choices = PACKED or [_config.Choice("packed", _kernels.isas()[0])]
     with mock.patch.object(_config, "CHOICE", draw(st.sampled_from(choices))):
         return made(**arguments)
 

@@ -15,7 +15,7 @@ import pytest
 from conftest import CHOICES
 
 import fastgru
-from fastgru import _config, _core
+from fastgru import _config, _kernels
 
 
 def run_together(functions):
@@ -146,7 +146,7 @@ def test_a_copy_has_a_state_from_between_calls(choice, twin_of):
 
 
 WEIGHTS = [(choice, None) for choice in CHOICES]
-WEIGHTS += [(choice, "float16") for choice in CHOICES if choice.isa in _core.float16_isas()]
+WEIGHTS += [(choice, "float16") for choice in CHOICES if choice.isa in _kernels.float16_isas()]
 
 
 @pytest.mark.parametrize(("batch", "timesteps", "calls"), [(1, 30, 200), (140, 4, 60), (1, 900, 40)])

@@ -115,8 +115,8 @@ print(fastgru.load("layer.npz").units)
 facts = fastgru.show_config("dicts")
 print(facts["scipy"], "|", facts["blas"], "|", facts["numpy"] == np.__version__)
 fastgru.show_config()
-from fastgru import _config, _core
-_config.CHOICE = _config.Choice("blas", _core.isas()[0])
+from fastgru import _config, _kernels
+_config.CHOICE = _config.Choice("blas", _kernels.isas()[0])
 for _ in range(2):
     layer = fastgru.GRU(3)
     try:
@@ -335,6 +335,39 @@ def late():
 """
     modules = {"__init__", "gru", "stack", "formats.__init__", "formats._zip", "formats.keras", "wrappers"}
     assert imports(source, modules) == modules - {"wrappers"}
+
+
+def names_of(tree):
+    """What the classes of a module declare."""
+    classes = (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef))
+    for node in (node for each in classes for node in ast.walk(each)):
+        match node:
+            case ast.FunctionDef(name) | ast.AnnAssign(ast.Name(name)) | ast.Assign([ast.Name(name)]):
+                yield name
+
+
+PROTOCOL = {*names_of(ast.parse(SOURCES["_member"].read_text()))}
+OTHERS = {"_replace", "_fields", "_exit"}  # of named tuples and of os, which have no other names for these
+
+
+@pytest.mark.parametrize("module", [name for name, path in SOURCES.items() if path.suffix == ".py"])
+def test_private_names_are_used_where_they_are_declared_and_of_layers_those_of_the_protocol(module):
+    tree = ast.parse(SOURCES[module].read_text())
+    known = PROTOCOL | OTHERS | {*names_of(tree)}
+    if module == "_layer":
+        known |= {"_lock", "_changed"}  # of its base class, which is compiled
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(ast.Name("self" | "cls")) | ast.Attribute(ast.Call(ast.Name("super"))):
+                pass
+            case ast.Attribute(_, name) if name.startswith("_") and not name.startswith("__"):
+                assert name in known, f"line {node.lineno}: {ast.unparse(node)}"
+
+
+def test_no_file_of_the_package_is_long():
+    paths = sources("fastgru/**/*.py", "fastgru/*.p[yx][xd]", "src/*.[ch]", "include/fastgru/*.h")
+    long = {path.name: lines for path in paths if (lines := path.read_text().count("\n")) > 500}
+    assert not long
 
 
 def test_modules_import_downwards_only():

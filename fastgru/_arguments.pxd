@@ -1,0 +1,92 @@
+"""What a call is given, as the engine reads it where that needs no message: floats, lengths, a list of one."""
+
+cimport numpy as cnp
+
+from fastgru._arrays cimport is_plain, overlap
+from fastgru._engine cimport fastgru_cast
+
+
+cdef inline cnp.ndarray converted(cnp.ndarray array, int typenum):
+    """A C-contiguous array of another float type; what it can't hold is infinite. None: it is no float array."""
+    cdef cnp.ndarray result
+    cdef int last = cnp.PyArray_NDIM(array) - 1
+    cdef int kind = cnp.PyArray_TYPE(array)
+    cdef Py_ssize_t n, size = cnp.PyArray_ITEMSIZE(array), gap
+    cdef char *target
+    cdef cnp.flatiter rows
+    if not (
+        (kind == cnp.NPY_FLOAT or kind == cnp.NPY_DOUBLE or kind == cnp.NPY_FLOAT16)
+        and cnp.PyArray_ISNOTSWAPPED(array)
+    ):
+        return None
+    result = cnp.PyArray_EMPTY(last + 1, cnp.PyArray_DIMS(array), typenum, 0)
+    target = <char *> cnp.PyArray_DATA(result)
+    n, gap = cnp.PyArray_DIMS(array)[last], cnp.PyArray_STRIDES(array)[last]
+    if cnp.PyArray_SIZE(array) == 0:
+        return result
+    if cnp.PyArray_IS_C_CONTIGUOUS(array):
+        fastgru_cast(cnp.PyArray_SIZE(array), cnp.PyArray_DATA(array), size, size, target,
+                     cnp.PyArray_ITEMSIZE(result))
+        return result
+    rows = cnp.PyArray_IterAllButAxis(array, &last)
+    while cnp.PyArray_ITER_NOTDONE(rows):
+        fastgru_cast(n, cnp.PyArray_ITER_DATA(rows), size, gap, target, cnp.PyArray_ITEMSIZE(result))
+        target += n * cnp.PyArray_ITEMSIZE(result)
+        cnp.PyArray_ITER_NEXT(rows)
+    return result
+
+
+cdef inline int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -2:
+    """steps, (batch,), := lengths from 0 to timesteps; -1 if they are to be converted or complained of.
+
+    Returns whether any row ends before the last timestep.
+    """
+    cdef Py_ssize_t i, gap
+    cdef const char *data
+    cdef bint ended = False
+    if type(lengths) is list or type(lengths) is tuple:
+        if len(lengths) != batch:
+            return -1
+        for i in range(batch):
+            if i >= len(lengths):
+                return -1
+            length = lengths[i]
+            if type(length) is not int or not 0 <= length <= timesteps:
+                return -1
+            steps[i] = length
+            ended |= steps[i] != timesteps
+        return ended
+    if not is_plain(lengths, 1, cnp.NPY_INTP) or cnp.PyArray_DIMS(<cnp.ndarray> lengths)[0] != batch:
+        return -1
+    data = <const char *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
+    gap = cnp.PyArray_STRIDES(<cnp.ndarray> lengths)[0]
+    for i in range(batch):  # copied first, for another thread may write into what was given
+        steps[i] = (<const Py_ssize_t *> (data + i * gap))[0]
+        if not 0 <= steps[i] <= timesteps:
+            return -1
+        ended |= steps[i] != timesteps
+    return ended
+
+
+cdef inline object only_item(given):
+    """The item of a list or tuple of one; NotImplemented of all else."""
+    if type(given) is list and len(<list> given) == 1:
+        return (<list> given)[0]
+    if type(given) is tuple and len(<tuple> given) == 1:
+        return (<tuple> given)[0]
+    return NotImplemented
+
+
+cdef inline bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, lengths) noexcept:
+    """True if an array may share memory with one that is read."""
+    cdef object state
+    if overlap(out, x) or overlap(out, mask):
+        return True
+    if cnp.PyArray_CheckExact(lengths) and overlap(out, lengths):
+        return True
+    if given is not None:
+        for state in given:
+            if overlap(out, state):
+                return True
+        return False
+    return initial_state is not None and overlap(out, initial_state)
