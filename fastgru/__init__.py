@@ -41,8 +41,8 @@ __all__ = [
     "show_config",
 ]
 
-# Where the names are: a module is imported when one of its names is first asked for, so that what needs none
-# of them, such as `fastgru --help`, does not wait for NumPy, nor a layer for the formats.
+# The module of each name. A module is imported when one of its names is first used, so that `fastgru --help`
+# does not wait for NumPy, nor a layer for the readers of files.
 _HOMES = {
     "GRU": "gru",
     "Bidirectional": "wrappers",

@@ -1,4 +1,4 @@
-"""What a call is given, as the engine reads it where that needs no message: floats, lengths, a list of one."""
+"""Conversion of arguments to what the engine reads, where that needs no message."""
 
 cimport numpy as cnp
 
@@ -7,7 +7,7 @@ from fastgru._engine cimport fastgru_cast
 
 
 cdef inline cnp.ndarray converted(cnp.ndarray array, int typenum):
-    """A C-contiguous array of another float type; what it can't hold is infinite. None: it is no float array."""
+    """A C-contiguous copy in another float type, overflowing to infinity; None if it is no float array."""
     cdef cnp.ndarray result
     cdef int last = cnp.PyArray_NDIM(array) - 1
     cdef int kind = cnp.PyArray_TYPE(array)
@@ -37,9 +37,9 @@ cdef inline cnp.ndarray converted(cnp.ndarray array, int typenum):
 
 
 cdef inline int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py_ssize_t *steps) except -2:
-    """steps, (batch,), := lengths from 0 to timesteps; -1 if they are to be converted or complained of.
+    """steps, (batch,), := lengths from 0 to timesteps.
 
-    Returns whether any row ends before the last timestep.
+    Returns 1 if any row ends before the last timestep, else 0; -1 if Python must convert or refuse the lengths.
     """
     cdef Py_ssize_t i, gap
     cdef const char *data

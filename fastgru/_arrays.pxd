@@ -1,4 +1,4 @@
-"""What is asked of arrays before the GIL is released: type, shape, strides, shared memory."""
+"""Checks of arrays before the GIL is released: type, shape, strides, shared memory."""
 
 cimport numpy as cnp
 
@@ -18,7 +18,7 @@ cdef inline bint rows_are_whole(cnp.ndarray array) noexcept:
 
 
 cdef inline bint is_plain(array, int ndim, int typenum) noexcept:
-    """True of no subclass, but an array of that rank and type, aligned and in the machine's byte order."""
+    """True for an ndarray, not a subclass, of that rank and type, aligned and in native byte order."""
     return (
         cnp.PyArray_CheckExact(array) and cnp.PyArray_NDIM(<cnp.ndarray> array) == ndim
         and cnp.PyArray_TYPE(<cnp.ndarray> array) == typenum and cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray> array)
@@ -35,7 +35,7 @@ cdef inline bint has_shape(cnp.ndarray array, const cnp.npy_intp *shape) noexcep
 
 
 cdef inline void extent(cnp.ndarray array, char **first, char **end) noexcept:
-    """The bytes between which an array that is not empty lies."""
+    """The first byte and the end of the memory of an array that is not empty."""
     cdef int axis
     cdef Py_ssize_t reach
     first[0] = <char *> cnp.PyArray_DATA(array)
@@ -49,7 +49,7 @@ cdef inline void extent(cnp.ndarray array, char **first, char **end) noexcept:
 
 
 cdef inline bint overlap(cnp.ndarray array, cnp.ndarray other) noexcept:
-    """True if both may share memory. None shares none."""
+    """True if both may share memory; False if `other` is None."""
     cdef char *first
     cdef char *end
     cdef char *other_first

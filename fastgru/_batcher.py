@@ -1,4 +1,4 @@
-"""Steps that asyncio tasks ask for one by one, computed in batches."""
+"""Steps that asyncio tasks request one by one, computed in batches."""
 
 import asyncio
 import contextlib
@@ -40,32 +40,32 @@ class _Request:
         self.slot = slot
         self.row = row
         self.future = future
-        self.arrived = 0.0  # of time.monotonic(), where it matters
+        self.arrived = 0.0  # by time.monotonic(), unless max_wait_us is 0
         self.queued = True
         self.next: _Request | None = None  # of the same slot
 
 
-# The worker's: a batch to compute, or a time of time.monotonic() to wait for unless another job comes before,
-# and what to call then in the loop's thread. None ends the worker.
+# For the worker: a batch to compute, or a time of time.monotonic() until which it waits for another job; the
+# loop; and the callback for the loop's thread. None ends the worker.
 _Job = tuple[list[_Request] | float, asyncio.AbstractEventLoop, Callable[..., None]]
 
 
 class MicroBatcher:
     """Computes the steps that asyncio tasks ask for in batches, outside the event loop's thread.
 
-    Steps that are asked for while a batch is computed ride together in the next one, and so do those
-    that are asked for in one turn of the event loop.
+    Steps that are requested while a batch is computed form the next one, and so do those that are
+    requested in one iteration of the event loop.
 
     Parameters
     ----------
     pool : StreamPool
         Or any object with its `step(slots, x)`, `features`, `dtype` and `capacity`, such as a whole network
-        around a pool. A step that raises must have touched no state. Its arrays are overwritten after it.
+        around a pool. A step that raises must leave all states unchanged. Its arrays are overwritten later.
     max_batch : int, optional
         Most rows of a batch; by default, and at most, the capacity of the pool.
     max_wait_us : float
-        How long a step may wait for company when nothing is being computed and the batch is not full,
-        in microseconds.
+        Microseconds that a step may wait for others when nothing is being computed and the batch is not
+        full.
 
     Raises
     ------
@@ -76,21 +76,21 @@ class MicroBatcher:
 
     Notes
     -----
-    On the packed engine bits do not depend on company: an answer is the same whoever rode along.
+    On the packed engine an answer has the same bits whatever other steps are in the batch.
 
-    Steps are computed in the order in which they were asked for, those of one slot in different batches. One
-    that has to wait for an earlier one of its slot does not hold up others, and no later one goes before it,
-    but to fill a batch that it cannot ride in.
+    Steps are computed in the order of their requests, those of one slot in different batches. A step that
+    waits for an earlier one of its slot does not delay other slots: later requests fill the batch that it
+    cannot join.
 
     A task that is cancelled while its step waits takes the step back: the state of its slot stays as it
     was. Once the step is being computed it counts, and only its answer is dropped.
 
-    If the pool refuses a batch, its halves are tried, and theirs, so that an error reaches only the task
-    that asked for the step: all others get their answers.
+    If the pool refuses a batch, it is tried in halves, recursively, so that an error reaches only the task
+    that requested the step: all others get their answers.
 
     A batcher belongs to the event loop that it is first used in. It has a thread of its own from the first
-    step to `close()`, or until the batcher is dropped. There is no limit to how many steps may wait:
-    `pending` tells a service when to turn clients away.
+    step to `close()`, or until the batcher is dropped. The number of waiting steps has no
+    limit: a service decides by `pending` when to refuse clients.
 
     Examples
     --------
@@ -131,14 +131,14 @@ class MicroBatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._worker: threading.Thread | None = None
-        # the first step of every slot that steps wait for, by its number; from each hang those that follow
+        # the first waiting step of each slot, by its number; `next` leads to the later ones
         self._heads: list[tuple[int, _Request]] = []  # a heap
         self._tails: dict[int, _Request] = {}  # the last step of every slot
-        self._number = 0  # of the step that was asked for last
+        self._number = 0  # of the last request
         self._pending = 0
         self._computing = False
-        self._starting = False  # is a call of _start on its way?
-        self._timed = False  # is the worker waiting for the time to call _start_at_last?
+        self._starting = False  # True while a call of _start is scheduled
+        self._timed = False  # True while the worker waits to call _start_at_last
         self._closing = False
         self._closed = asyncio.Event()
 
@@ -152,12 +152,12 @@ class MicroBatcher:
 
     @property
     def max_wait_us(self) -> float:
-        """How long a step may wait for company, in microseconds."""
+        """Microseconds that a step may wait for others."""
         return self._max_wait_us
 
     @property
     def pending(self) -> int:
-        """How many steps wait, those that are being computed not among them."""
+        """Number of waiting steps, without those that are being computed."""
         return self._pending
 
     async def step(self, slot: int, x: Any) -> Array:
@@ -173,7 +173,7 @@ class MicroBatcher:
         Returns
         -------
         ndarray, shape (units,)
-            The new state, and nobody else's array.
+            The output of the step, in a new array.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class MicroBatcher:
         self._pending += 1
         if not (self._computing or self._starting):
             self._starting = True
-            loop.call_soon(self._start)  # once all that are ready to run have asked, too
+            loop.call_soon(self._start)  # after all tasks that are ready to run have requested
         try:
             return await request.future
         finally:
@@ -218,8 +218,8 @@ class MicroBatcher:
     async def close(self) -> None:
         """Take no more steps, finish those that wait, and end the thread.
 
-        Any number of tasks may close a batcher, any number of times. One that is cancelled meanwhile
-        leaves a batcher that closes all the same.
+        Any number of tasks may close a batcher, any number of times. If one of them is
+        cancelled, the batcher closes all the same.
 
         Raises
         ------
@@ -230,7 +230,7 @@ class MicroBatcher:
         if loop is not self._loop:
             self._bind(loop)
         self._closing = True
-        self._start()  # without waiting for company
+        self._start()  # without waiting for others
         await self._closed.wait()
         if self._worker is not None:
             self._worker.join()  # which has nothing left to do
@@ -265,7 +265,7 @@ class MicroBatcher:
     # ---- batches, all in the loop's thread -------------------------------------------------
 
     def _start(self) -> None:
-        """Hand a batch to the worker, unless it has one or the steps that wait may wait for company."""
+        """Hand a batch to the worker, unless it has one or the waiting steps may wait for others."""
         self._starting = False
         if self._computing:
             return
@@ -291,7 +291,7 @@ class MicroBatcher:
         self._start()
 
     def _take(self) -> list[_Request]:
-        """The steps of the next batch: the first of every slot, those that came first."""
+        """The next batch: the first waiting step of each slot, in the order of requests."""
         batch: list[_Request] = []
         later = []
         while self._heads and len(batch) < self._max_batch:
@@ -314,8 +314,8 @@ class MicroBatcher:
         """Give the tasks what the worker has computed."""
         self._computing = False
         try:
-            self._start()  # first, for answers take their time to be read
-        finally:  # but whatever it raises, these do not wait any longer
+            self._start()  # first, because tasks take time to read their answers
+        finally:  # whatever it raises, these get their answers
             for request, answer in zip(batch, answers, strict=True):
                 if request.future.done():  # cancelled
                     continue
@@ -329,7 +329,7 @@ class MicroBatcher:
 
 
 def _work(jobs: SimpleQueue[_Job | None], pool: Pool, rows: Array) -> None:
-    """Do the jobs, until there is none; rows (max_batch, features) is overwritten."""
+    """Do jobs until one is None; rows (max_batch, features) is overwritten."""
     job = jobs.get()
     while job is not None:
         work, loop, call = job
@@ -349,7 +349,7 @@ def _work(jobs: SimpleQueue[_Job | None], pool: Pool, rows: Array) -> None:
 
 
 def _answers(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
-    """Of every request an array or an exception, also if there is no memory around the pool's step."""
+    """An array or an exception for each request, also if memory runs out outside the pool's step."""
     try:
         return _answers_of_halves(pool, rows, batch)
     except MemoryError as error:  # if it ended the worker, all tasks would wait for ever
@@ -359,7 +359,7 @@ def _answers(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
 
 
 def _answers_of_halves(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
-    """Of every request an array or an exception; where the pool refuses the batch, of its halves."""
+    """An array or an exception for each request; if the pool refuses the batch, its halves are tried."""
     answers = _computed(pool, [request.slot for request in batch], [request.row for request in batch], rows)
     try:
         if not isinstance(answers, BaseException):
@@ -373,12 +373,12 @@ def _answers_of_halves(pool: Pool, rows: Array, batch: list[_Request]) -> list[A
 
 
 def _computed(pool: Pool, slots: list[int], inputs: list[Array], rows: Array) -> list[Any] | BaseException:
-    """Arrays of the caller's own, or exceptions, where the step was made; else what the pool raised."""
+    """A new array or an exception for each slot; if the pool refused the step, what it raised."""
     x = rows[: len(slots)]
     try:
         np.concatenate(inputs, out=x.reshape(-1))
         outputs = pool.step(np.array(slots, np.intp), x)
-    except StopIteration as error:  # no future takes one
+    except StopIteration as error:  # a future cannot hold one
         stopped = RuntimeError(f"the pool raised {error!r}")
         stopped.__cause__ = error
         return stopped

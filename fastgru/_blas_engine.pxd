@@ -1,4 +1,4 @@
-"""The BLAS engine: a format of weights that are left as they are, whose products are BLAS's."""
+"""The BLAS engine: a format that leaves weights as they are, and multiplies by BLAS."""
 
 cimport numpy as cnp
 
@@ -7,7 +7,7 @@ from fastgru._engine cimport fastgru_functions, fastgru_layer
 
 
 cdef struct BlasLayer:
-    # One layer, ready to run. Whoever fills it keeps the arrays.
+    # One layer, ready to run. The caller keeps the arrays alive.
     fastgru_layer layer              # first: a pointer to it is one to all
     const Blas *blas
     const fastgru_functions *functions

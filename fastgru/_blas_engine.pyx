@@ -31,7 +31,7 @@ for i in range(2):
 cdef tuple refer_to(
     BlasLayer *ready, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias,
 ):
-    """Have a layer, whose settings and functions are there, compute with these weights; the arrays to be kept."""
+    """Point a layer, whose settings and functions are set, to these weights; returns the arrays to keep alive."""
     cdef Py_ssize_t features = kernel.shape[0], units = recurrent_kernel.shape[0]
     cdef cnp.ndarray biases = np.zeros((4, units), kernel.dtype)
     with binding:
@@ -58,7 +58,7 @@ cdef inline Py_ssize_t rows_in_one_product(
     Py_ssize_t inner, Py_ssize_t inner_stride,
     Py_ssize_t row,
 ) noexcept nogil:
-    """How many rows of an (outer, inner) block BLAS can walk with a single stride; sizes in elements."""
+    """Number of rows of an (outer, inner) block that BLAS can address with one stride; sizes in elements."""
     cdef Py_ssize_t stride = outer_stride if inner == 1 else inner_stride
     if stride < max(row, 1) or stride > INT_MAX:
         return 1

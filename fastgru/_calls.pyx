@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
-"""What layers are called through: the short way to a network, and what guards and commits their changes."""
+"""The short path from the call of a layer to its network; the locks and the commit of changes of layers."""
 
 import functools
 
@@ -42,7 +42,7 @@ cdef extern from *:
 
 
 cdef object rest_of(list inputs):
-    """The states in a list that the input comes first in."""
+    """The states that follow the input in a list."""
     cdef object state
     if len(inputs) == 2:
         state = inputs[1]
@@ -110,9 +110,9 @@ cdef enum:
 
 @cython.auto_pickle(False)
 cdef class Caller:
-    """What a layer is called through: the short way of every call that needs no conversion in Python.
+    """Base of layers: the short path of every call that needs no conversion in Python.
 
-    It runs the layer's network, which `_long_call` makes, as long as nothing that went into it has been set anew.
+    It runs the network that `_long_call` has made, as long as no weight or flag in it has been set since.
     """
 
     cdef Network network
@@ -123,7 +123,7 @@ cdef class Caller:
     cdef int way                                        # what kind of call is short
     cdef public Lock _lock
     cdef public object _state                           # a recorded one, or None
-    cdef list other_state                               # memory for the next one, which nobody else has
+    cdef list other_state                               # memory for the next one, not shared
     cdef vectorcallfunc vectorcall
 
     def __cinit__(self):
@@ -137,7 +137,7 @@ cdef class Caller:
 
     @cython.critical_section
     cdef Network current(self):
-        """The network, unless it is none any more."""
+        """The network if it is still valid, else None."""
         cdef Py_ssize_t i
         if self.network is None or self.version != self.own:
             return None
@@ -147,11 +147,11 @@ cdef class Caller:
         return self.network
 
     def _current_network(self):
-        """The network that calls run, or None: it is to be made anew."""
+        """The network that calls run, or None if it must be made again."""
         return self.current()
 
     def _changed(self):
-        """Have networks made anew that have weights or flags of this layer in them."""
+        """Invalidate the networks that contain weights or flags of this layer."""
         self.version += 1
 
     def _versions(self, tuple others):
@@ -164,9 +164,9 @@ cdef class Caller:
 
     @cython.critical_section
     def _keep_network(self, Network network, tuple others, list versions, str way):
-        """Have calls run this network until this layer, or one of those in it, changes.
+        """Let calls run this network until this layer, or one of those in it, changes.
 
-        Short are calls 'plain', or of a layer that 'records' its state; None: none is.
+        `way` is the kind of call on the short path: 'plain', or 'records' for a recorded state; None for no call.
         """
         cdef Py_ssize_t i
         cdef long long *taken = <long long *> allocated(len(others) * sizeof(long long))
@@ -200,7 +200,7 @@ cdef class Caller:
         return self._long_call(inputs, initial_state, mask, training, lengths, out)
 
     cdef object recorded(self, Network network, x, mask, lengths, out):
-        """What a call returns that starts from the recorded state, and leaves its last one there."""
+        """The result of a call from the recorded state, which the last state replaces."""
         cdef object old, results = NotImplemented
         cdef Lock lock = self._lock
         lock.acquire()
@@ -216,8 +216,8 @@ cdef class Caller:
 
 
 def compiled(method):
-    """A method `call` with that one's signature and docstring: `Caller.__call__`, with its second to fourth
-    arguments in the order of a GRU's or of the other layers' `call`."""
+    """A compiled `call` with the signature and docstring of `method`: `Caller.__call__`, with its second to
+    fourth arguments in the order of `GRU.call` or of the other layers' `call`."""
     made = mask_first() if method.__code__.co_varnames[2] == "mask" else training_first()
     return functools.update_wrapper(made, method)
 
@@ -242,11 +242,11 @@ cdef tuple ARGUMENTS = ("inputs", "initial_state", "mask", "training", "lengths"
 
 
 cdef object call_layer(object layer, PyObject *const *values, size_t flags, PyObject *names):
-    """Caller.__call__ without a tuple and a dict of its arguments, if they are as usual."""
+    """`Caller.__call__` by vectorcall: in the usual case without a tuple and a dict of the arguments."""
     cdef PyObject *given[6]
     cdef Py_ssize_t i, k, count = PyVectorcall_NARGS(flags)
     cdef Py_ssize_t named = 0 if names == NULL else PyTuple_GET_SIZE(names)
-    cdef bint usual = count <= 4 and Py_TYPE(layer).tp_call == CALL  # it is not where a class was given a __call__
+    cdef bint usual = count <= 4 and Py_TYPE(layer).tp_call == CALL  # False if a subclass defines __call__
     if usual:
         for k in range(6):
             given[k] = values[k] if k < count else <PyObject *> None
@@ -283,7 +283,7 @@ cdef Caller _caller = Caller.__new__(Caller)
 cdef class Holding:
     """Holds locks, taken in their order, while a block runs; leaving it takes no memory.
 
-    No interrupt comes between a class of this module, which Python's own could not promise, and the block.
+    Python handles no interrupt between `__enter__` of a compiled class and the block; of a Python class it could.
     """
 
     cdef tuple locks
@@ -312,9 +312,9 @@ cdef class Holding:
 
 
 def commit(list changes, list changed):
-    """Set attributes, (object, name, value), that objects have already; then have networks of layers made anew.
+    """Set existing attributes, (object, name, value); then invalidate the networks of the `changed` layers.
 
-    Takes no memory: either all is done, or nothing.
+    Allocates nothing, so either all is done, or nothing.
     """
     cdef tuple change
     cdef Caller layer

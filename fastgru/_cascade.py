@@ -1,4 +1,4 @@
-"""The GRUs of a layer in a row, as they are when a stream is made: what the stream runs."""
+"""The GRUs that a stream runs, one after the other, as they are when the stream is made."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -21,9 +21,9 @@ class Part(NamedTuple):
     name : str
     units : int
     dtype, compute_dtype : dtype
-        Of its outputs, and of what it reads and of its state.
+        Of its outputs; of its inputs and state.
     default_state : ndarray, shape (1 or batch, units), or None
-        What it starts from; None: zeros.
+        The state that it starts from; None means zeros.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Cascade(NamedTuple):
     Attributes
     ----------
     layers : list
-        The layers that they are taken from, which may change: for messages alone.
+        The layers that they come from, which may change; for messages only.
     single : bool
-        True if the state is that of one GRU, and no list.
+        True for one GRU, whose state is an array and not a list.
     network : Network or None
-        All of them, if they run without Python.
+        Runs all of them; None if one needs Python.
     alone : sequence of Network or Loop
-        Otherwise each GRU by itself, which starts from a state and returns the last one.
+        In that case, runs each GRU by itself, from a state to the last one.
     """
 
     layers: list[Any]
@@ -91,7 +91,7 @@ class Cascade(NamedTuple):
         return states
 
     def given_states(self, value: Any, rows: int | None) -> list[Array]:
-        """The checked states that someone handed over, each (rows, units), or (units,) for None."""
+        """The checked states of a user, each (rows, units), or (units,) if `rows` is None."""
         values = [value] if self.single else value
         if not isinstance(values, (list, tuple)) or len(values) != len(self.parts):
             got = f"{len(values)} of them" if isinstance(values, (list, tuple)) else type(values).__name__
@@ -108,7 +108,7 @@ class Cascade(NamedTuple):
         return states[0] if self.single else states
 
     def run(self, x: Array, states: Sequence[Array]) -> tuple[Array, list[Array]]:
-        """The outputs of all timesteps and the last states, GRU by GRU: where Python has a part in one.
+        """The outputs of all timesteps and the last states, GRU by GRU, if one needs Python.
 
         x is (batch, timesteps, features), or with time first if `time_major`.
         """

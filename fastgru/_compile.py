@@ -7,7 +7,7 @@ import numpy as np
 
 from fastgru._core import Network, Plan
 
-CHUNK_BYTES, CHUNK_STEPS = 0, 0  # of what nodes hand to each other: as the engine finds best
+CHUNK_BYTES, CHUNK_STEPS = 0, 0  # of the values between nodes; 0 is the engine's default
 
 
 class Graph:
@@ -36,7 +36,7 @@ class Graph:
         return len(self._values)
 
     def gru(self, layer: Any, x: int, output: int, column: int = 0, turned: bool = False) -> None:
-        """Add a GRU that writes its units from a column of a value on, `turned` from the last timestep on."""
+        """Add a GRU that writes its units into a value from a column on; `turned` reverses the outputs."""
         self._nodes.append(
             (
                 "gru",

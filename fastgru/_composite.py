@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 
 class CompositeLayer(Layer):
-    """A layer made of others, its members, which have the weights and change together or not at all."""
+    """A layer made of others, its members. They hold the weights, and change together or not at all."""
 
     _members: tuple[Any, ...]
 
@@ -54,7 +54,7 @@ class CompositeLayer(Layer):
             self._replace([part._projected() for part in self._in_order_of_weights()])
 
     def _replace(self, weights: Sequence[Sequence[Any]]) -> None:
-        """The weights of all, in their order; all that may fail is done before the first is replaced."""
+        """Replace the weights of all parts; everything that may fail is done before the first one."""
         parts = self._in_order_of_weights()
         ready = [part._replaced(values) for part, values in zip(parts, weights, strict=True)]
         commit(

@@ -1,4 +1,4 @@
-"""Which engine and instruction set run, the fastest or what the environment asks for, and a report of it."""
+"""Selects the engine and the instruction set, by speed or by the environment, and reports them."""
 
 import importlib
 import os
@@ -30,10 +30,10 @@ def _chosen(environment: Mapping[str, str], variable: str, usable: Sequence[str]
 
 
 def choose(environment: Mapping[str, str]) -> Choice:
-    """The choice that FASTGRU_ISA and FASTGRU_ENGINE make, or leave open.
+    """The choice by FASTGRU_ISA and FASTGRU_ENGINE, or else by speed.
 
-    What they leave open is the rule: the best instruction set, and the packed engine wherever that has
-    fused multiply-adds. BLAS was faster at none of the 88 layers of `make race`, level at two, and took 1.03
+    The defaults are the best instruction set, and the packed engine if that has fused multiply-adds.
+    BLAS was faster at none of the 88 layers of `make race`, level at two, and took 1.03
     to 2.7 times as long at the others (AMD EPYC Zen 3, AVX2, 2026-11-28: 1 to 512 rows, 1 to 1536 units,
     float32, float64).
     Whether x.kernel is computed ahead of the steps is up to `fastgru_steps_ahead` in src/layout.h.

@@ -24,7 +24,7 @@ cdef class Network:
     cdef readonly Py_ssize_t features
     cdef readonly object dtype                          # of the input
     cdef readonly tuple flags                           # time_major, of every step, return_state
-    cdef tuple default_states                           # of calls that are given none, or None
+    cdef tuple default_states                           # of calls without an initial state, or None
     cdef int typenum
     cdef int output_types[2]
     cdef States states

@@ -1,10 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
-"""The heart of the compiled half, with the C engine: weights ready to run (Plan), networks of them, their calls.
+"""The central compiled module, linked with the C engine: Plan (weights ready to run), Network, and its calls.
 
-Trusts its callers: whatever a user can get wrong has been found by the Python half.
+Trusts its callers: the Python half has checked all user input.
 
-Without a GIL, too: a Network is not written into but for its spare memory, which is exchanged in one piece.
+Safe without a GIL, too: nothing in a Network changes but its spare memory, which is exchanged atomically.
 """
 
 from cpython.mem cimport PyMem_RawFree
@@ -50,7 +50,7 @@ cdef dict ACTIVATION_IDS = {
 
 
 cdef const fastgru_kernels *kernels_at(int index) noexcept:
-    """Those of the instruction sets that this machine can run, the fastest first; NULL beyond the last."""
+    """Kernels of the instruction sets that this machine can run, the fastest first; NULL after the last."""
     return fastgru_kernels_at(index)
 
 
@@ -90,7 +90,7 @@ cdef class Plan:
     isa : str, optional
         Instruction set, one of `isas()`; the fastest by default.
     float16 : bool
-        Keep packed weights in float16? They must be float32 without a value that it cannot hold.
+        Keep packed weights in float16. They must be float32, with values that float16 can hold.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ cdef class Plan:
 
 
 cdef tuple pack(fastgru_layer *layer, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias):
-    """Have a layer, whose settings are there, compute with a copy of these weights; the arrays to be kept."""
+    """Pack these weights for a layer whose settings are set; returns the arrays to keep alive."""
     cdef cnp.ndarray packed = np.empty(fastgru_packed_size(layer) + ALIGNMENT, np.uint8)
     fastgru_pack(
         layer, cnp.PyArray_DATA(kernel), cnp.PyArray_DATA(recurrent_kernel),
@@ -136,7 +136,7 @@ cdef tuple pack(fastgru_layer *layer, cnp.ndarray kernel, cnp.ndarray recurrent_
 cdef size_t TOO_LARGE = <size_t> -1
 
 cdef enum:
-    FEW_LENGTHS = 32                                    # that are kept on the stack
+    FEW_LENGTHS = 32                                    # up to which they lie on the stack
 
 cdef dict KINDS = {"cast": FASTGRU_CAST, "sum": FASTGRU_SUM, "mul": FASTGRU_MUL, "ave": FASTGRU_AVE}
 
@@ -156,19 +156,18 @@ cdef class Network:
         What nodes write, from number 1 on: width, type, and whether of the last step alone. Number 0 is the input.
     nodes : sequence of tuple
         ("gru", Plan, input, output, column, go_backwards, turned, zero_output_for_mask, state): `column` is where
-        its units begin in the output's width, `turned` whether outputs are written from the last timestep on,
-        `state` the number of its state. ("cast", input, output). ("sum", "mul" or "ave", input, other, output).
+        its units begin in the output's width, `turned` reverses the outputs in time, `state` is
+        the number of its state. ("cast", input, output). ("sum", "mul" or "ave", input, other, output).
     outputs : sequence of int
         The values that a call returns.
     time_major, return_state : bool
         Of a call.
     optional : bool
-        May a call be given None in place of one of several initial states?
+        True if one of several initial states of a call may be None.
     default_states : tuple of (ndarray or None), optional
-        (1 or batch, units) each, as `initial_state` of a call: what a call starts from that is given none. None:
-        zeros.
+        (1 or batch, units) each, as `initial_state`: the states of calls without any. None means zeros.
     chunk_bytes, chunk_steps : int
-        Of what nodes hand to each other; 0: as many as stay in the cache.
+        Of the values between nodes; 0 means as many as stay in the cache.
     """
 
     def __init__(
@@ -226,18 +225,18 @@ cdef class Network:
         PyMem_RawFree(self.spare_lengths)
 
     cpdef call(self, x, initial_state, mask, lengths, out, list states=None):
-        """What a layer's call returns; NotImplemented if Python is to convert an argument, or to complain of one.
+        """The result of a layer's call; NotImplemented if Python must convert or refuse an argument.
 
         Parameters
         ----------
         x : ndarray, shape (batch, timesteps, features), or the first two swapped if `time_major`
             Of any float type.
         initial_state : ndarray, list or tuple of ndarrays, or None
-            (batch, units) each, of the type that is computed in, C-contiguous.
+            (batch, units) each, of the compute dtype, C-contiguous.
         mask : bool ndarray or None
-            (batch, timesteps), time-major as x; False: the row does not take part in the step.
+            (batch, timesteps), time-major if x is; where it is False, the row skips the step.
         lengths : list of int, intp ndarray or None
-            (batch,): in place of a mask that is true at this many first steps of each row.
+            (batch,): timesteps of each row, in place of a mask that is true at these first ones.
         out : ndarray or None
             Overwritten by the output, if there is one.
         states : list, optional
@@ -294,7 +293,7 @@ cdef class Network:
             if not is_state(initial_state, self.states.types[0], state_shape):
                 return NotImplemented
         elif type(initial_state) is list or type(initial_state) is tuple:
-            given = tuple(initial_state)  # which nobody changes meanwhile
+            given = tuple(initial_state)  # a copy: another thread may change a list
             if len(given) != count:
                 return NotImplemented
             for i in range(count):
@@ -392,9 +391,9 @@ cdef class Network:
     cdef int execute(
         self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
     ) except -1:
-        """Run what has been described, from given states, or from the one of a network that has one.
+        """Run a described call, from the states in `given`, or from `initial_state` of a network of one state.
 
-        Arrays for the last states, if they are wanted, are in the list `last` from an index on.
+        The last states are written to the arrays in `last` from the index `first` on, unless it is None.
         """
         cdef int i, count = self.net.state_count
         cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
@@ -467,7 +466,7 @@ cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
 cdef Memory *prepared(
     Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare,
 ) except NULL:
-    """Describe a run of rows without masks, whose states are told later, and take memory for it."""
+    """Describe a run without masks, and take memory for it; the caller sets its states later."""
     cdef Py_ssize_t count = network.net.state_count
     cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
     cdef Memory *memory

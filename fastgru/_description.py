@@ -1,4 +1,4 @@
-"""What a layer says of itself to those that write it: plain facts and arrays."""
+"""Descriptions of layers for writers: plain values and arrays."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -16,9 +16,9 @@ class GRU(NamedTuple):
     Attributes
     ----------
     cls : type
-        The class of fastgru that the layer is of, or its own is derived from.
+        fastgru's class of the layer, or the base of a user's subclass.
     get_config : callable
-        The layer's config, as it is when it is called.
+        Returns the layer's config at the time of the call.
     default_state : ndarray, shape (1 or batch, units), or None
     weights : sequence of ndarray
         In the order of `get_weights`; none of a layer that is not built.
@@ -47,7 +47,7 @@ class GRU(NamedTuple):
 
 
 class Bidirectional(NamedTuple):
-    """A layer of two directions; what has the name of a fact of a GRU is the same of this."""
+    """A layer of two directions; fields that a GRU has too mean the same."""
 
     cls: Any
     name: str
@@ -84,7 +84,7 @@ Layer = GRU | Bidirectional | Stack
 
 
 def of(kind: type[T], layer: Any, **others: Any) -> T:
-    """The facts that a layer has as attributes of the same names, and others besides."""
+    """A description made of the layer's attributes of the same names, and of `others`."""
     names: Sequence[str] = kind._fields  # type: ignore[attr-defined]
     return kind(**others, **{name: getattr(layer, name) for name in names if name not in others})
 

@@ -1,4 +1,4 @@
-"""The C engine as Cython sees it; include/fastgru/fastgru.h says what things mean."""
+"""The C engine as Cython sees it; fastgru.h and network.h in include/fastgru document it."""
 
 cdef extern from "fastgru/fastgru.h" nogil:
     enum:

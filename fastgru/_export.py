@@ -1,4 +1,4 @@
-"""How a layer leaves: methods that hand its description to a writer.
+"""Methods that export a layer: each hands its description to a writer.
 
 A writer is imported when it is first called: no layer needs one to compute.
 """
@@ -12,7 +12,7 @@ from fastgru import _description
 
 
 class Exports:
-    """What layers with weights have in common that leave for other libraries and for files."""
+    """The methods that export a layer to files and other libraries."""
 
     def _described(self) -> _description.Layer:
         """What writers read of the layer."""
@@ -24,8 +24,8 @@ class Exports:
         Parameters
         ----------
         path : str, path-like or binary file object
-            An .npz of arrays and JSON, without pickle, in place of a file that may be there; written
-            whole or not at all, but into a file that is open. A recorded state is not in it.
+            An .npz of arrays and JSON, without pickle. At a path it replaces any file, and is written whole
+            or not at all. A recorded state is not saved.
 
         Raises
         ------
@@ -50,9 +50,9 @@ class Exports:
         Raises
         ------
         ValueError
-            If that Keras has not such a layer: a Stack, an activation of ONNX or of the other version,
-            `time_major` in Keras 3, a `default_state`; or, in Keras 3, if only the backward layer is
-            trainable, whose weights `get_weights` then has first.
+            If that Keras has no such layer: a Stack, an activation of ONNX or of the other version,
+            `time_major` in Keras 3, a `default_state`; or, for Keras 3, if only the backward layer is
+            trainable, because `get_weights` then returns its weights first.
         """
         from fastgru._writers import keras
 
@@ -72,7 +72,7 @@ class Exports:
         Raises
         ------
         ValueError
-            If PyTorch has not such a layer: `reset_after=False`, activations other than tanh and sigmoid,
+            If PyTorch has no such layer: `reset_after=False`, activations other than tanh and sigmoid,
             one direction that goes backwards, directions that are not concatenated, a `default_state`, layers
             of a Stack that differ in units, dtype or the number of directions.
         """
@@ -81,29 +81,29 @@ class Exports:
         return torch.to_state_dict(self._described())
 
     def to_onnx(self, opset: int = 14, initial_state: bool = False) -> Any:
-        """An ONNX model whose one node is the layer; of a Stack there is a node for each.
+        """An ONNX model with the layer as a GRU node; a Stack becomes a node for each layer.
 
         Parameters
         ----------
         opset : int
-            7 to the newest that the installed `onnx` knows; at least 10 for a Stack in which a layer that
-            goes backwards is below another.
+            From 7 to the newest of the installed `onnx`; at least 10 for a Stack with a layer that goes
+            backwards below another.
         initial_state : bool
-            True: the state before the first step, initial_h (directions, batch, units), is an input.
+            Make the initial state, initial_h (directions, batch, units), an input of the model.
 
         Returns
         -------
         onnx.ModelProto
             From X (timesteps, batch, features) to Y (timesteps, directions, batch, units) with
             `return_sequences`, and to Y_h (directions, batch, units) without it or with `return_state`.
-            Outputs of a layer that goes backwards belong to the inputs' timesteps, as ONNX has it. A
-            `default_state` is a constant, which fixes the batch to its own. Of a Stack the last states are
-            NAME/Y_h, and the first ones NAME/initial_h, by the names of its layers.
+            Outputs of a layer that goes backwards are in the order of the inputs, as in ONNX. A
+            `default_state` is a constant, which fixes the batch to its number of rows. For a Stack the last
+            states are NAME/Y_h and the initial ones NAME/initial_h, with the names of its layers.
 
         Raises
         ------
         ValueError
-            If ONNX has not such a node: an activation such as gelu, a `merge_mode` other than concat and
+            If ONNX has no such node: an activation such as gelu, a `merge_mode` other than concat and
             None, directions of different kinds; or if layers of a Stack differ in dtype, or `opset` is out of
             range.
         ImportError

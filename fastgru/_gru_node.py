@@ -18,7 +18,7 @@ Array = NDArray[Any]
 
 
 class GRUNode(WeightedLayer):
-    """What a GRU is without the face that Keras gave it: its settings are attributes of the class above."""
+    """The computation of a GRU; its subclass `GRU` adds Keras' interface, and sets these attributes."""
 
     go_backwards: Any
     zero_output_for_mask: Any
@@ -66,11 +66,11 @@ class GRUNode(WeightedLayer):
         return {}
 
     def _made_for(self, features: int, batch: int | None) -> Built:
-        """What the layer is built with, by its initializers."""
+        """What `build` makes by the initializers, with the first state of a stateful layer."""
         return self._built_of(features, self._first_state(batch) if self.stateful else None)
 
     def _built_of(self, features: int, state: Array | None = None) -> Built:
-        """The same; without a state the first call of a stateful layer gives the batch."""
+        """The same with this state; without one the first call of a stateful layer sets the batch."""
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
         return self._made(self._weight_specs(features), state)
@@ -184,7 +184,7 @@ class GRUNode(WeightedLayer):
     def _check_fit(
         self, shape: tuple[int, ...], batch: int, plan: Plan | Loop, recorded: Array | None
     ) -> None:
-        """Complain of inputs without the weights' features, or without the batch of a recorded state."""
+        """Refuse inputs with other features than the weights, or another batch than the recorded state."""
         if shape[2] != plan.features or (recorded is not None and batch != recorded.shape[0]):
             raise ValueError(
                 f'Input 0 of layer "{self.name}" is incompatible with the layer: expected '
@@ -221,7 +221,7 @@ class GRUNode(WeightedLayer):
         if self.activity_regularizer is None:
             return {}
         returned = [output, _validate.cast(state, self._dtype)] if self.return_state else [output]
-        with np.errstate(all="ignore"):  # over the length of the first axis; of an empty batch: 0
+        with np.errstate(all="ignore"):  # divided by the length of the first axis; 0 for an empty batch
             losses = [self.activity_regularizer(array) / (array.shape[0] or np.inf) for array in returned]
         return {self: losses}
 

@@ -17,9 +17,9 @@ def get_include() -> str:
 
 
 def get_sources() -> list[str]:
-    """Return the C files of the engine, to compile and link with a program that includes `get_include`.
+    """Return the C files of the engine, to compile and link with a program that includes its headers.
 
-    They want ``-ffp-contract=off``, and ``-O3`` to be fast.
+    Compile them with ``-ffp-contract=off``, and with ``-O3`` for speed.
 
     Examples
     --------

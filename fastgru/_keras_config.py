@@ -11,7 +11,7 @@ Config = Mapping[str, Any]
 
 # ---- configs ---------------------------------------------------------------------------------
 
-# what computes nothing here: of cuDNN, random numbers, TensorFlow, quantization, Keras 1's memory
+# without a meaning here: of cuDNN, random numbers, TensorFlow, quantization, Keras 1's memory
 MEANINGLESS = {
     *("seed", "use_cudnn", "enable_caching_device", "return_runtime", "autocast", "dynamic", "num_constants"),
     *("batch_shape", "cell", "quantization_config", "input_dtype", "consume_less"),
@@ -49,13 +49,13 @@ def an_object(what: str, value: Any) -> dict[str, Any]:
 
 
 def major(version: Any) -> int:
-    """Keras' major version; 1, whose first files do not say, if there is none."""
+    """Keras' major version; 1 if there is none, as in the first files of Keras 1."""
     match = re.match("[0-9]{1,4}", version) if isinstance(version, str) else None
     return int(match[0]) if match else 1
 
 
 def dtype_of(value: Any) -> str | None:
-    """The dtype of weights: of a mixed policy, and in place of bfloat16, float32; None if it is not said."""
+    """The dtype of weights: float32 for a mixed policy or bfloat16; None if there is none."""
     if isinstance(value, dict) and isinstance(value.get("config"), dict):  # a policy
         value = value["config"].get("name")
     return value if value in ("float16", "float64", None) else "float32"
@@ -120,7 +120,7 @@ def serialized(class_name: str, config: Config) -> dict[str, Any]:
 
 
 def wrapper_of_keras_3(config: Config) -> dict[str, Any]:
-    """What `fastgru.Bidirectional.from_config` takes, from what Keras 3's has."""
+    """The config for `fastgru.Bidirectional.from_config` of one of Keras 3."""
     made = {key: value for key, value in config.items() if key not in MEANINGLESS}
     dtype = dtype_of(made.pop("dtype", None))
     if dtype is not None:
@@ -133,7 +133,7 @@ def wrapper_of_keras_3(config: Config) -> dict[str, Any]:
 
 
 def direction_of(what: str, layer: Any, version: int, given: Config) -> dict[str, Any]:
-    """Arguments of one direction of a Bidirectional, of which `given` come before the config's."""
+    """Arguments of one direction of a Bidirectional; `given` override its config."""
     layer = an_object(what, layer)
     config = an_object(f"config of {what}", layer.get("config"))
     arguments = arguments_of(str(layer.get("class_name")), config, version)

@@ -23,7 +23,7 @@ def isas():
 
 
 def packed_isas():
-    """Those of `isas()` that have packed kernels whose bits agree with each other's."""
+    """Those of `isas()` whose packed kernels all give the same bits."""
     return tuple(isa for isa in isas() if kernels_of(isa).fused)
 
 
@@ -57,7 +57,7 @@ def lanes(isa=None):
 
 
 def multiply_adds(Py_ssize_t turns, isa=None):
-    """Fused multiply-adds on float32 and nothing else; how many operations these were, two each."""
+    """Run only fused multiply-adds on float32; returns the number of operations, two each."""
     cdef const fastgru_kernels *kernels = kernels_of(isa)
     with nogil:
         kernels.roofline.multiply_adds(turns)
@@ -65,9 +65,9 @@ def multiply_adds(Py_ssize_t turns, isa=None):
 
 
 def reads(cnp.ndarray memory, Py_ssize_t turns, isa=None):
-    """Read a contiguous float32 array over and over and do nothing else; how many bytes these were.
+    """Only read a contiguous float32 array, repeatedly; returns the number of bytes read.
 
-    Whole blocks of `lanes()` times some vectors are read: what is left at the end is not.
+    Only whole blocks of FASTGRU_CHAINS vectors are read, not the rest at the end.
     """
     cdef const fastgru_kernels *kernels = kernels_of(isa)
     cdef Py_ssize_t block = FASTGRU_CHAINS * kernels.f32.vlen

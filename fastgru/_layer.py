@@ -1,4 +1,4 @@
-"""What any Keras layer has: a name, a dtype, weights, losses, a config, and the way of a call."""
+"""Base of all layers: name, dtype, weights, losses, config, and the path of a call."""
 
 import contextlib
 import itertools
@@ -30,7 +30,7 @@ _layers: "weakref.WeakSet[Layer]" = weakref.WeakSet()
 
 
 def _unlock_all() -> None:
-    """Make all locks anew, in a forked process: threads that held them are not there."""
+    """Replace all locks in the child of a fork, in which threads that held them do not exist."""
     global _name_lock
     _name_lock = threading.Lock()
     for layer in _layers:
@@ -52,7 +52,7 @@ def _unique_name(cls: type) -> str:
 
 
 def flag(name: str) -> property:
-    """An attribute that networks depend on: setting it has them made anew."""
+    """An attribute that networks depend on: setting it invalidates them."""
     attribute = f"_{name}"
 
     def get(layer: "Layer") -> Any:
@@ -107,7 +107,7 @@ class Layer(Member, Exports, Streamable, Caller):
         raise NotImplementedError
 
     def _counted(self, weights: Sequence[Any], wanted: int) -> Sequence[Any]:
-        """As many weights as are wanted."""
+        """The weights, of which there must be `wanted`."""
         if len(weights) != wanted:
             raise ValueError(
                 f"You called `set_weights(weights)` on layer {self.name!r} with a weight list of length "
@@ -236,7 +236,7 @@ class Layer(Member, Exports, Streamable, Caller):
     def _long_call(
         self, inputs: Any, initial_state: Any, mask: Any, training: Any, lengths: Any, out: Any
     ) -> Any:
-        """Any call: all checks and conversions, then the network, or the loop in Python."""
+        """Any call: check and convert the arguments, then run the network, or the loop in Python."""
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
         x = _validate.uncast_inputs(inputs, self.name, self._input_dtype)
@@ -302,7 +302,7 @@ class Layer(Member, Exports, Streamable, Caller):
         return result
 
     def _network_of(self, parts: Mapping[Any, Built], call: Call, dtype: np.dtype[Any]) -> Network:
-        """The layer with its flags as they are now, for inputs of that type."""
+        """A network of the layer with the flags of the call, for inputs of this dtype."""
         plans = {part: parts[part].plan for part in self._parts}
         graph = Graph(next(iter(plans.values())).features, dtype, plans)
         outputs = self._add_to(graph, 0, not call.sequences)
@@ -316,7 +316,7 @@ class Layer(Member, Exports, Streamable, Caller):
         )
 
     def _fast(self, parts: Mapping[Any, Built], call: Call, versions: list[int] | None) -> Outcome | None:
-        """What the network computes, which is kept for these versions; None if Python has a part in it."""
+        """Run the network, and keep it for these versions; None if the call needs Python."""
         if any(not isinstance(built.plan, Plan) for built in parts.values()) or any(
             part.activity_regularizer is not None or (call.training and part._drops) for part in self._parts
         ):
@@ -348,7 +348,7 @@ class Layer(Member, Exports, Streamable, Caller):
         return Outcome(outputs, states or [], {})
 
     def _short_way(self) -> str | None:
-        """What kind of call needs nothing but the network; None: none does."""
+        """The kind of call that needs only the network, as in `_keep_network`; None if no call does."""
         parts = self._parts
         if any(
             (part._dtype is not part._compute_dtype and (self.return_state or part.stateful))
@@ -361,7 +361,7 @@ class Layer(Member, Exports, Streamable, Caller):
         return None if self._inner() else "records"
 
     def _needs_all(self, training: bool) -> bool:
-        """True if a call must be alone with the layers in this one, as it may change them or draw numbers."""
+        """True if a call needs all layers in this one to itself, to change them or to draw numbers."""
         return (
             training
             or not self.built
@@ -371,7 +371,7 @@ class Layer(Member, Exports, Streamable, Caller):
     def _alone(self) -> Holding:
         """Keep other threads from changing this layer, or one in it, while a block runs.
 
-        A layer may be in several others, so that all threads must take the locks in one order.
+        All threads take the locks in one order, because a layer may be in several others.
         """
         ordered = sorted(self._inner(), key=lambda layer: (not layer._inner(), id(layer)))
         return Holding([self._lock, *(layer._lock for layer in ordered)])

@@ -71,11 +71,11 @@ class Loop:
         ----------
         x : ndarray, shape (batch, timesteps, features), or the first two swapped if `time_major`
         initial_state : ndarray or None
-            (batch, units); None: zeros.
+            (batch, units); None means zeros.
         mask : bool ndarray or None
-            (batch, timesteps), time-major as x; False: the row does not take part in the step.
+            (batch, timesteps), time-major if x is; where it is False, the row skips the step.
         sequences : bool
-            Every step's, (batch, timesteps, units), time-major as x; or the last one's, (batch, units).
+            Return every output, (batch, timesteps, units), time-major if x is; or the last, (batch, units).
         """
         if not time_major:
             x = x.swapaxes(0, 1)

@@ -1,6 +1,6 @@
-"""What a layer is to the layers, calls and streams that have it: one protocol, and the records of a call.
+"""The protocol by which layers, calls and streams use a layer, and the records of a call.
 
-The underscore in front of these names says that they are not for users. Layers use no others of each other.
+The underscores mark these names as private to the package. Layers use no other private names of each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 class Weight(NamedTuple):
-    """How one weight is made, and what it is held to."""
+    """Name, shape, initializer, regularizer and constraint of one weight."""
 
     name: str
     shape: tuple[int, ...]
@@ -26,7 +26,7 @@ class Weight(NamedTuple):
 
 
 class Built(NamedTuple):
-    """What a layer with weights of its own is going to have, once nothing can fail any more."""
+    """New weights, plan and state of a layer, ready for `commit`."""
 
     specs: Sequence[Weight]
     arrays: tuple[Array, ...]
@@ -35,7 +35,7 @@ class Built(NamedTuple):
 
 
 class Call(NamedTuple):
-    """A checked call. Flags that shapes depend on are read once: code behind an argument may set them."""
+    """A checked call. Flags that shapes depend on are read once: user code in an argument may set them."""
 
     x: Array
     starts: Sequence[Array | None]
@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
     outputs : list of ndarray
         In the layer's dtype.
     states : list of ndarray
-        Of each GRU, in the type that is computed in; or none, if none is wanted.
+        Of each GRU, in its compute dtype; empty if they are not wanted.
     losses : dict
         Of the activity of GRUs, by layer.
     """
@@ -72,7 +72,7 @@ class Outcome(NamedTuple):
 
 
 class Member:
-    """A layer, as it is seen from a layer above it, by a call and by a stream."""
+    """A layer, as the layer around it, a call and a stream see it."""
 
     name: str
     trainable: Any
@@ -82,7 +82,7 @@ class Member:
     _dtype: np.dtype[Any]
     _compute_dtype: np.dtype[Any]
     _batch_input_shape: tuple[int | None, ...] | None
-    _takes_none = False  # in place of one of several initial states
+    _takes_none = False  # True: one of several initial states may be None
 
     @property
     def built(self) -> bool:
@@ -103,7 +103,7 @@ class Member:
 
     @property
     def _others(self) -> "tuple[WeightedMember, ...]":
-        """Those but for this one."""
+        """The parts other than this layer."""
         return self._parts
 
     def _inner(self) -> "list[Any]":
@@ -136,7 +136,7 @@ class Member:
         raise NotImplementedError
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
-        """The checked initial state of each GRU; None: its own."""
+        """The checked initial state of each GRU; None means its own."""
         raise NotImplementedError
 
     def _target(self, out: Any, rows: tuple[int, ...], read: Sequence[Any]) -> Array:
@@ -144,20 +144,20 @@ class Member:
         return _validate.out(out, (*rows, self._width), self._dtypes[0], [*read, *self.weights])
 
     def _check_flags(self) -> None:
-        """Complain of flags, which may be set at any time, that do not go together."""
+        """Refuse flags that do not fit each other; they may be set at any time."""
 
     def _check_fits(self, shape: tuple[int, ...], batch: int, parts: Mapping[Any, Built]) -> None:
-        """Complain of inputs that have not the weights' features, or not the batch of a recorded state."""
+        """Refuse inputs with other features than the weights, or another batch than a recorded state."""
         raise NotImplementedError
 
     def _check_forward(self) -> None:
-        """Complain if outputs cannot be had while inputs arrive, or there are no weights yet."""
+        """Refuse a layer that cannot compute while its input arrives, or that is not built."""
         raise NotImplementedError
 
     # ---- what it does ----------------------------------------------------------------------
 
     def _builds(self, shape: tuple[int | None, ...]) -> "dict[WeightedMember, Built]":
-        """What the layers that are not built yet are going to have, for inputs of that shape."""
+        """New weights and states of the layers that are not built yet, for inputs of that shape."""
         raise NotImplementedError
 
     def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
@@ -169,7 +169,7 @@ class Member:
         raise NotImplementedError
 
     def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
-        """What the layer computes node by node, where Python has a part in it."""
+        """The results of a call that needs Python, layer by layer."""
         raise NotImplementedError
 
 
@@ -202,11 +202,11 @@ class WeightedMember(Member):
         raise NotImplementedError
 
     def _build_of(self, arrays: Sequence[Array]) -> None:
-        """Take these weights, but no state of a stateful layer, whose first call then gives the batch."""
+        """Build with these weights; the first call of a stateful layer then sets the batch."""
         raise NotImplementedError
 
     def _start(self, batch: int, initial_state: Array | None, recorded: Array | None) -> Array | None:
-        """What a call starts from that was given this, (batch, units); None: zeros."""
+        """The state that a call starts from, (batch, units); None means zeros."""
         raise NotImplementedError
 
     def _add_part(self, graph: Graph, x: int, last: bool, turned: bool = False) -> int:
@@ -214,7 +214,7 @@ class WeightedMember(Member):
         raise NotImplementedError
 
     def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
-        """Checked weights and what is computed with: all that may fail is done before `commit`."""
+        """Checked weights and their plan: everything that may fail is done before `commit`."""
         raise NotImplementedError
 
     def _as_built(self) -> Built:
@@ -234,5 +234,5 @@ class WeightedMember(Member):
         raise NotImplementedError
 
     def _changes(self, built: Built) -> list[tuple[Any, str, Any]]:
-        """What `commit` does to have these weights from now on."""
+        """The changes for `commit` that put these weights in place."""
         raise NotImplementedError

@@ -9,7 +9,7 @@ cdef enum:
 
 cdef extern from *:
     """
-    /* *place := value, returns what was there, in one piece: a GIL is held where there is one. */
+    /* *place := value, atomically; returns the old value. If there is a GIL, the caller holds it. */
     #if !defined(Py_GIL_DISABLED)
     static inline void *fastgru_exchange(void **place, void *value)
     {
@@ -32,10 +32,10 @@ cdef extern from *:
 
 
 cdef struct Memory:
-    # Scratch of a call, and before it what the next call with it is to know.
+    # Scratch memory of a call, after what the next call needs to know of it.
     size_t size                                         # in bytes, of the scratch
-    Py_ssize_t batch, timesteps                         # that it has been enough for, with or without
-    bint masked                                         # a mask; timesteps of 0: for none
+    Py_ssize_t batch, timesteps                         # of a call that it fits; timesteps 0: of none
+    bint masked                                         # True if that call had a mask
     Py_ssize_t out_stride                               # of rows
     unsigned walk                                       # which way packed weights are walked next
 
@@ -58,7 +58,7 @@ cdef inline Memory *allocate(size_t size) except NULL:
 
 
 cdef inline void *allocated(size_t size) except NULL:
-    """Memory of zeros."""
+    """Zeroed memory."""
     cdef void *memory = PyMem_RawCalloc(size + 1, 1)
     if memory == NULL:
         raise MemoryError()

@@ -18,7 +18,7 @@ cnp.import_array()
 
 
 cdef cnp.ndarray numbers_of(slots):
-    """Numbers of slots as an array of int64, (n,); None if they are to be converted or complained of."""
+    """Numbers of slots as an array of int64, (n,); None if Python must convert or refuse them."""
     cdef cnp.ndarray numbers
     cdef cnp.npy_intp n
     cdef Py_ssize_t i
@@ -42,8 +42,8 @@ cdef cnp.ndarray numbers_of(slots):
 cdef class Slots:
     """The states of many rows, slots, in a network, and a step of some of them.
 
-    A slot has a number that no other has before or after it: its place plus a multiple of the capacity.
-    `cdef` methods want the GIL, or a critical section of the pool.
+    A slot has a number that is never used again: its place plus a multiple of the capacity.
+    `cdef` methods need the GIL, or a critical section of the pool.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ cdef class Slots:
     cdef Py_ssize_t free_count
     cdef cnp.ndarray free                               # places, the next to be given last
     cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
-    cdef cnp.ndarray busy                               # is a step running?
+    cdef cnp.ndarray busy                               # 1 while a step is running
     cdef Memory *spare                                  # of a step before, for the next one
 
     def __init__(self, Network network, tuple states):
@@ -89,7 +89,7 @@ cdef class Slots:
         return place
 
     cdef Py_ssize_t claim(self, const cnp.int64_t *slots, Py_ssize_t count, Py_ssize_t *places) noexcept:
-        """Keep others away from the slots, unless one of them is not open or busy: its index, or -1."""
+        """Reserve the slots; returns -1, or the index of one that is not open or busy, and reserves none."""
         cdef Py_ssize_t i
         for i in range(count):
             places[i] = self.place(slots[i])
@@ -100,7 +100,7 @@ cdef class Slots:
         return -1
 
     cdef void release(self, const Py_ssize_t *places, Py_ssize_t count) noexcept:
-        """After `claim`: a place whose slot has been closed meanwhile is free now."""
+        """Undo `claim`; places of slots that have been closed since become free."""
         cdef Py_ssize_t i
         for i in range(count):
             (<unsigned char *> cnp.PyArray_DATA(self.busy))[places[i]] = False
@@ -131,7 +131,7 @@ cdef class Slots:
         Raises
         ------
         ValueError
-            If a slot is not open, there twice, or in another thread's step; a shape does not fit; or `out`
+            If a slot is not open, listed twice, or in another thread's step; a shape does not fit; or `out`
             has another dtype or is read-only.
         TypeError
             If slots are no integers, or an array is none, or not of floats.
@@ -209,11 +209,11 @@ cdef class Slots:
             return NotImplemented
         return output
 
-    # ---- the parts of a step, and what else becomes of slots; by number, states are (n, units) ---
+    # ---- parts of a step, and other operations on slots; states are (n, units) -----------------
 
     @cython.critical_section
     def _open(self, tuple states):
-        """The number of a new slot whose states, each (units,), are these; -1: none is free."""
+        """Open a slot with these states, each (units,); returns its number, or -1 if none is free."""
         cdef cnp.int64_t *numbers = <cnp.int64_t *> cnp.PyArray_DATA(self.numbers)
         cdef Py_ssize_t k, place
         if self.free_count == 0:
@@ -269,7 +269,7 @@ cdef class Slots:
 
     @cython.critical_section
     def _set_rows(self, cnp.ndarray places, tuple states):
-        """What the states at these places become: each (n, units), or (units,) for all, C-contiguous."""
+        """Set the states at these places: each (n, units), or (units,) for all, C-contiguous."""
         cdef cnp.ndarray rows
         cdef Py_ssize_t k
         for k in range(len(states)):  # not by NumPy: it may drop the GIL, and others see half of a state
@@ -282,9 +282,9 @@ cdef class Slots:
 @cython.final
 @cython.auto_pickle(False)
 cdef class Claim:
-    """Keeps others away from slots, (n,) of int64, while a block runs, which gets their places. None: all open.
+    """Reserves slots, (n,) of int64, or for None all open ones, while a block runs, which gets their places.
 
-    No interrupt comes between it and the block, as for `Alone`.
+    As for `Alone`, no interrupt is handled between `__enter__` and the block.
     """
 
     cdef Slots pool

@@ -1,4 +1,4 @@
-"""Where random numbers come from: one process-wide generator, or one of its own for a seed."""
+"""Random numbers: one process-wide generator, or a new one for a seed."""
 
 import operator
 import os
@@ -27,7 +27,7 @@ def set_random_seed(seed: int) -> None:
     Raises
     ------
     TypeError
-        If `seed` is not an integer; a bool is none.
+        If `seed` is not an integer, or is a bool.
     ValueError
         If `seed` is negative.
 
@@ -71,7 +71,7 @@ def generator(seed: int | None = None) -> "Generator":
 
 
 def _renew() -> None:
-    """In the child of a fork: put away locks that threads of the parent may have held, NumPy's among them."""
+    """In the child of a fork: replace locks that threads of the parent may have held, NumPy's too."""
     global _lock, _global
     _lock = threading.Lock()
     if _global is not None:

@@ -32,13 +32,13 @@ class Work(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """Weights that a step reads: a single one both kernels, one of many the recurrent kernel."""
+        """Bytes of weights that a step reads: a single step both kernels, one of many the recurrent one."""
         rows = self.units + (self.features if self.timesteps == 1 else 0)
         return 3 * self.units * rows * self.weight_itemsize
 
 
 class Limits(NamedTuple):
-    """What the machine did at some moment."""
+    """The limits of the machine, as measured at one moment."""
 
     peak: float  # GFLOP/s of fused multiply-adds on float32
     lanes: int  # floats in a vector
@@ -70,7 +70,7 @@ class Limits(NamedTuple):
 
 
 def measure(sizes: Iterable[int]) -> Limits:
-    """What one core can do now, with so many bytes each.
+    """Measure what one core can do now, reading this many bytes each.
 
     The clock is that at which a core starts two multiply-adds in a cycle.
     """
@@ -81,7 +81,7 @@ def measure(sizes: Iterable[int]) -> Limits:
 
 
 def _bandwidth(size: int) -> float:
-    """GB/s of reading so many bytes, and what a last block lacks, over and over."""
+    """GB/s of reading this many bytes, rounded up to whole blocks, repeatedly."""
     memory = np.ones(-(-size // BLOCK) * BLOCK // 4 + LINE // 4, np.float32)  # zeros may share one page
     memory = memory[-memory.ctypes.data % LINE // 4 :][: -(-size // BLOCK) * BLOCK // 4]
     turns = 1 + BYTES // memory.nbytes
@@ -89,7 +89,7 @@ def _bandwidth(size: int) -> float:
 
 
 def _rate(run: Callable[[], int]) -> float:
-    """What a run counts by the nanosecond, by the median of runs; the first one warms the caches."""
+    """The count of a run per nanosecond, by the median of runs; the first one warms the caches."""
     clock = time.perf_counter_ns
     count, times = run(), list[int]()
     start = end = clock()

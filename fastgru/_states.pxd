@@ -13,7 +13,7 @@ cdef struct States:
 
 
 cdef inline tuple with_defaults(const States *states, tuple given, tuple defaults, Py_ssize_t batch):
-    """What is given, and the default wherever that is None; None if a default is of other rows."""
+    """The given states, with defaults in place of None; None if a default has another number of rows."""
     cdef list found = list(defaults)
     cdef cnp.ndarray state, rows
     cdef cnp.npy_intp shape[2]

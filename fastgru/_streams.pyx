@@ -28,7 +28,7 @@ cdef class Steps:
     states : tuple of ndarray, each (batch, units)
         To start from; copied.
     output : ndarray, shape (batch, units), C-contiguous
-        Overwritten by every step that is given nothing else to write into.
+        Overwritten by every step without `out`.
     """
 
     cdef Network network
@@ -131,7 +131,7 @@ cdef class Steps:
         return result
 
     cdef inline void advance(self, fastgru_run_of *run) noexcept:
-        """Run from the state on one side to the other one, which is not the state yet."""
+        """Run from the state on one side, and write the next one to the other side; `side` stays."""
         cdef Py_ssize_t k, bytes_of_state
         cdef cnp.ndarray memory
         for k in range(self.network.net.state_count):
@@ -173,7 +173,7 @@ cdef class Steps:
 cdef class Alone:
     """Keeps other threads out of a stream while a block runs: they would read a state that is being written.
 
-    No interrupt comes between a class of this module, which Python's own could not promise, and the block.
+    Python handles no interrupt between `__enter__` of a compiled class and the block; of a Python class it could.
     """
 
     cdef Steps stream

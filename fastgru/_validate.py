@@ -1,7 +1,7 @@
-"""What users hand over -> checked arrays and plain values, and the messages about it.
+"""User input -> checked arrays and plain values, and the messages about it.
 
-Messages name the argument, what was wanted and what came. Those that depend on what a layer has been
-built for are the layer's.
+Messages name the argument, what was wanted and what was got. Checks against what a layer has been built for
+are in the layer.
 """
 
 import operator
@@ -31,14 +31,14 @@ class InputSpec:
 def converted(
     convert: Callable[[Any], T], value: Any, message: str, refusal: type[Exception] = ValueError
 ) -> T:
-    """What `convert` makes of a value; if it cannot be converted, a `refusal` that says so.
+    """Convert a value, or raise a `refusal` with this message if it cannot be converted.
 
     The exceptions named here are those that NumPy, buffers, DLPack and the arrays of other libraries raise
-    for such values. Every other one passes: it tells of memory, of a file, or of a signal, not of the value.
+    for such values. All others pass: they are about memory, a file or a signal, not about the value.
     """
     try:
         return convert(value)
-    except RecursionError:  # a RuntimeError too, but it tells of the stack
+    except RecursionError:  # a RuntimeError too, but about the stack
         raise
     except (TypeError, ValueError, OverflowError, BufferError, RuntimeError) as error:
         raise refusal(f"{message}, got {type(value).__name__}: {error}") from error
@@ -73,7 +73,7 @@ def units(value: Any) -> int:
 
 
 def duration(name: str, value: Any) -> float:
-    """A time that may pass, in whatever unit: finite, not negative."""
+    """A duration in any unit: finite, not negative."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {value!r} of type {type(value).__name__}")
     if not 0 <= value <= sys.float_info.max:
@@ -146,7 +146,7 @@ def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.
 
 
 def halved(name: str, array: Array) -> Array:
-    """float32 with every value rounded to the nearest float16, which must have a finite one for it."""
+    """The array in float32, with every value rounded to the nearest float16, which must be finite."""
     limit = float(np.finfo(np.float16).max)
     largest = float(np.nanmax(np.abs(array), initial=0))
     if largest > limit:
@@ -329,7 +329,7 @@ def state(name: str, value: Any, wanted_shape: tuple[int, int], wanted: np.dtype
 
 
 def default_state(value: Any, units: int, wanted: np.dtype[Any]) -> Array:
-    """A state for calls that are given none: (1, units) or (batch, units), a read-only copy."""
+    """The state of calls without an initial state: (1, units) or (batch, units), a read-only copy."""
     array = np.atleast_2d(converted(np.asarray, value, "default_state must be an array"))
     if array.dtype.kind not in "iuf" or array.ndim != 2 or array.shape[1] != units or not len(array):
         raise ValueError(
@@ -341,7 +341,7 @@ def default_state(value: Any, units: int, wanted: np.dtype[Any]) -> Array:
 
 
 def broadcast_state(array: Array, batch: int) -> Array:
-    """A default state for so many rows."""
+    """A default state for this many rows."""
     if len(array) not in (1, batch):
         raise ValueError(f"inputs must have the batch {len(array)} of default_state, got {batch}")
     return np.broadcast_to(array, (batch, array.shape[1]))
@@ -368,7 +368,7 @@ def recorded_state(value: Any, layer: str, wanted_shape: tuple[int, ...], wanted
 
 
 def initial_state_inputs(value: Any) -> Array:
-    """What `get_initial_state` looks at: only its shape and its type."""
+    """The inputs of `get_initial_state`, which uses only their shape and dtype."""
     array: Array = converted(np.asarray, value, "inputs must be an array")
     if array.ndim != 3:
         raise ValueError(f"inputs must have shape (batch, timesteps, features), got {array.shape}")
@@ -414,7 +414,7 @@ def mask_of_lengths(array: Array, timesteps: int, time_major: bool) -> Array:
 
 
 def out(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any], read: Sequence[Any]) -> Array:
-    """An array to write the result into; `read`: what the call reads, arrays among it."""
+    """An array to write the result into; it must not overlap arrays in `read`, which the call reads."""
     if not isinstance(value, np.ndarray):
         raise TypeError(f"out must be a NumPy array, got {type(value).__name__}")
     array: Array = np.asarray(value)  # subclasses may say anything of themselves

@@ -1,4 +1,4 @@
-"""What users hand to streams, pools and the batcher -> checked arrays and plain values, and the messages."""
+"""Input of streams, pools and the batcher -> checked arrays and plain values, and the messages."""
 
 from typing import Any
 

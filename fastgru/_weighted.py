@@ -17,7 +17,7 @@ Array = NDArray[Any]
 class WeightedLayer(WeightedMember, Layer):
     """A layer with weights of its own, which are replaced as a whole, never written into.
 
-    So a call that has taken hold of them sees one set to its end, whatever other threads do.
+    So a running call uses one set of weights to its end, whatever other threads do.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -36,7 +36,7 @@ class WeightedLayer(WeightedMember, Layer):
         return [array.view() for array in self._weights]
 
     def _prepare(self, arrays: tuple[Array, ...]) -> Any:
-        """What the layer computes with, from its weights; made before they are taken over."""
+        """The plan or loop for these weights, made before they replace others."""
         raise NotImplementedError
 
     def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:

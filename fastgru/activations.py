@@ -24,7 +24,7 @@ class Activation:
     kernel: tuple[str, float] | None = None
 
     def __call__(self, x: ArrayLike) -> Array:
-        """The activation of an array of real numbers, in its float type, for integers in one that holds them.
+        """The activation of an array of real numbers, in its float type; integers give one that holds them.
 
         Float16 is computed in float32, integers in float64.
 
@@ -68,7 +68,7 @@ class Named(Activation):
 
 
 class NamedSoftmax(Named):
-    """Softmax over the last axis, in a gate its units; `log`: the logarithm of it."""
+    """Softmax over the last axis, in a gate its units; with `log` its logarithm."""
 
     def __init__(self, name: str, log: bool) -> None:
         super().__init__(name)
@@ -135,9 +135,9 @@ def _squareplus(x: Array) -> Array:
 
 
 def _sparsemax(x: Array) -> Array:
-    """Of the elements that are in it the sums of all that are larger, added up: as Keras 3 computes it.
+    """Sparsemax as Keras 3 computes it: its threshold adds up all partial sums of the support.
 
-    Martins and Astudillo 2016, arXiv:1602.02068, have the last of these sums in place of their sum.
+    Martins and Astudillo 2016, arXiv:1602.02068, use the last partial sum alone.
     """
     falling = -np.sort(-x, axis=-1)
     sums = np.cumsum(falling, axis=-1, dtype=x.dtype)
@@ -179,7 +179,7 @@ sparse_plus = NamedFormula("sparse_plus", _sparse_plus)
 squareplus = NamedFormula("squareplus", _squareplus)
 sparsemax = NamedFormula("sparsemax", _sparsemax)
 
-KERAS_3 = (  # which Keras 2 has not
+KERAS_3 = (  # not in Keras 2
     celu, sparse_sigmoid, hard_silu, hard_tanh, hard_shrink, soft_shrink, tanh_shrink, log_sigmoid,
     sparse_plus, squareplus, sparsemax,
 )  # fmt: skip
@@ -210,7 +210,7 @@ class ReLU(LayerActivation):
     Raises
     ------
     ValueError
-        If an argument is no number, or negative. So do the other activations here, where that matters.
+        If an argument is not a number, or is negative. The classes below check theirs, too.
     """
 
     def __init__(
@@ -266,7 +266,7 @@ class ThresholdedReLU(LayerActivation):
 
 
 class Parametric(LayerActivation):
-    """An activation that ONNX has and Keras has not, with the parameters alpha and beta."""
+    """An activation of ONNX that Keras lacks, with the parameters alpha and beta."""
 
     def __init__(self, alpha: float, beta: float) -> None:
         self.alpha = _rounded("alpha", alpha)
@@ -331,7 +331,7 @@ class Softmax(LayerActivation):
 class PReLU(LayerActivation):
     """x where x >= 0, else alpha * x, with a trained alpha per unit.
 
-    The layer that uses it owns alpha, as a weight behind its own; `shared_axes=[1]`: one for all units.
+    The layer that uses it owns alpha, as a weight after its own; `shared_axes=[1]` has one for all units.
     """
 
     def __init__(
@@ -357,7 +357,7 @@ class PReLU(LayerActivation):
         }
 
     def alpha_shape(self, units: int) -> tuple[int]:
-        """Shape of alpha in a layer of so many units."""
+        """Shape of alpha in a layer of this many units."""
         return (1,) if self.shared_axes and 1 in self.shared_axes else (units,)
 
     def formula(self, x: Array) -> Array:
@@ -410,7 +410,7 @@ def get(identifier: Any) -> Any:
     Raises
     ------
     ValueError
-        If a name is unknown, which lists those that are known, or a config is malformed.
+        If a name is unknown (the message lists the known ones), or a config is malformed.
     TypeError
         If it is of another type, or a config has a wrong argument.
     """

@@ -107,7 +107,7 @@ def _norm(w: NDArray[Any], axis: Axis) -> NDArray[Any]:
 
 
 def _clip(n: NDArray[Any], low: float | None, high: float | None) -> NDArray[Any]:
-    """Clip to bounds of which None is none, and the lower one wins if they cross."""
+    """Clip to bounds; None means no bound, and the lower one wins if they cross."""
     low = -np.inf if low is None else float(low)  # not a NumPy scalar, which could change the dtype
     high = np.inf if high is None else float(high)
     return np.asarray(np.maximum(np.minimum(n, high), low))

@@ -45,9 +45,9 @@ class GRU(GRUNode):
     kernel_regularizer, recurrent_regularizer, bias_regularizer : str, callable, dict or None
         Losses of the weights, in `losses`.
     activity_regularizer : str, callable, dict or None
-        Loss of every array that a call returns, over its first axis' length, in `losses`.
+        Loss of every array that a call returns, divided by the length of its first axis, in `losses`.
     kernel_constraint, recurrent_constraint, bias_constraint : str, callable, dict or None
-        What `apply_constraints` projects weights with.
+        Projections of the weights, which `apply_constraints` applies.
     dropout, recurrent_dropout : float
         Fraction of the input's and of the state's elements that a call with `training=True` drops,
         the same ones at every step; clipped to [0, 1].
@@ -60,29 +60,29 @@ class GRU(GRUNode):
     stateful : bool
         Start each call from the state in which the one before ended.
     unroll : bool
-        Accepted for Keras' sake: there is one way to run, and results are the same.
+        Accepted for compatibility with Keras; it has no effect.
     reset_after : bool
         Apply the reset gate after the recurrent product, as cuDNN, PyTorch and ONNX do, instead of
         before it.
     implementation : {1, 2}, keyword
-        2 drops the same input elements for all gates, and so does 0, but in a config, where it means 1.
-        `recurrent_dropout` sets it to 1.
+        With 2, dropout drops the same input elements for all gates, with 1 others for each. 0 means 2, but
+        in a config 1. `recurrent_dropout` sets it to 1.
     time_major : bool, keyword
         Inputs, masks and sequences have the shape (timesteps, batch, ...).
     zero_output_for_mask : bool, keyword
         The output of a masked step is zero instead of that of the step before.
     weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
-        Type that the kernels are kept in for the computation; by default that of the computation.
-        With 'float16' every weight but the bias is rounded to the nearest float16, and the sums are
-        float32's; the packed engine then reads half as many bytes, and reading is what one row's time is
-        spent on. `get_weights` returns what was set.
+        Type in which the kernels are kept for the computation. Defaults to the type of the computation.
+        With 'float16' both kernels are rounded to the nearest float16, and sums are computed in float32;
+        the packed engine then reads half as many bytes, which take most of the time of one row.
+        `get_weights` returns what was set.
     keras_version : {2, 3}, keyword
-        Whose rules hold where Keras 3 has others: with 3 a stateful layer that is given an initial state
-        starts every call from it, with 2 (version 1, too) only the first one, and with 3 a layer that is not
-        trainable has no losses of its weights.
+        The version whose rules hold where Keras 3 differs. With 3 a stateful layer starts every call from a
+        given initial state, with 2 (as in version 1) only while its own state is the default one. With 3 a
+        layer that is not trainable has no losses of its weights.
     default_state : array_like, shape (units,) or (batch, units), keyword
-        The state that a call starts from which is given none, and a stateful layer after
-        `reset_states()`; zeros by default. A network may have been trained with one.
+        The state that calls without an initial state start from, and a stateful layer after
+        `reset_states()`. Defaults to zeros. A network may have been trained with one.
     batch_input_shape, input_shape, batch_size, input_dim, input_length : keyword
         The shape of inputs, for the config and for `build()` without an argument.
     name, dtype, trainable, weights : keyword
@@ -242,7 +242,7 @@ class GRU(GRUNode):
 
     @property
     def default_state(self) -> Array | None:
-        """The state that a call starts from which is given none, (1 or batch, units); None: zeros."""
+        """The state that calls without an initial state start from, (1 or batch, units); None means zeros."""
         return self._default_state
 
     # ---- building --------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class GRU(GRUNode):
         Raises
         ------
         ValueError
-            If the shape is none, a stateful layer's batch is unknown or 0, the layer has been built
+            If the shape is invalid, a stateful layer's batch is unknown or 0, the layer has been built
             for other features, or the constructor's weights do not fit.
         TypeError
             If the features are unknown.
@@ -302,8 +302,8 @@ class GRU(GRUNode):
         training : bool, optional
             Drop out. By default a call does not.
         lengths : array_like of int, shape (batch,), optional
-            In place of a mask that is true at the first steps of each row: how many these are, 0 to
-            timesteps. Packed weights are not read for rows that have ended.
+            Number of timesteps of each row, 0 to timesteps, in place of a mask that is true at these first
+            ones. Packed weights are not read for rows that have ended.
         out : ndarray, optional
             Where to write the output: of exactly its shape and dtype, sharing no memory with the
             inputs, the mask, the states or the weights.
@@ -321,7 +321,7 @@ class GRU(GRUNode):
             no integers, out of range or beside a mask, `out` has another dtype, is read-only or shares
             memory, or a dropout rate is 1 in training.
         TypeError
-            If an array is none, or not of floats (integers are not cast), or `training` is no flag.
+            If an argument is no array, or not of floats (integers are not cast), or `training` is no flag.
         """
 
     # ---- state -----------------------------------------------------------------------------
@@ -359,7 +359,7 @@ class GRU(GRUNode):
         Raises
         ------
         ValueError
-            If the inputs have no shape (batch, timesteps, features), or not the batch of a `default_state`.
+            If the inputs do not have three axes, or not the batch of a `default_state`.
         """
         array = _validate.initial_state_inputs(inputs)
         state = np.zeros((array.shape[1 if self.time_major else 0], self._units), array.dtype)

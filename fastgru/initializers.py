@@ -139,7 +139,7 @@ class VarianceScaling(_Random):
     mode : {'fan_in', 'fan_out', 'fan_avg'}
         What n is, at least 1; ``fan_avg`` is ``(fan_in + fan_out) / 2``.
     distribution : {'truncated_normal', 'untruncated_normal', 'uniform'}
-        In any case of letters; ``normal`` is ``truncated_normal``.
+        Case-insensitive; ``normal`` means ``truncated_normal``.
     seed : int, optional
 
     Raises

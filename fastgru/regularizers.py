@@ -22,7 +22,7 @@ class Regularizer(Configurable):
 
 
 class L1(Regularizer):
-    """``l1 * sum(|w|)``. None is the default; `l` is the argument's old name."""
+    """``l1 * sum(|w|)``. None means the default; `l` is the argument's old name."""
 
     def __init__(self, l1: float | None = 0.01, *, l: float | None = None) -> None:  # noqa: E741
         self.l1 = _strength("l1", l1 if l is None else l, default=0.01)
@@ -32,7 +32,7 @@ class L1(Regularizer):
 
 
 class L2(Regularizer):
-    """``l2 * sum(w**2)``, without a factor 1/2. None is the default; `l` is the argument's old name."""
+    """``l2 * sum(w**2)``, without a factor 1/2. None means the default; `l` is the argument's old name."""
 
     def __init__(self, l2: float | None = 0.01, *, l: float | None = None) -> None:  # noqa: E741
         self.l2 = _strength("l2", l2 if l is None else l, default=0.01)

@@ -21,13 +21,13 @@ Array = NDArray[Any]
 
 
 def _output_dtype(layer: Any) -> np.dtype[Any]:
-    """That of the first direction, in which others are merged."""
+    """Dtype of a layer's output: that of its first direction."""
     dtype: np.dtype[Any] = layer._parts[0]._dtype
     return dtype
 
 
 def _members(layers: Any) -> list[Any]:
-    """The layers of the argument, those of a Stack in its place."""
+    """The layers of the argument, with each Stack replaced by its layers."""
     if not isinstance(layers, (list, tuple)) or not layers:
         raise ValueError(f"layers must be a list of GRU and Bidirectional layers, got {layers!r}")
     members: list[Any] = []
@@ -51,7 +51,7 @@ def _members(layers: Any) -> list[Any]:
 
 
 def _check_neighbours(lower: Any, upper: Any) -> None:
-    """Complain of a layer that cannot read what the one below returns, as far as that is known."""
+    """Refuse a layer that cannot read the output of the one below, as far as that is known."""
     if isinstance(lower, Bidirectional) and lower.merge_mode is None:
         raise ValueError(
             f"layers must return one output each but for the last one, got merge_mode=None of {lower.name!r}"
@@ -70,26 +70,26 @@ class Stack(CompositeLayer):
     Parameters
     ----------
     layers : list or tuple of GRU, Bidirectional or Stack
-        The lowest first. The objects themselves, so that weights and recorded states are theirs; a Stack
-        contributes its layers. All but the last one return sequences.
+        The lowest first. They are not copied, and keep their weights and recorded states. A Stack
+        contributes its layers. All but the last one must return sequences.
     return_state : bool, optional
-        Return the last states of all layers, too? By default what the last layer does; the others' own
+        Return the last states of all layers, too. Defaults to that of the last layer; the others' own
         `return_state` has no meaning here.
     name : str, keyword
 
     Raises
     ------
     ValueError
-        If there is no layer, one is none or there twice, one but the last returns no sequences or two
-        outputs, `time_major` differs, or one has been built for other features than the one before returns.
+        If there is no layer, one is of another class or is listed twice, one below the last returns no
+        sequences or two outputs, `time_major` differs, or one was built for other features than it gets.
     TypeError
         If `name` is no string.
 
     Notes
     -----
     The results are those of the layers called one after the other, each with the mask. GRUs in a row that go
-    forward run together, a chunk of time after the other, so that what one hands to the next stays in the
-    cache, and no more of it is in memory than two chunks, however many steps there are. The packed engine
+    forward run together, chunk by chunk of time, so that the values between them stay in the cache and take
+    at most the memory of two chunks, however many steps there are. The packed engine
     gives the same bits as for whole sequences. Bidirectional layers, those that go backwards or have an
     `activity_regularizer`, and dropout in training take whole sequences.
 
@@ -159,7 +159,7 @@ class Stack(CompositeLayer):
         return any(part.stateful for part in self._parts)
 
     def _check_flags(self) -> None:
-        """Complain of flags of the layers, which may be set at any time, that do not go together."""
+        """Refuse flags of the layers that do not fit each other; they may be set at any time."""
         for layer in self._members[:-1]:
             if not layer.return_sequences:
                 raise ValueError(
@@ -187,7 +187,7 @@ class Stack(CompositeLayer):
         Raises
         ------
         ValueError
-            If the shape is none, a stateful layer's batch is unknown or 0, or a layer has been built for
+            If the shape is invalid, a stateful layer's batch is unknown or 0, or a layer has been built for
             other features.
         TypeError
             If the features are unknown.
@@ -250,14 +250,14 @@ class Stack(CompositeLayer):
         inputs : ndarray, shape (batch, timesteps, features)
             Or (timesteps, batch, features) if `time_major`; or a list of it and the initial states.
         initial_state : list or tuple of ndarrays, shape (batch, units), optional
-            One for each GRU, in the order of the layers, of a Bidirectional forward, then backward. None in
-            place of one is what the layer starts from by itself.
+            One for each GRU, in the order of the layers, of a Bidirectional forward, then backward. None
+            stands for the state that the layer starts from by itself.
         mask : array_like, shape (batch, timesteps), optional
             Or (timesteps, batch) if `time_major`; for every layer, as for `GRU` and `Bidirectional`.
         training : bool, optional
             Drop out. By default a call does not.
         lengths : array_like of int, shape (batch,), optional
-            In place of a mask that is true at the first steps of each row: how many these are.
+            Number of timesteps of each row, in place of a mask that is true at these first ones.
         out : ndarray, optional
             Where to write the output: of exactly its shape and dtype, sharing no memory with the inputs, the
             mask, the states or the weights.
@@ -277,11 +277,11 @@ class Stack(CompositeLayer):
             integers, out of range or beside a mask, `out` has another dtype, is read-only, shares memory or
             is given for two outputs, or a dropout rate is 1 in training.
         TypeError
-            If an array is none, or not of floats (integers are not cast), or `training` is no flag.
+            If an argument is no array, or not of floats (integers are not cast), or `training` is no flag.
         """
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
-        """The checked initial state of each GRU; None: its own."""
+        """The checked initial state of each GRU; None means its own."""
         if initial_state is None:
             return [None] * len(self._parts)
         if not isinstance(initial_state, (list, tuple)) or len(initial_state) != len(self._parts):
@@ -352,8 +352,8 @@ class Stack(CompositeLayer):
         Parameters
         ----------
         states : list or tuple of ndarrays, shape (batch, units), optional
-            As `states` has them, one for each GRU; copied. None, in place of one or of all: zeros, or the
-            layer's `default_state`. A layer that is not stateful has none.
+            As `states` returns them, one for each GRU; copied. None, for one or for all, means zeros or the
+            layer's `default_state`. A layer that is not stateful takes None.
 
         Raises
         ------

@@ -22,7 +22,7 @@ class Streamable:
         Raises
         ------
         ValueError
-            If outputs cannot be had while inputs arrive, or there are no weights yet.
+            If the layer cannot compute while its input arrives, or is not built.
         """
         raise NotImplementedError
 
@@ -78,18 +78,18 @@ class Stream(Steps):
 
     Notes
     -----
-    Of the call:
+    Arguments of a call:
 
     x : ndarray, (batch, features) or (batch, timesteps, features)
         A step; or a chunk of any number of them, time-major if the layer is. Of the layer's dtype it is read
         in place; other float types are cast.
     out : ndarray, optional
-        (batch, units), or (batch, timesteps, units) as the chunk: where to write the outputs.
+        Where to write the outputs: (batch, units), or (batch, timesteps, units) for a chunk.
 
-    It returns `out`, or of a step **an array that the next step overwrites**, the same one each time, and of
-    a chunk a new one. ValueError: a shape does not fit, or `out` has another dtype or is read-only.
-    TypeError: an array is none, or not of floats. RuntimeError: another thread's call is running; a stream
-    takes one at a time. A call that fails leaves the state as it was.
+    A call returns `out` if it is given. Otherwise a step returns **an array that the next step overwrites**,
+    the same one each time, and a chunk returns a new array. It raises a ValueError if a shape does not fit,
+    or `out` has another dtype or is read-only; a TypeError if an argument is not an array of floats; and a
+    RuntimeError if another call is running. A call that fails leaves the state as it was.
 
     A step of arrays of the layer's dtype allocates nothing, and releases the GIL.
 
@@ -122,9 +122,9 @@ class Stream(Steps):
 
     @property
     def state(self) -> Any:
-        """A copy of the state, (batch, units), in the type that is computed in; of a Stack a list of them.
+        """A copy of the state, (batch, units), in the compute dtype; for a Stack a list of them.
 
-        Set, it is copied; other float types are cast.
+        It can be assigned: the values are copied, and other float types cast.
 
         Raises
         ------
@@ -155,7 +155,7 @@ class Stream(Steps):
         Raises
         ------
         ValueError
-            If a row is none of the batch.
+            If a row is not in the batch.
         TypeError
             If they are no integers.
         RuntimeError
@@ -185,7 +185,7 @@ class Stream(Steps):
         return other
 
     def _long_step(self, x: Any, out: Any) -> Array:
-        """Any call: checks and conversions first; a step is a chunk of one."""
+        """Any call: check and convert the arguments; a step is a chunk of one."""
         cascade = self._cascade
         array = _validate_streams.stream_inputs(
             x, self._batch, cascade.features, cascade.time_major, cascade.input_dtype
@@ -213,7 +213,7 @@ class Stream(Steps):
 
 
 class StreamPool(Slots):
-    """Streams of many clients with one set of weights: each has a slot, any of them step together.
+    """Streams of many clients over one set of weights. Each has a slot, and any of them step together.
 
     Parameters
     ----------
@@ -282,8 +282,8 @@ class StreamPool(Slots):
         Parameters
         ----------
         state : ndarray, shape (units,), optional
-            What `state` has returned, here or of another pool: a list of them for a Stack. By default
-            zeros or the layer's `default_state`.
+            As `state` of this or another pool returns it: a list of them for a Stack. Defaults to zeros or
+            the layer's `default_state`.
 
         Returns
         -------
@@ -347,7 +347,7 @@ class StreamPool(Slots):
         Raises
         ------
         ValueError
-            If one is not open, there twice, or in a step that is running.
+            If one is not open, is listed twice, or is in a step that is running.
         TypeError
             If they are no integers.
         """
@@ -355,7 +355,7 @@ class StreamPool(Slots):
             self._set_rows(places, self._first)
 
     def _long_step(self, slots: Any, x: Any, out: Any) -> Array:
-        """Any step: checks and conversions first; then the short way, if the layers have one."""
+        """Any step: check and convert the arguments; then take the short path, if there is one."""
         cascade = self._cascade
         numbers = _validate_streams.slots(slots)
         inputs = _validate_streams.slot_inputs(x, len(numbers), cascade.features, cascade.input_dtype)

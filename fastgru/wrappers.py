@@ -57,15 +57,15 @@ class Bidirectional(CompositeLayer):
     Parameters
     ----------
     layer : GRU
-        What the forward layer is made from, by its config: weights and states are not taken over. A
-        layer that runs backwards swaps the roles.
+        Its config makes the forward layer; weights and states are not taken over. With a layer that
+        goes backwards the roles are swapped.
     merge_mode : {'concat', 'sum', 'mul', 'ave', None}
         How outputs are merged: side by side on the last axis, added, multiplied, averaged, or not at all.
     weights : list of ndarray, optional
-        What both directions are built with, in the order of `get_weights()`.
+        The first weights of both directions, in the order of `get_weights()`.
     backward_layer : GRU, optional
-        What the backward layer is a copy of, with weights and state; by default it is made from `layer`,
-        with the other `go_backwards`.
+        Copied as the backward layer, with weights and state. By default one is made from `layer`, with
+        the opposite `go_backwards`.
     batch_input_shape, input_shape, batch_size, input_dim, input_length : keyword
         The shape of inputs, for the config and for `build()` without an argument.
     name, dtype, trainable : keyword
@@ -76,14 +76,14 @@ class Bidirectional(CompositeLayer):
     ------
     ValueError
         If a layer is no GRU, `merge_mode` is unknown, or the layers do not fit: `go_backwards` must
-        differ, what is returned and recorded must agree, and so must units and dtype as far as outputs
-        are merged.
+        differ, `stateful`, `return_sequences`, `return_state` and `time_major` must agree, and so must
+        units and dtype as far as outputs are merged.
     TypeError
         If another argument is of the wrong type or unknown.
 
     Notes
     -----
-    Outputs of the backward layer are turned back, so that they belong to the timesteps of the inputs.
+    Outputs of the backward layer are reversed in time, into the order of the inputs.
     `zero_output_for_mask` becomes `return_sequences` in both directions, whatever it was.
 
     Weights are those of the forward layer, then those of the backward layer; where only the latter are
@@ -156,7 +156,7 @@ class Bidirectional(CompositeLayer):
 
     @property
     def backward_layer(self) -> GRU:
-        """The layer whose outputs are turned back in time."""
+        """The layer whose outputs are reversed in time."""
         layer: GRU = self._members[1]
         return layer
 
@@ -169,7 +169,7 @@ class Bidirectional(CompositeLayer):
         self._check_directions()
 
     def _check_directions(self, agreeing: Sequence[str] = FLAGS) -> None:
-        """Complain of directions that do not go together."""
+        """Refuse directions that do not fit each other."""
         forward, backward = self._members
         if bool(forward.go_backwards) == bool(backward.go_backwards):
             raise ValueError(
@@ -197,7 +197,7 @@ class Bidirectional(CompositeLayer):
         Raises
         ------
         ValueError
-            If the shape is none, a stateful layer's batch is unknown or 0, a direction has been built for
+            If the shape is invalid, a stateful layer's batch is unknown or 0, a direction has been built for
             other features, or the constructor's weights do not fit.
         TypeError
             If the features are unknown.
@@ -272,12 +272,15 @@ class Bidirectional(CompositeLayer):
         initial_state : list or tuple of two ndarrays, shape (batch, units), optional
             The forward layer's, then the backward layer's.
         mask : array_like, shape (batch, timesteps), optional
-            Or (timesteps, batch) if `time_major`; as for `GRU`, but that a sequence's output of a masked
-            step is zero.
+            Or (timesteps, batch) if `time_major`; as for `GRU`, except that in a sequence the output
+            of a masked step is zero.
         training : bool, optional
             Drop out. By default a call does not.
         lengths : array_like of int, shape (batch,), optional
-            In place of a mask that is true at the first steps of each row: how many these are.
+            Number of timesteps of each row, in place of a mask that is true at these first ones.
+        out : ndarray, optional
+            Where to write the output: of exactly its shape and dtype, sharing no memory with the inputs, the
+            mask, the states or the weights.
 
         Returns
         -------
@@ -291,10 +294,11 @@ class Bidirectional(CompositeLayer):
         ------
         ValueError
             If a shape does not fit, there is no timestep, there are not two initial states, a stateful
-            layer's batch is empty, flags of the directions no longer fit each other, or a dropout rate is
-            1 in training.
+            layer's batch is empty, flags of the directions no longer fit each other, `lengths` are no
+            integers, out of range or beside a mask, `out` has another dtype, is read-only, shares memory or
+            is given for two outputs, or a dropout rate is 1 in training.
         TypeError
-            If an array is none, or not of floats (integers are not cast), or `training` is no flag.
+            If an argument is no array, or not of floats (integers are not cast), or `training` is no flag.
         """
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
@@ -321,7 +325,7 @@ class Bidirectional(CompositeLayer):
 
     @property
     def _width(self) -> int:
-        """That of both directions, if they are side by side."""
+        """Size of the last axis of the output: the sum of both directions' if they are concatenated."""
         units = [part.units for part in self._parts]
         return sum(units) if self._merge_mode == "concat" else units[0]
 
@@ -370,7 +374,7 @@ class Bidirectional(CompositeLayer):
         return Outcome(outputs, [each.states[0] for each in found], losses)
 
     def _structured(self, outputs: list[Any], states: list[Any]) -> Any:
-        """What Keras returns for these: a list, but for one output alone."""
+        """The results as Keras returns them: a list, except for a single output."""
         results = outputs + states
         return results if states or self._merge_mode is None else results[0]
 
@@ -382,7 +386,7 @@ class Bidirectional(CompositeLayer):
         Parameters
         ----------
         states : list or tuple of two ndarrays, shape (batch, units), optional
-            The forward layer's, then the backward layer's; copied. Zeros by default.
+            The forward layer's, then the backward layer's; copied. Defaults to zeros or `default_state`.
 
         Raises
         ------

@@ -43,7 +43,7 @@ INLINE vreal KERNEL(small_expm1)(vreal r)
 
 /* e^(x + x_low) as the product of a normal number, returned, and of *scale, a power of two,
  * so that a subnormal result is rounded only once; *lost is the relative error of the last
- * rounding, for those who can make it good. */
+ * rounding, for callers that correct it. */
 INLINE vreal KERNEL(scaled_exp)(vreal x, vreal x_low, vreal *scale, vreal *lost)
 {
 #if DOUBLE
@@ -68,8 +68,8 @@ INLINE vreal KERNEL(exp)(vreal x)
     return e * scale;
 }
 
-/* e^x for x <= 0, at first 2**up times as large, so that a subnormal is rounded only once. By products, through
- * which a NaN stays one, whatever its bits say of n. */
+/* e^x for x <= 0, at first 2**up times as large, so that a subnormal is rounded only once. By products, so
+ * that a NaN stays one, whatever n its bits give. */
 INLINE vreal KERNEL(exp_below_0)(vreal x)
 {
 #if DOUBLE

@@ -1,8 +1,8 @@
 /* format.h - a format of packed weights: how a layer is packed and run.
  *
- * Included behind gates.h with WEIGHTS, the format's name, and FLOAT16. An instruction set that has better instructions
- * for one format, and is otherwise ISA, is one more inclusion, behind a target of its own and with FORMAT_ISA its name,
- * and one more ROW, in which that format has that name. */
+ * Included after gates.h with WEIGHTS, the format's name, and FLOAT16. For an instruction set that only adds better
+ * instructions for one format to ISA, include this once more, after its own target pragma and with its name as
+ * FORMAT_ISA, and add one more ROW, with that name for that format. */
 
 #ifndef FORMAT_ISA
 #define FORMAT_ISA ISA

@@ -1,7 +1,7 @@
 /* gates.h - what follows a product: gates, candidate, blend and mask.
  *
  * In the order of Keras: bias to the input projection, then the recurrent part, then the activation (Cho et al. 2014,
- * arXiv:1406.1078; reset after: its version 1). Only that both biases of z and r have been added up before. */
+ * arXiv:1406.1078; reset after: its version 1); only the two biases of z and of r are summed beforehand. */
 
 /* The three activations that are worth an instance of the kernels, inlined; the others called. */
 INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
@@ -21,12 +21,12 @@ INLINE vreal KERNEL(gate)(int activation, real alpha, vreal x)
 /* ---- the end of a tile: from sums to memory ------------------------------------------------
  *
  * Called and not inlined: there are many kinds of tiles. Four vectors of units at a time, stage by stage:
- * while one waits for an exponential or a division, the others go on. Instances by the number of vectors: they are too
- * large for a compiler to make them of its own accord. */
+ * while one waits for an exponential or a division, the others go on. There are instances by the number of vectors,
+ * because they are too large for a compiler to make by itself. */
 
 #define EACH(v, n) UNROLL for (int v = 0; v < (n); ++v)
 
-/* h := h' for n vectors, from what the gates are functions of. Reset before: candidates are whole. */
+/* h := h' for n vectors, from the arguments of the gates. Reset before: candidates are complete. */
 INLINE void KERNEL(next_states)(
     int n, int reset_after, int f, real f_alpha, int g, real g_alpha,
     const vreal *sums,               /* (n, 3)  z, r, recurrent part of the candidate      */
@@ -65,8 +65,8 @@ INLINE void KERNEL(next_states_of)(
                             sums, candidates, h);
 }
 
-/* n <= 4 vectors: row by row those of `panels` neighbours, the first of which begins at `unit`; from that `column`
- * of that `row` on. Vector v is that of row i and of the units from j on. */
+/* n <= 4 vectors of `panels` neighbouring panels, of which the first begins at `unit`: row by row, from `column` of
+ * `row` on. Vector v belongs to row i and to the units from j on. */
 #define EACH_VECTOR(v, i, j)                                                               \
     ptrdiff_t i = row, j = unit + column * VLEN, end = unit + panels * VLEN, v = 0;        \
     v < n;                                                                                 \
@@ -104,7 +104,7 @@ INLINE void KERNEL(store_states)(
     }
 }
 
-/* A step of n vectors, a constant, from what the gates are functions of; in which order, next_states says. */
+/* A step of n vectors, a constant, from the arguments of the gates; next_states has their order. */
 INLINE void KERNEL(finish)(
     int reset_after, const struct fastgru_layer *layer, const struct fastgru_pass *pass,
     ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
@@ -121,7 +121,7 @@ INLINE void KERNEL(finish)(
 OUTLINE void KERNEL(finish_before)(
     const struct fastgru_layer *layer, const struct fastgru_pass *pass,
     ptrdiff_t row, ptrdiff_t unit, int panels, int column, int n,
-    const real *z, ptrdiff_t z_stride,  /* (n) of a vector each: what z is a function of    */
+    const real *z, ptrdiff_t z_stride,  /* (n) of a vector each: the argument of z          */
     const vreal *candidates)         /* (n)     whole                                      */
 {
     vreal sums[12];
@@ -214,8 +214,8 @@ static void KERNEL(gates_after)(const struct fastgru_layer *layer, const struct 
     }
 }
 
-/* Reset before: r * h to the first `units` of scratch, behind which z and r of all rows are, (rows, 2, units); what z is
- * a function of to xw. */
+/* Reset before: r * h goes to scratch, (rows, units), after which lies h.U of z and r, (rows, 2, units); the argument
+ * of z goes to xw. */
 static void KERNEL(gates_reset)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
     const ptrdiff_t units = layer->units;

@@ -90,7 +90,7 @@ INLINE void FORMAT(advance)(
             layer, pass, row + v / panels, panel * VLEN, panels, v % panels, sums + v * 3, candidates + v);
 }
 
-/* The first half of a step, reset before: scratch := r * h; what z is a function of and the candidate's input
+/* The first half of a step, reset before: scratch := r * h; the argument of z and the candidate's input
  * part go to xw. */
 INLINE void FORMAT(reset)(
     int rows, int panels,
@@ -112,8 +112,8 @@ INLINE void FORMAT(reset)(
             layer, pass, row + v / panels, panel * VLEN, panels, v % panels, sums + v * 3);
 }
 
-/* The second half: the candidate. A panel is three vectors of units here; of the last one those beyond
- * the units are summed up, of weights of zero, and dropped. */
+/* The second half: the candidate. A panel is three vectors of units here; in the last one vectors
+ * beyond the units are computed, from weights of zero, and dropped. */
 INLINE void FORMAT(update)(
     int rows, int panels,
     const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)

@@ -23,7 +23,7 @@ void fastgru_pack(
     layer->kernels->pack(layer, kernel, recurrent_kernel, bias);
 }
 
-/* A merge sort, which takes no memory by the timestep. */
+/* A merge sort: stable, and its memory does not grow with the timesteps. */
 void fastgru_order(ptrdiff_t rows, const ptrdiff_t *steps, ptrdiff_t *lengths, ptrdiff_t *spare)
 {
     ptrdiff_t *from = lengths, *to = spare;

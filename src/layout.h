@@ -1,5 +1,5 @@
-/* layout.h - where a layer's packed weights lie in memory, how a call is cut, and what a pass over the weights is
- * for. One definition for all instruction sets and dtypes. */
+/* layout.h - where a layer's packed weights and a block's scratch lie in memory, and how a call is cut. One definition
+ * for all instruction sets and dtypes. */
 
 #ifndef FASTGRU_LAYOUT_H
 #define FASTGRU_LAYOUT_H
@@ -20,7 +20,7 @@ static inline size_t fastgru_candidate_count(const struct fastgru_layer *layer)
     return layer->reset_after ? 0 : (layer->panel_count + 2) / 3;
 }
 
-/* Where in `memory` weights lie, unless it is NULL; returns the bytes of all. */
+/* Set where weights lie in `memory`, unless it is NULL. Returns the bytes of all. */
 static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
 {
     const struct fastgru_format *kernels = layer->kernels;
@@ -94,8 +94,8 @@ static inline size_t fastgru_step_units(const struct fastgru_layer *layer)
     return (size_t)(layer->kernels->step_units[layer->reset_after != 0] * layer->units);
 }
 
-/* The most rows of a block: of each a step of xw, two states, which are no longer together than that, and what a step
- * takes. */
+/* The most rows of a block, whose scratch has for each row: xw of a step, two states, each at most a third of that, and
+ * what a step takes. */
 static inline ptrdiff_t fastgru_block_rows(const struct fastgru_layer *layer)
 {
     const size_t xw = fastgru_xw_bytes(layer), step = fastgru_step_units(layer) * layer->kernels->itemsize;
@@ -135,7 +135,7 @@ static inline ptrdiff_t fastgru_few_rows(const struct fastgru_layer *layer)
  * wait for weights that are not in the second-level cache, half of which are the kernel's, read once for a chunk of
  * steps.
  *
- * Time with x.kernel in each step by the time with x.kernel ahead, as many features as units, 20 steps (2026-11-30, Intel
+ * Time with x.kernel in each step divided by that with it ahead, as many features as units, 20 steps (2026-11-30, Intel
  * Xeon, L2 of 2 MB, AVX2, float32; python -m benchmarks.engines --isa avx2, one engine with FASTGRU_FULL_TILE,
  * FASTGRU_FEW_OF_SOME and FASTGRU_FEW_ROWS of 1000, one with FASTGRU_CHUNK_ROWS and FASTGRU_CHUNK_BYTES of 0):
  *
@@ -196,10 +196,10 @@ static inline struct fastgru_blocks fastgru_ragged_blocking(
 
 /* ---- a block's scratch ------------------------------------------------------------------ */
 
-/* Where its parts lie; of memory of NULL only the bytes mean anything. */
+/* Where its parts lie; if memory is NULL, only `bytes` has a meaning. */
 struct fastgru_scratch {
     size_t bytes;
-    char *states[2];                 /* (rows, units)  one to alternate with the last state, and that if it is not wanted */
+    char *states[2];                 /* (rows, units)  a spare one, and the last state if that is not wanted */
     char *step;                      /* (rows, step_units)                                 */
     char *xw;                        /* (xw_rows, panels, 3, vlen)                         */
     char *x;                         /* (rows, features)  with lengths                     */
@@ -230,7 +230,7 @@ static inline struct fastgru_scratch fastgru_lay_out_scratch(
 
 /* ---- lengths ---------------------------------------------------------------------------- */
 
-/* Put lengths in order, the most first, rows of one length as they come. */
+/* Sort lengths in descending order; rows of one length keep their order. */
 HIDDEN void fastgru_order(
     ptrdiff_t rows,
     const ptrdiff_t *steps,          /* (rows)                                             */

@@ -1,8 +1,8 @@
 /* network.c - the one executor.
  *
  * A run cuts rows into blocks. Nodes that can run while their input arrives form a segment with the node before;
- * a GRU that goes backwards is a segment of its own. A segment goes through time chunk by chunk, its nodes one
- * after the other on each chunk, so that what one hands to the next stays in the cache. */
+ * a GRU that goes backwards, or whose outputs are reversed, is a segment of its own. A segment goes through time chunk
+ * by chunk, its nodes one after the other on each chunk, so that the values between them stay in the cache. */
 
 #include <stdint.h>
 #include <string.h>
@@ -26,7 +26,7 @@ static size_t product(size_t a, size_t b)
     return b && a > (TOO_LARGE >> 1) / b ? TOO_LARGE : a * b;
 }
 
-/* Where the parts of a workspace lie; for memory of NULL only how many bytes they take. */
+/* Where the parts of a workspace lie; if memory is NULL, only `bytes` has a meaning. */
 struct workspace {
     size_t bytes;                    /* TOO_LARGE: more than there can be          */
     ptrdiff_t rows;                  /* of a block                                         */
@@ -67,7 +67,7 @@ static int gives_state(
     return !run->mask && !run->lengths && (value->last || (run->timesteps == 1 && value->output >= 0));
 }
 
-/* 1 if that output lies as a state does, which is then written there at once. */
+/* 1 if that output has the layout of a state, which is then written there directly. */
 static int is_state(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct fastgru_node *node)
 {
@@ -76,8 +76,8 @@ static int is_state(
         && run->out_batch_stride[value->output] == node->layer->units;
 }
 
-/* Steps that a run goes through: with lengths, where no output of later steps is wanted or read, those of the
- * longest row and one more, at which every row is masked, or some more. */
+/* Steps that a run goes through. With lengths, if no output of later steps is read, these are the steps of the longest
+ * row and at least one more, at which every row is masked. */
 static ptrdiff_t needed_steps(const struct fastgru_network *network, const struct fastgru_network_call *run)
 {
     ptrdiff_t most = 0, least = 1;
@@ -103,7 +103,7 @@ static ptrdiff_t needed_steps(const struct fastgru_network *network, const struc
     return most < run->timesteps ? most : run->timesteps;
 }
 
-/* The only word on a run's memory: the bytes that it takes, and where in `memory` what lies, unless it is NULL. */
+/* The layout of a run's memory: its bytes and, unless `memory` is NULL, where its parts lie. */
 static struct workspace laid_out(
     const struct fastgru_network *network, const struct fastgru_network_call *run, char *memory)
 {
@@ -344,7 +344,7 @@ static void clip(const struct workspace *w, const struct chunk *chunk)
     }
 }
 
-/* One step of a single GRU without masks, all of which takes less than to lay out a workspace: the same as below. */
+/* One step of a single GRU without masks: the same as below, but faster, as it lays out no workspace. */
 static void run_step(const struct fastgru_network *network, struct fastgru_network_call *run)
 {
     const struct fastgru_node *node = network->nodes;

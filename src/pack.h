@@ -15,8 +15,8 @@
 #define to_weight(x) (x)
 #endif
 
-/* One vector: the first VLEN of n neighbours in a row of a matrix, or all and zeros behind them. Returns where the next
- * one goes. */
+/* One vector: the first VLEN of n neighbours in a row of a matrix, padded with zeros. Returns where the next one
+ * goes. */
 INLINE weight *FORMAT(pack_vector)(
     weight *packed,                  /* (VLEN)  overwritten                                */
     const real *row,                 /* (n)                                                */
@@ -39,7 +39,7 @@ INLINE weight *FORMAT(pack_gates)(
     return packed;
 }
 
-/* fastgru_pack, where the layer says what lies where. */
+/* fastgru_pack into a layer that is laid out. */
 static void FORMAT(pack)(
     const struct fastgru_layer *layer,
     const void *kernel,              /* (features, 3 * units)                              */

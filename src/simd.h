@@ -1,9 +1,9 @@
 /* simd.h - vectors: vreal is VLEN reals, vint VLEN integers as wide, and a mask a vint whose lanes are all ones or all
  * zeros.
  *
- * A vocabulary (simd_avx2.h and the others, included behind this) defines the verbs that are instructions; the rest is
- * here, the same for all. Where VBYTES is 0, a vector is one lane. All verbs are exact or correctly rounded, so a
- * kernel differs between instruction sets only where it asks for FUSED. */
+ * The file of an instruction set (simd_avx2.h and others, included after this) defines the operations that are its
+ * own; the rest is here, the same for all. If VBYTES is 0, a vector is one lane. All operations are exact or correctly
+ * rounded, so a kernel differs between instruction sets only where it asks for FUSED. */
 
 /* One name for all inclusions: KERNEL adds the dtype and the instruction set. */
 #ifndef vreal
@@ -73,7 +73,7 @@ typedef lane vint;
 typedef ulane vuint;
 #endif
 
-/* ---- what a vocabulary defines ---------------------------------------------------------- */
+/* ---- what the file of an instruction set defines ---------------------------------------- */
 
 /* The first n < VLEN reals at p, zeros in the lanes behind them; and x into them. Nothing behind them is touched. */
 INLINE vreal vload_part(const real *p, int n);
@@ -137,7 +137,7 @@ INLINE void vstore(real *p, vreal x, int n)
         memcpy(p, &x, sizeof x);
 }
 
-/* vload_part and vstore_part of a vocabulary without masked loads and stores. */
+/* vload_part and vstore_part of an instruction set without masked loads and stores. */
 INLINE vreal vload_lanes(const real *p, int n)
 {
     vreal x;
@@ -212,7 +212,7 @@ INLINE vreal vnearest(vreal x, real factor, vint *n)
     return pushed - push;
 }
 
-/* 2**n for the exponents of normal numbers; of any other, and that is what a NaN leads to, some number. */
+/* 2**n for the exponents of normal numbers; for any other n, which a NaN leads to, it is unspecified. */
 INLINE vreal vexp2i(vint n)
 {
     return vfrom_bits((vint)((vuint)(n + EXPONENT_BIAS) << MANTISSA));

@@ -1,5 +1,5 @@
-/* simd_neon.h - NEON of arm64: a vector is 16 bytes. No masked loads; max and min of its own order -0 below 0, which
- * Keras does not. */
+/* simd_neon.h - NEON of arm64: a vector is 16 bytes. No masked loads; its own max and min order -0 below 0, unlike
+ * Keras. */
 
 INLINE vreal vload_part(const real *p, int n)
 {

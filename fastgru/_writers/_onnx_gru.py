@@ -20,8 +20,8 @@ PLAIN = {
     "Softsign": activations.softsign,
     "Softplus": activations.softplus,
 }
-# With alpha and beta, and what these are where a file does not say. None: it must say, for onnxruntime
-# takes 0, while the specification has 1 for ThresholdedRelu and nothing for the others.
+# With the defaults of alpha and beta. None: a file must have it, because onnxruntime takes 0, while the
+# specification has 1 for ThresholdedRelu and nothing for the others.
 PARAMETRIC: dict[str, tuple[Any, tuple[float | None, ...]]] = {
     "LeakyRelu": (activations.LeakyReLU, (0.01,)),
     "ThresholdedRelu": (activations.ThresholdedReLU, (None,)),

@@ -52,7 +52,7 @@ def _parts(layer: Layer) -> dict[str, GRU]:
 
 
 def _config(layer: Layer) -> dict[str, Any]:
-    """The layer's config, of which the layer can be made again."""
+    """The layer's config, after a check that it makes the layer again."""
 
     def refuse(value: Any) -> Any:
         raise ValueError(f"it has the Python object {value!r}, and only what has a name can be saved")
@@ -66,7 +66,7 @@ def _config(layer: Layer) -> dict[str, Any]:
 
 
 def _replace(path: Path, data: memoryview) -> None:
-    """Write a file whole or not at all, whoever else is looking."""
+    """Write a file whole or not at all, for concurrent readers, too."""
     path = path.resolve()  # a link stays one
     if path.exists() and not path.is_file() and not path.is_dir():  # to replace a folder fails by itself
         raise OSError(f"{path} must be a plain file where it is one already, got a pipe or a device")

@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 AXES_ARE_AN_INPUT = 13  # of Squeeze, from this opset on
 
-STEPS = 10  # the first opset in which Slice has steps, and so turns an array around
+STEPS = 10  # the first opset in which Slice has steps, and so can reverse an axis
 
 
 def to_onnx(layer: Layer, opset: int = 14, initial_state: bool = False) -> Any:
@@ -104,7 +104,7 @@ def _returned(layer: Layer, member: GRU | Bidirectional, is_last: bool) -> set[s
 
 
 def _attributes(parts: Sequence[GRU], direction: str) -> dict[str, Any]:
-    """Those of the node that both directions of a layer are, or one."""
+    """The attributes of the node for one direction of a layer, or for both."""
     functions = [
         _onnx_gru.written(each) for one in parts for each in (one.recurrent_activation, one.activation)
     ]

@@ -1,4 +1,4 @@
-"""The command `fastgru`: what it takes, a module for what each of its commands does, how all of them fail."""
+"""The command `fastgru`: its arguments, a module for each of its commands, and what happens on errors."""
 
 import importlib.util
 import io
@@ -21,14 +21,14 @@ def main() -> None:
             sys.exit(2)
     try:
         from fastgru.cli._main import run
-    except KeyboardInterrupt:  # before there is one who minds it
+    except KeyboardInterrupt:  # before `run` handles it
         print("fastgru: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(run(sys.argv[1:]))
 
 
 def _open_streams() -> None:
-    """Open the standard streams that are closed: the next file would get their number, and messages into it.
+    """Open closed standard streams: otherwise the next file gets their number, and then the messages.
 
     Names that the terminal has no characters for are escaped.
     """

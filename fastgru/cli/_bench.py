@@ -46,7 +46,7 @@ def bench(
 
 # ---- the contenders --------------------------------------------------------------------------------
 #
-# Each makes of a layer a call over batch x timesteps, or of timesteps=0 a step of a stream.
+# Each makes a call of a layer over batch x timesteps, or for timesteps=0 a step of a stream.
 
 
 def _ours(layer: _model.Layer, batch: int, timesteps: int) -> _measure.Call:
@@ -139,7 +139,7 @@ class Figure(NamedTuple):
     least: Array
 
     def percentile(self, contender: str, share: float) -> float:
-        """Microseconds that this share of the calls in a hundred took at most."""
+        """This percentile of the microseconds of the calls."""
         return float(np.percentile(self.microseconds[contender], share))
 
     def steps_per_second(self, contender: str) -> float:
@@ -165,7 +165,7 @@ def measured(
     tick: Callable[[int], None] = lambda done: None,
     contenders: Makers = CONTENDERS,
 ) -> Report:
-    """A step of a stream, if the layer has such, and calls over `_measure.STEPS` of so many rows.
+    """Measure a step of a stream, if the layer has one, and calls over `_measure.STEPS` of this many rows.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def _raced(
     seconds: float,
     tick: Callable[[int], None],
 ) -> Figure:
-    """Blocks in turns, another contender first in each round."""
+    """Alternating blocks, with another contender first in each round."""
     nanoseconds: dict[str, list[int]] = {name: [] for name in calls}
     least = []
     for turn in range(ROUNDS):
@@ -222,7 +222,7 @@ def _raced(
 def least_microseconds(layer: _model.Layer, batch: int, timesteps: int) -> float:
     """What the machine allows now: the sum over the layer's GRUs.
 
-    Those of a stream's step read their weights in turn, those of a call each its own at every step.
+    In a stream's step all read their weights one after the other; in a call each reads its own at every step.
     """
     works = [
         _roofline.Work(

@@ -1,6 +1,6 @@
-"""What the commands take and say of themselves.
+"""The arguments and the help of the commands.
 
-What they do is in a module of each one's name, imported when it runs: help and completion do without NumPy.
+Each command runs in a module of its name, imported when it runs, so that help and completion need no NumPy.
 """
 
 from pathlib import Path
@@ -32,8 +32,8 @@ def fastgru() -> None:
       fastgru inspect model.keras
 
     A MODEL is any file that fastgru.load reads: Keras' .keras and .h5, ONNX, PyTorch's .safetensors, .pt and
-    .npz, fastgru's own .npz. It is told by its content, and nothing in it is run but by 'compare', which has
-    the model's own runtime read it.
+    .npz, fastgru's own .npz. The format is recognised by the content. Nothing in a file is run except by
+    'compare', which lets the model's own runtime read it.
     """
 
 
@@ -113,8 +113,8 @@ def run(**given: Any) -> None:
 def convert(**given: Any) -> None:
     """Write a layer of MODEL to OUT: .onnx, .npz of fastgru, or .safetensors of PyTorch, by its ending.
 
-    The new file is read back and both layers are run on random sequences. Only if the outputs agree does it
-    take its place, where another one may have been.
+    The new file is read back and both layers are run on random sequences. Only if the outputs agree
+    is it written to OUT, in place of any other file.
 
     \b
     Examples:
@@ -169,7 +169,7 @@ def bench(**given: Any) -> None:
 
     onnxruntime and PyTorch run what fastgru exports to them, if they are installed and have such a layer;
     blocks of all runtimes take turns. "roofline" is the least time that the machine's arithmetic and memory
-    allow, measured in between, by the time taken; "x fastgru" is the time by fastgru's.
+    allow, measured in between, divided by the time taken; "x fastgru" is the time divided by fastgru's.
 
     \b
     Examples:

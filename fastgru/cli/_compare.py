@@ -16,8 +16,8 @@ T = TypeVar("T")
 TRIALS = 8
 MOST_ROWS, MOST_STEPS = 8, 24
 DRAWS = 4  # of weights rounded at random
-# Of what rounding may do, over what it did when the weights were rounded at random: of 300 random layers of
-# 1 to 20 units the largest error was 9 times that (fastgru and onnxruntime, AMD EPYC, AVX2, 2026-11-23).
+# Allowed error, divided by the effect of rounding the weights at random: for 300 random layers of
+# 1 to 20 units the largest error was 9 times it (fastgru and onnxruntime, AMD EPYC, AVX2, 2026-11-23).
 MARGIN = 16
 EQUAL, DIFFERENT, FAILED = 0, 1, 2  # exit statuses
 EXACT: dict[str, Any] = {"dtype": "float64", "weights_dtype": None}
@@ -72,7 +72,7 @@ def compare(model: Path, layer: str | None, against: str | None, seed: int) -> i
 
 
 def _pairs(model: Path, layer: str | None, whole: bool) -> list[tuple[str, _model.Layer, _model.Layer]]:
-    """Names, layers and these in float64; of a Stack that is not wanted whole, its layers."""
+    """Names, layers, and the same in float64; unless `whole`, the layers of a Stack one by one."""
     layers = _model.named(model, layer, **_model.RETURNING_ALL)
     exact = _model.named(model, layer, **_model.RETURNING_ALL, **EXACT)
     pairs: list[tuple[str, _model.Layer, _model.Layer]] = []
@@ -94,7 +94,7 @@ def _stateful(model: Path, layer: str | None) -> dict[str, tuple[_model.Layer, _
 
 
 def _mismatch(layer: _model.Layer, stateful: bool, runtime: Runtime) -> str | None:
-    """What of a layer, other than numbers, the runtime read in another way."""
+    """What the runtime read otherwise than fastgru, apart from numbers; None if nothing."""
     shapes = (
         _shape(_model.features(layer), [part.units for part in layer._parts]),
         _shape(runtime.features, runtime.units),
@@ -116,7 +116,7 @@ def _shape(features: int, units: Sequence[int]) -> str:
 
 
 def _left_out(model: Path, compared: set[str], names: Sequence[str]) -> Iterator[Row]:
-    """Layers that fastgru has not read, and those of which it has no config to make them with."""
+    """Layers that fastgru has not read, and layers that the file has no config for."""
     from fastgru import formats
 
     known, bare = formats.with_and_without_config(model)
@@ -189,13 +189,12 @@ def compared(
 
     Notes
     -----
-    What is equal but for rounding is told by the equations: in float64, run with the weights as they are,
-    and `DRAWS` times with each off by a random part of u * sqrt(n). u is the largest unit roundoff of the
-    layer's dtype, its weights' and the runtime's, n the number of terms in a sum, whose rounding errors grow
-    as its square root. That has the very states and steps of the trial, whether they damp errors or amplify
-    them. An error may be `MARGIN` times what that does, or `MARGIN` roundings of the largest number if that
-    is more. The runtime's own error is held to the same, for it is that which shows weights that were read
-    wrongly.
+    The effect of rounding is measured by the equations in float64: with the weights as they are, and `DRAWS`
+    times with each weight off by a random part of u * sqrt(n). u is the largest unit roundoff of the layer's
+    dtype, its weights' and the runtime's; n is the number of terms in a sum, whose rounding errors grow as
+    its square root. These runs have the trial's states and steps, so they damp or amplify errors as it does.
+    An error may be `MARGIN` times this effect, or `MARGIN` roundings of the largest number if that is more.
+    The runtime's own error has the same bound, because it shows weights that were read wrongly.
     """
     trials = [_trial(layer, runtime.masks, rng) for _ in range(TRIALS)]
     blank = not runtime.masks and not runtime.zeros
@@ -253,7 +252,7 @@ def _comparison(
     run: Callable[[_model.Layer | Runtime, T], list[Array]],
     rng: np.random.Generator,
 ) -> Comparison:
-    """What trials show, each of which `run` gives to a layer or runtime, and returns an output and states."""
+    """Compare by trials; `run(layer or runtime, trial)` returns an output and states."""
     truth = [run(exact, trial) for trial in trials]
     dtypes = {dtype for part in layer._parts for dtype in (part.dtype, part.weights_dtype)}
     unit = max(runtime.roundoff, *(float(np.finfo(dtype).eps) / 2 for dtype in dtypes))
@@ -319,7 +318,7 @@ def _joined(arrays: Sequence[Array]) -> list[Array]:
 def _shaken(
     exact: _model.Layer, unit: float, rng: np.random.Generator, run: Callable[[], list[list[Array]]]
 ) -> list[list[Array]]:
-    """What trials give if every weight is off by a random part of what sums lose."""
+    """The results of trials with every weight off by a random part of the rounding error of sums."""
     weights = exact.get_weights()
     terms = _model.features(exact) + max(part.units for part in exact._parts)
     exact.set_weights([w * (1 + unit * terms**0.5 * rng.uniform(-1, 1, w.shape)) for w in weights])

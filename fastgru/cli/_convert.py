@@ -55,9 +55,9 @@ def convert(model: Path, out: Path, layer: str | None) -> None:
 
 
 def differ(layer: _model.Layer, other: _model.Layer) -> tuple[float, float]:
-    """The largest difference of two layers' outputs on random sequences, and what rounding may make of it.
+    """The largest difference of two layers' outputs on random sequences, and the bound for rounding.
 
-    That is little: both are computed here, from the same numbers if nothing was lost.
+    The bound is small, because both are computed here, from the same numbers if nothing was lost.
     """
     states = (gru.default_state for gru in layer._parts)
     batch = max((len(state) for state in states if state is not None), default=1)

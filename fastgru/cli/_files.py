@@ -88,10 +88,10 @@ def _damage(error: Exception) -> str:
 
 @contextlib.contextmanager
 def resident(piece: Array) -> Iterator[None]:
-    """The pages of a piece of a mapped file: read ahead, and given back once the block has ended.
+    """Read the pages of a piece of a mapped file ahead, and release them when the block has ended.
 
-    A page at a time they would be read slowly, and kept until memory is full. Arrays that are not mapped, and
-    files whose rows are not in one stretch, are left to the system.
+    Otherwise they would be read slowly, page by page, and kept until memory is full. Arrays that are not
+    mapped, and files whose rows are not in one stretch, are left to the system.
     """
     file: Any = getattr(piece, "_mmap", None)
     if not hasattr(file, "madvise") or not len(piece) or not piece[0].flags.c_contiguous:

@@ -1,4 +1,4 @@
-"""Keras' recurrent layers, from files that the Keras reads that wrote them."""
+"""Keras' recurrent layers, from files read by the version of Keras that wrote them."""
 
 import importlib
 import importlib.util
@@ -76,7 +76,7 @@ def _ways(layer: Any) -> list[Any]:
 
 
 def _way(layer: Any, name: str) -> bool:
-    """An attribute of a layer, or of its directions, that is False where Keras has it not."""
+    """A flag of a layer, or of its directions; False if Keras lacks it."""
     return bool(getattr(_ways(layer)[0], name, False))
 
 

@@ -1,4 +1,4 @@
-"""A command is run, and what becomes of an error: one line and an exit status."""
+"""Runs a command; an error becomes one line and an exit status."""
 
 import contextlib
 import os
@@ -87,7 +87,7 @@ def _say(message: str) -> None:
 
 @contextlib.contextmanager
 def _told() -> Iterator[None]:
-    """Write to standard error; where that fails, as on a full disk, the exit status says it alone."""
+    """Write to standard error; if that fails, as on a full disk, only the exit status tells the error."""
     try:
         yield
         sys.stderr.flush()
@@ -96,7 +96,7 @@ def _told() -> Iterator[None]:
 
 
 def _silence(stream: TextIO) -> None:
-    """Write nothing more to a stream, nor what it holds back, on which Python would fail at its end."""
+    """Drop all further output of a stream, and what it has buffered, which would make Python's exit fail."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 

@@ -1,6 +1,6 @@
 """A GRU node of an ONNX file as onnxruntime computes it: the file's own nodes, cut out around the GRU.
 
-What is compared here is fastgru's reader, so nothing of it is used: onnx inlines functions, and onnxruntime
+This tests fastgru's reader, so it uses nothing of it: onnx inlines functions, and onnxruntime
 computes whatever the file makes of its constants.
 """
 
@@ -122,7 +122,7 @@ class Gru:
         node = onnx.NodeProto()
         node.CopyFrom(self._place.node)
         for index, attribute in enumerate(node.attribute):
-            if attribute.name == "layout":  # which onnxruntime has not: the axes of X are turned before it
+            if attribute.name == "layout":  # not in onnxruntime: the axes of X are transposed before it
                 del node.attribute[index]
                 break
         inputs = [GIVEN.get(index, name) for index, name in enumerate(self._inputs)]
@@ -188,7 +188,7 @@ def _grus(graphs: Sequence[Any], functions: Sequence[Any], prefix: str = "") -> 
 
 
 def _key(function: Any) -> tuple[str, str, str]:
-    """What a node must have that calls a function."""
+    """Domain, name and overload of a function, as in a node that calls it."""
     return function.domain, function.name, _overload(function)
 
 

@@ -69,9 +69,9 @@ def _tensors(loaded: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[tuple[
 
 
 def _orders(loaded: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    """Of the GRUs in modules saved whole: keys that the module lies under, their names in it, batch_first.
+    """For each GRU in a module saved whole: keys that the module lies under, its name in it, batch_first.
 
-    Not of TorchScript, of which fastgru does not look at the code that says it: its layers are batch-major.
+    Not for TorchScript: only its code says batch_first, which fastgru does not read. Layers are batch-major.
     """
     torch = need("torch", "to run PyTorch's models")
     if isinstance(loaded, torch.nn.Module):
@@ -156,7 +156,7 @@ def module(state: Mapping[str, Any], name: str | None = None, batch_first: bool 
 
 
 def _applied(module: Any, weight: str, parts: Mapping[str, Any]) -> None:
-    """Have PyTorch change a weight of a module as it was changed where these tensors stand for it."""
+    """Let PyTorch reparametrize a weight of a module as it was when these tensors were saved for it."""
     utils = need("torch.nn.utils", "to run PyTorch's models")
     if "_g" in parts:
         with warnings.catch_warnings():

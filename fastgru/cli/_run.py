@@ -63,7 +63,7 @@ class Call(NamedTuple):
 
     @property
     def outputs(self) -> int:
-        """How many arrays the output is: those of both directions may come apart, and go side by side."""
+        """Number of arrays of the output: two for directions that are not merged, which are concatenated."""
         apart = isinstance(self.layer, fastgru.Bidirectional) and self.layer.merge_mode is None
         return 2 if apart else 1
 
@@ -178,9 +178,9 @@ def compute(
 def outputs(
     call: Call, steps: int, advance: Callable[[int], None] = lambda done: None
 ) -> Iterator[tuple[int, Array]]:
-    """The outputs of so many timesteps after the other, in the order of the run, and where they begin.
+    """The outputs of `steps` timesteps at a time, in the order of the run, and where they begin.
 
-    If the layer returns only the last one: that, once. `advance` is as of `compute`.
+    If the layer returns only the last output, that comes once. `advance` is as in `compute`.
     """
     layer, states, timesteps = call.layer, call.states, call.timesteps
     sequences, time_major = bool(layer.return_sequences), bool(layer.time_major)

@@ -33,12 +33,12 @@ class Runtime(NamedTuple):
         The layer must return zeros beyond the end of a row, as this runtime does; otherwise what is there
         is not compared.
     time_major : bool or None
-        Does the file say that time is the first axis? None: it says nothing of it.
+        True if time is the first axis in the file; None if the file does not say.
     roundoff : float
         The unit roundoff of what it computes in, if that may be less precise than the layer's dtype.
     calls : callable or None
         Takes a batch size; returns a new copy of the layer, whose calls go on from each other's states, and
-        return outputs and the states that are kept. None: the file says that calls do not.
+        return outputs and the kept states. None if the layer is not stateful in the file.
     """
 
     features: int

@@ -33,7 +33,7 @@ def of_layer(layer: Any, against: str) -> Runtime:
     Raises
     ------
     ValueError
-        If the runtime has not such a layer.
+        If the runtime has no such layer.
     """
     if against == "onnxruntime":
         need("onnxruntime", "to run ONNX models")

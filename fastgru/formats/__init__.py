@@ -40,9 +40,9 @@ MODEL_FILES = re.compile(  # in an archive of files
 
 
 def _told(data: bytes) -> tuple[str, Any]:
-    """What the content is, and what is read of it: a zip archive as such, all else as it is.
+    """The format by the content, and what its reader gets: a `_zip.Archive`, or the bytes as they are.
 
-    It is hdf5, keras, tfjs, fastgru, npz, safetensors, torch or onnx.
+    It is one of hdf5, keras, tfjs, fastgru, npz, safetensors, torch or onnx.
     """
     is_zip = data[:4] == b"PK\x03\x04"  # which may have a member of HDF5 where a block would end
     if not is_zip and any(data[start : start + len(HDF5)] == HDF5 for start in BLOCKS):
@@ -82,7 +82,7 @@ def _refuse_files(archive: _zip.Archive) -> None:
 
 
 def _refuse_known(data: bytes) -> None:
-    """Say what a file is that is known, and not read."""
+    """Refuse files of known formats that are not read, by the name of the format."""
     if not data:
         raise FormatError("no model file: it is empty")
     place, mark = TFLITE
@@ -151,7 +151,7 @@ def _layers(path: Any, config: Any = None) -> Iterator[dict[str, Maker]]:
 
 
 def _opened(path: Any) -> Source:
-    """What a path, bytes or an open file hold; what else is given is the caller's error, not the file's."""
+    """The content of a path, bytes or an open file; other objects are the caller's error, not the file's."""
     try:
         return _file.opened(path)
     except FormatError as error:
@@ -168,7 +168,7 @@ def _architecture(config: Any, weights: Source) -> Architecture:
 
 @contextlib.contextmanager
 def _blaming(path: Any) -> Iterator[None]:
-    """Make a FormatError that names the file of every error, but for those of the system and the caller."""
+    """Turn every error into a FormatError that names the file, except those of the system and the caller."""
     try:
         yield
     except NOT_OF_THE_FILE:
@@ -208,13 +208,13 @@ def load(path: Any, layer: str | None = None, *, config: Any = None, **arguments
         in ``.pt``, ``.safetensors`` or ``.npz``, a checkpoint that has some, a module saved whole or as
         TorchScript. fastgru's own ``.npz``. Told by content.
     layer : str, optional
-        Its name, where there are several.
+        The name of one layer, if there are several.
     config : str, path-like, bytes or binary file object, optional
-        Of Keras' weights in ``.h5`` or ``.weights.h5``: the architecture that `to_json` of the model gave.
+        For Keras' weights in ``.h5`` or ``.weights.h5``: the architecture, from `to_json` of the model.
     **arguments
-        Of `GRU` and of `Bidirectional`; they come before what the file says. A file of weights alone says
-        nothing: give all that the layer was made with. They are for all layers of a Stack, but that the name
-        is its own, and `return_sequences` and `merge_mode` are for the last one.
+        Of `GRU` and of `Bidirectional`; they override the file's. A file of weights alone has none: give all
+        that the layer was made with. For a Stack they apply to all layers, except `name`, which is the
+        Stack's, and `return_sequences` and `merge_mode`, which apply to the last one.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Files, read once: what is checked is what is used, whoever writes into them meanwhile."""
+"""Files, read once: what is checked is what is used, even if another program changes them."""
 
 import errno
 import os

@@ -124,7 +124,7 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
     data : bytes or memoryview
         The whole file.
     limit : int
-        Bytes that all the datasets may have that are read, and that all names and attributes may have.
+        Most bytes of all datasets that are read, and of all names and attributes.
 
     Raises
     ------
@@ -154,7 +154,7 @@ def open_tree(data: bytes | memoryview, limit: int) -> Iterator[Tree]:
 
 
 def _check_ready(answers: IO[bytes]) -> None:
-    """Wait until the process has all that it needs: what goes wrong before is not of the file."""
+    """Wait until the process is ready: an error before that is not the file's."""
     line = answers.readline(ANSWER)
     if line == READY:
         return

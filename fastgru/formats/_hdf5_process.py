@@ -57,7 +57,7 @@ MARGIN = 32 << 20
 
 
 def confine(seconds: int, size: int) -> None:
-    """Give up for good what reading a file that is in memory does not take.
+    """Give up for good every right that reading a file in memory does not need.
 
     Parameters
     ----------
@@ -172,8 +172,8 @@ class Index:
         Parameters
         ----------
         iterate : callable
-            Takes what is to be called with each name, which ends it by returning anything but None. It should
-            ask for the native order: for others HDF5 makes a list of all first.
+            Takes a callback for each name, which stops it by returning anything but None. It should use the
+            native order: for others HDF5 first makes a list of all names.
         """
         found: list[tuple[str, int, int]] = []
         size = 0
@@ -275,7 +275,7 @@ def content(index: Index, file: h5py.File, path: str, limit: int) -> np.ndarray[
 def main(
     seconds: int, limit: int, size: int, requests: BinaryIO, answers: BinaryIO, confined: bool = True
 ) -> None:
-    """Answer until there are no more requests; if not confined, in a process that is also another's."""
+    """Answer requests until there are none; not confined in a process that also does other work."""
 
     def answer(message: dict[str, Any], array: np.ndarray[Any, Any] | None = None) -> None:
         answers.write(json.dumps(message).encode())

@@ -151,7 +151,7 @@ def _forked(requests: int, answers: int, arguments: tuple[int, ...]) -> NoReturn
 
 
 def _thread(arguments: tuple[int, ...]) -> Process:
-    """A thread of this process, which neither crashes nor ends alone."""
+    """A thread of this process, which a crash or a hang affects, too."""
     requests, to_requests = os.pipe()
     from_answers, answers = os.pipe()
     inner = os.fdopen(requests, "rb"), os.fdopen(answers, "wb")

@@ -99,11 +99,11 @@ def _directions(entry: Entry, version: int) -> list[set[str]]:
 
 
 def _by_names(slots: Sequence[_Slot], folders: Sequence[str]) -> dict[int, str]:
-    """Folders of the slots by their numbers, but for those of which names do not tell one.
+    """Folders of the slots by the slots' numbers, as far as names identify them.
 
-    A slot has the only folder left with its names in it. Names of the models around a layer are not in every
-    file; where they are, they come before those of the layer alone. Folders that are found are out of the
-    question for the slots that were ambiguous before, so these are tried again.
+    A slot gets the only free folder that has its names in it: first with the names of the models around the
+    layer, and then, because not every file has these, without. A folder that is taken is no longer free for
+    slots that were ambiguous before, so these are tried again.
     """
     holding: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
@@ -138,7 +138,7 @@ def _folders(
         Keras' major version.
     folders : sequence of str
     ordered : bool
-        Are they in that order? Otherwise it tells nothing where there are several layers.
+        True if they are in that order. Otherwise several layers cannot be told apart by order.
     """
     slots = [
         _Slot(i, names, {part for name in entry.names[:-1] for part in slashed(name).split("/")})
@@ -222,7 +222,7 @@ def _layers_in(weights: Weights, layer: str, cells: Mapping[str, list[str]]) -> 
 def _named(
     found: Sequence[_Found], layer: str, taken: Collection[str], joined: _model.Names
 ) -> Iterator[tuple[str, Directions]]:
-    """The layers of a group with names as short as they may be without being another's."""
+    """The layers of a group, each with its shortest name that no other layer has."""
     if layer and len(found) == 1 and layer not in taken:
         yield layer, found[0].directions
         return

@@ -9,7 +9,7 @@ from fastgru._keras_config import Config, cells_of, is_recurrent
 from fastgru.formats import _model
 
 REFERENCE = 8  # bytes
-# what lets its inputs through, but in training
+# layers that pass inputs on unchanged, except in training
 PASSING = (
     *("Dropout", "SpatialDropout1D", "GaussianDropout", "GaussianNoise", "AlphaDropout"),
     "ActivityRegularization",
@@ -108,7 +108,7 @@ def _entries_in(
 def sequential_of(model: Config, count: int) -> str | None:
     """The name of a Sequential in the model, or of the model, that has this many recurrent layers in a row.
 
-    Each must return what the next one reads; between them may be what does nothing but in training.
+    Each must return what the next one reads; between them may be layers that act in training only.
     """
     layers = inner_layers(model) or []
     recurrent = [layer for layer in layers if is_recurrent(layer)]

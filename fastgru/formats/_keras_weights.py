@@ -122,7 +122,7 @@ def bare_maker(weights: Weights, name: str, directions: Directions, hidden: bool
     directions : list of list of str
         Paths of the weights of one direction or of both.
     hidden : bool
-        Has the file a config that does not show it? Otherwise it has none.
+        True if the file has a config that does not show the layer; False if it has no config.
     """
 
     def made(given: Arguments) -> Layer:

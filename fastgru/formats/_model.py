@@ -35,9 +35,9 @@ class Makers(dict[str, Maker]):
     Attributes
     ----------
     whole : Maker or None
-        Of all of them as one, where that is what they are.
+        Makes all of them as one Stack, if they follow each other.
     bare : frozenset of str
-        Names of those of which the file has the weights only, so that they want the caller's arguments.
+        Names of layers of which the file has only the weights, so that they need the caller's arguments.
     """
 
     whole: Maker | None = None

@@ -1,6 +1,6 @@
 """What a GRU cell consists of, as the nodes of a loop's body have it, and its weights as Keras has them.
 
-What the values of a body are is told apart by identity: a gate that is computed twice is two gates.
+Values are compared by identity: a gate that is computed twice counts as two gates.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Fixed:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Counter:
-    """The number of the step, from 0 on, and so much more."""
+    """The number of the step, from 0 on, plus `more`."""
 
     more: int
 
@@ -61,7 +61,7 @@ class Flag:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class State:
-    """What the step before left of the carried value of a number."""
+    """The carried value of this number, as the step before left it."""
 
     number: int
 
@@ -175,7 +175,7 @@ class Gates(NamedTuple):
     step : Step
         Of the sequence that it reads.
     pairs : list of (Term, Term)
-        What z, r and the candidate make of the input and of the state.
+        The terms of z, r and the candidate: that of the input and that of the state.
     activation, recurrent_activation : Activation
     reset_after : bool
     """

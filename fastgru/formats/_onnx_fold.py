@@ -26,7 +26,7 @@ LAYER = 8192  # bytes of half a layer, besides its weights
 VECTOR = 16  # units that a packed layer has room for at least, with AVX2
 FIRST = {"ConstantOfShape": 9, "Where": 9}  # opsets of operators that PyTorch wrote for older ones
 SINCE = {"DequantizeLinear": 19}  # reference operators that older opsets lack, which have part of them
-MOST = 4096  # that a size is which is tried
+MOST = 4096  # the largest declared size that is tried
 RANK = 8  # of values of which nothing is known: as many sizes are made up
 
 
@@ -99,7 +99,7 @@ class Folder:
         self.apart = Sizes(2, apart=True), Sizes(11, apart=True)
 
     def assuming(self, value: Output, arrays: tuple[Array, ...]) -> Folder:
-        """One with the same limit that takes these arrays for the results of a value's node."""
+        """A Folder with the same limit that takes these arrays as the results of a value's node."""
         return Folder(self._reader, [(value, arrays)])
 
     def spend(self, size: int) -> None:
@@ -132,7 +132,7 @@ class Folder:
         return array
 
     def share(self, array: Array) -> None:
-        """Count an array again that is read again: every GRU has a copy of its own, and is a layer."""
+        """Count an array again if it is read again: every GRU is a layer with a copy of its own."""
         if id(array) in self._read:
             self._reader.spend(_taken_again(array))
         self._read.add(id(array))
@@ -387,7 +387,7 @@ class Folder:
 
 
 def _taken_again(array: Array) -> int:
-    """Bytes that one more layer takes of weights that another has."""
+    """Bytes that one more layer with the same weights takes."""
     return taken(array.shape[1] // 3 if array.ndim == 3 else VECTOR, array.nbytes)
 
 

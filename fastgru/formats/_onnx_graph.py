@@ -54,7 +54,7 @@ class Alias(NamedTuple):
 
 @dataclass(eq=False)
 class Inside:
-    """A graph among all of a model, which are counted from the outermost one on, each before those in it.
+    """One graph of a model. Graphs are numbered from the outermost one on, each before those in it.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ def carried(node: Any) -> tuple[int, int, int]:
 
 
 def _hand_on(node: Any, body: Inside, outer: Scope) -> None:
-    """Let the values that a loop carries unchanged stand for what it was given."""
+    """Make the values that a loop carries unchanged aliases of their initial values."""
     first, returned, count = carried(node)
     values = body.scope.maps[0]
     inputs, outputs = body.graph.input[first : first + count], body.graph.output[returned : returned + count]
@@ -142,7 +142,7 @@ def said(node: Any) -> str:
 
 
 def attributes(node: Any, given: Mapping[str, Any]) -> Iterator[Any]:
-    """The attributes of a node; those that stand for a function's are the ones that it was given."""
+    """The attributes of a node; references to a function's attributes become those of its call."""
     for attribute in node.attribute:
         if not attribute.ref_attr_name:
             yield attribute
@@ -229,7 +229,7 @@ class Walk:
             for value in graph.input:
                 self._add(inside.scope, value.name, Given(value))
             given = {value.name for value in graph.input}
-            for tensor in graph.initializer:  # the value of an input that a call is given none for
+            for tensor in graph.initializer:  # the default of an input that a call may leave out
                 if tensor.name in given:
                     del inside.scope.maps[0][tensor.name]
                     given.discard(tensor.name)

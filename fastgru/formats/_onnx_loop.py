@@ -31,7 +31,7 @@ class Found(NamedTuple):
         The first state.
     is_backward, is_time_major : bool
     zero_output : bool or None
-        Whether outputs are zeros where a mask is not true; None: there is no mask, or no output.
+        True if outputs are zeros where the mask is false; None if there is no mask, or no output.
     y, y_h : bool
         Which of the sequence and the last state it returns, as far as they are used.
     """
@@ -86,7 +86,7 @@ def find(node: Node, folder: Folder) -> Found:
         if is_mask_turned != is_turned:
             raise FormatError("its mask goes another way than its sequence")
     if is_turned and loop.is_backward:
-        raise FormatError("its sequence is turned around twice")
+        raise FormatError("its sequence is reversed twice")
     used = [bool(name) and node.is_used(name) for name in (y, loop.returned[state])]
     if not any(used):
         used = [bool(y), not y]

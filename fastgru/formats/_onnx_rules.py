@@ -1,4 +1,4 @@
-"""What nodes do in a GRU cell: one rule of each operator. A node of which no rule holds is refused."""
+"""What nodes mean in a GRU cell: one rule for each operator. A node that fits no rule is refused."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -79,14 +79,14 @@ class Rules:
         return found
 
     def array(self, found: Any) -> Array | None:
-        """The array of floats or integers that something is in every step, or None."""
+        """The array of floats or integers that a value is in every step, or None."""
         if not isinstance(found, Fixed):
             return None
         array = self._folder.value(found.value)
         return array if isinstance(array, np.ndarray) and array.dtype.kind in "fi" else None
 
     def number(self, found: Any) -> float | None:
-        """The number, of those of float32, that something is in every step, or None."""
+        """The number, in the range of float32, that a value is in every step, or None."""
         array = self.array(found)
         if array is None or array.size != 1 or array.ndim > 1:
             return None
@@ -186,7 +186,7 @@ class Rules:
         return None
 
     def _biased(self, of: Sum, bias: Array | None) -> Any:
-        """A sum with a bias, which belongs to the first of its terms that may have it: the input's, if so."""
+        """A sum with a bias, added to the first term that can take it, the input's if possible."""
         if bias is None or bias.dtype.kind != "f" or bias.shape not in ((of.columns,), (1, of.columns)):
             return None
         free = [term for term in of.terms if term.bias is None and term.gate is None]

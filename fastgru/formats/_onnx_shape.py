@@ -1,7 +1,7 @@
 """Shapes of values that only a call has: by what the file says of them, or of what they are computed from.
 
-Who asks for the batch of such a value has to know the shape of something, mostly of X: through the layers
-below it, and what turns axes.
+The batch of such a value follows from the shape of another value, mostly X: through the layers below it, and
+transpositions.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 from fastgru.formats import _onnx_graph
 from fastgru.formats._onnx_graph import Given, Output
 
-STEPS = 64  # nodes that are gone back
+STEPS = 64  # nodes that are followed back, at most
 RECURRENT = ("GRU", "LSTM", "RNN")
 # Whose first output has the shape of the first input
 LIKE = frozenset(
@@ -44,7 +44,7 @@ def of(
     constant : callable
         An array, if the value is a constant.
     left : list of int, optional
-        How many nodes may be gone back, and are not yet.
+        How many more nodes may be followed back.
     """
     left = [STEPS] if left is None else left
     steps: list[Step] = []

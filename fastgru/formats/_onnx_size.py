@@ -1,4 +1,4 @@
-"""Operators that are computed when a file is read, and how large their results become, before they are.
+"""Operators that are computed when a file is read, and bounds on the size of their results.
 
 They are deterministic, made of numbers alone, and take time in proportion to their inputs and results.
 """
@@ -19,7 +19,7 @@ Given = Mapping[str, Any]  # attributes by name
 Numbers = Callable[[Inputs, Given], int]  # that a result has, at most
 
 WORK = 1 << 32  # multiplications in all matrix products of a file
-SLOWER = 16  # how many multiplications one counts for that BLAS does not do: of integers and float16
+SLOWER = 16  # a multiplication outside BLAS, of integers or float16, counts as this many
 WIDEST = 8  # bytes of a number
 
 
@@ -180,7 +180,7 @@ def _product(inputs: Inputs, given: Given) -> int:
 
 
 def _gemm(inputs: Inputs, given: Given) -> int:
-    """Of Gemm, which may turn both of its matrices, multiply and add."""
+    """Of Gemm, which may transpose both matrices, multiply and add."""
     a, b = inputs[0], inputs[1] if len(inputs) > 1 else None
     if a is None or b is None or a.ndim != 2 or b.ndim != 2:
         raise FormatError("Gemm must have two matrices")

@@ -37,7 +37,7 @@ def is_stack(nodes: Sequence[Node], walk: Walk, folder: Folder) -> bool:
     )
     try:
         return all(_follows(lower, upper, readers, folder) for lower, upper in itertools.pairwise(nodes))
-    except ValueError:  # who asks for the layer hears what is wrong with it
+    except ValueError:  # raised again when the layer is asked for
         return False
 
 

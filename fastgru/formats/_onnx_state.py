@@ -1,4 +1,4 @@
-"""What GRU nodes of ONNX start from and how long their rows are, where the file says that and no call."""
+"""Initial states and lengths of GRU nodes of ONNX, as far as the file fixes them."""
 
 import warnings
 from typing import Any
@@ -25,7 +25,7 @@ def initial(node: Node, folder: Folder, directions: int, units: int, layout: int
 def of_value(
     value: Any, folder: Folder, directions: int, units: int, layout: int | None
 ) -> list[Array | None]:
-    """States of each direction, (1 or batch, units), where they are no zeros; None: zeros, or the caller's.
+    """States of each direction, (1 or batch, units); None if they are zeros, or the caller's.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def _repeated_rows(folder: Folder, value: Any, directions: int, units: int, layo
 
 
 def _repeated(folder: Folder, value: Any) -> Any:
-    """Of an Expand to a shape that only a call has: what it repeats, if that is a constant."""
+    """The constant that an Expand to a shape known only in a call repeats, or None."""
     while isinstance(value, Output) and value.node.op_type == "Expand" and value.node.input:
         source = value.inside.scope.get(value.node.input[0])
         found = folder.value(source)
@@ -109,7 +109,7 @@ def _rows(found: Any, directions: int, units: int, layout: int | None, repeated:
 
 
 def check_lengths(node: Node, folder: Folder, time_axis: int) -> None:
-    """Warn of sequence_lens that are not the call's, unless they are the number of timesteps.
+    """Warn if the file fixes sequence_lens, except to the number of timesteps.
 
     Raises
     ------

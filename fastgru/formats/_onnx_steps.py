@@ -1,4 +1,4 @@
-"""How many steps a sequence has that a loop reads, and which way they go: told by shapes that are made up."""
+"""The number and the direction of the steps of a sequence that a loop reads, tested by made-up shapes."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from fastgru.formats._onnx_cell import Below, Fixed, Going
 from fastgru.formats._onnx_fold import Folder, Sizes
 from fastgru.formats._onnx_graph import Output, Scope, said
 
-ENDLESS = (1 << 31) - 1  # trips, from which on their number is no limit
+ENDLESS = (1 << 31) - 1  # a number of trips from here on is no limit
 SIZES = (5, 7, 11, 13, 17)  # of axes
 SINGLE = Sizes(1)  # with which there is but one step
 World = tuple[Folder, Any, Sequence[int]]  # the shape of a sequence, and how what depends on it is computed
@@ -21,7 +21,7 @@ World = tuple[Folder, Any, Sequence[int]]  # the shape of a sequence, and how wh
 
 
 def is_all(found: Any, wanted: Any, folder: Folder) -> bool:
-    """True of an array of nothing else, which is counted, for it is looked through."""
+    """True if all elements are `wanted`; the array counts towards the limit."""
     if not isinstance(found, np.ndarray) or not found.size:
         return False
     folder.spend(found.nbytes)
@@ -29,7 +29,7 @@ def is_all(found: Any, wanted: Any, folder: Folder) -> bool:
 
 
 def _are(checks: Sequence[tuple[Any, Any]], sequence: Any, features: int, folder: Folder) -> bool:
-    """True if values are what they must be for every shape of a sequence; None: its number of steps."""
+    """True if values are as wanted for every shape of a sequence; None stands for its number of steps."""
     for worlds in (_named(sequence, folder), _assumed(sequence, features, folder)):
         if worlds and all(
             is_all(within.value(value, sizes), shape[0] if wanted is None else wanted, folder)
@@ -62,12 +62,12 @@ def _assumed(sequence: Any, features: int, folder: Folder) -> list[World]:
 
 
 def forward(sequence: Any, features: int, folder: Folder) -> tuple[Any, bool]:
-    """The sequence that one is turned around from, and True; itself and False, if it is not turned.
+    """The sequence that this one reverses, and True; or itself and False, if it reverses none.
 
     Raises
     ------
     FormatError
-        If it is turned, but not known to be turned whole.
+        If it is reversed, but not known to be reversed as a whole.
     """
     node = sequence.node if isinstance(sequence, Output) else None
     if node is None or node.op_type != "ReverseSequence" or node.domain not in _onnx_graph.STANDARD:
@@ -76,7 +76,7 @@ def forward(sequence: Any, features: int, folder: Folder) -> tuple[Any, bool]:
     of, lengths = (_onnx_graph.find(sequence.inside.scope, name) for name in [*node.input, "", ""][:2])
     axes = given.get("batch_axis", 1), given.get("time_axis", 0)
     if axes != (1, 0) or not _are([(lengths, None)], of, features, folder):
-        raise FormatError(f"{said(node)} is not known to turn all of the steps around")
+        raise FormatError(f"{said(node)} is not known to reverse all of the steps")
     return of, True
 
 

@@ -29,7 +29,7 @@ TYPES = {
     12: ("<u4", "uint64_data"),
     13: ("<u8", "uint64_data"),
 }
-# Types that NumPy has not, and their bits: bfloat16, floats of 8, integers and floats of 4, integers of 2
+# Types that NumPy lacks, and their bits: bfloat16, floats of 8, integers and floats of 4, integers of 2
 FOREIGN = {16: 16, 17: 8, 18: 8, 19: 8, 20: 8, 21: 4, 22: 4, 23: 4, 24: 8, 25: 2, 26: 2}
 
 
@@ -91,7 +91,7 @@ class Reader:
         return self._foreign(what, tensor, shape, FOREIGN[kind])
 
     def _foreign(self, what: str, tensor: Any, shape: tuple[int, ...], bits: int) -> Array:
-        """Values of a type that NumPy has not."""
+        """Values of a type that NumPy lacks."""
         from onnx import TensorProto, numpy_helper
 
         numbers = _model.check_size(what, shape, 1, NO_LIMIT)

@@ -66,7 +66,7 @@ def load(data: bytes, start: int, limit: int, call: Call, persistent: Persistent
     start : int
         Where in them it begins.
     limit : int
-        The most bytes that the objects may take which it makes.
+        The most bytes that its objects may take.
     call : callable
         Gets the name of a global and a tuple of arguments, when a pickle calls it or makes an object of it;
         returns a stand-in.

@@ -78,7 +78,7 @@ def check(data: bytes, kind: Any, limit: int) -> None:
 
 
 def _left(data: memoryview, kind: Any, left: int, depth: int) -> int:
-    """Bytes that are left of those that there may be, after a message."""
+    """What is left of `left` bytes after a message."""
     if depth > DEPTH:
         raise FormatError(f"messages are nested deeper than {DEPTH}")
     size, fields = _fields(kind)

@@ -40,7 +40,7 @@ class _Weight(NamedTuple):
     dtype : numpy.dtype
         As stored.
     scale, least : float
-        What is stored times `scale`, and `least` added, is the weight, if it is quantized.
+        A quantized weight is the stored number times `scale`, plus `least`.
     """
 
     shards: "_Shards"
@@ -180,7 +180,7 @@ def _stored(name: str, weight: dict[str, Any]) -> tuple[np.dtype[Any], float, fl
 
 
 def _bytes_beside(folder: Path) -> int:
-    """Bytes of what may be shards, which the memory that the text takes is held against."""
+    """Bytes of all possible shards, which bound the memory that the text may take."""
     with os.scandir(folder) as entries:
         return sum(
             entry.stat(follow_symlinks=False).st_size

@@ -22,7 +22,7 @@ Read = Callable[["Storage"], bytes]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a legacy file
 PROTOCOL = 1001  # the second one
-AGAIN = 8192  # bytes of half a layer, of which a name of a tensor that has another may be the cause
+AGAIN = 8192  # bytes of half a layer, which a second name of a tensor may cost
 DEPTH = 100  # of dicts, lists and modules in each other
 LISTED = 8  # names in a message
 MEMBERS = ("_parameters", "_buffers", "_modules")  # attributes of a torch.nn.Module
@@ -289,9 +289,9 @@ def _members(state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 # ---- from pickles to objects -----------------------------------------------------------------
 
-# What PyTorch's pickles call, to what makes a tensor of: storage, offset, shape, strides and more
+# Functions in PyTorch's pickles that make a tensor of storage, offset, shape, strides and more
 REBUILD = {f"torch._utils._rebuild_{kind}" for kind in ("tensor", "tensor_v2", "tensor_v3", "qtensor")}
-REBUILD_OF_TENSOR = {  # to what returns its first argument, a tensor
+REBUILD_OF_TENSOR = {  # that return their first argument, a tensor
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
     "torch.nn.parameter.Parameter",
@@ -303,7 +303,7 @@ DICTS = {"collections.OrderedDict", "collections.defaultdict", "collections.Coun
 
 
 def _called(name: str, arguments: tuple[Any, ...]) -> Any:
-    """What a global of PyTorch or of the standard library returns; a stand-in for what is none of those."""
+    """The result of a known global of PyTorch or the standard library; a stand-in for any other."""
     if name in REBUILD:
         return _tensor(name, arguments)
     if name in REBUILD_OF_TENSOR and arguments:
@@ -378,7 +378,7 @@ class _Storages:
     Parameters
     ----------
     legacy : bool
-        Whether storages may be views of others, and what else is persistent is a module's class.
+        True if storages may be views of others, and other persistent ids may be classes of modules.
     """
 
     def __init__(self, legacy: bool) -> None:

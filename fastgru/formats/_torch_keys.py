@@ -112,7 +112,7 @@ def modules(shapes: Shapes, read: Read) -> dict[str, Levels | FormatError]:
 
 
 def _move_raw(found: dict[str, dict[tuple[int, str, str], Parts]]) -> None:
-    """Bring what fastai's WeightDropout keeps beside a GRU, whose name in it is module, to the GRU."""
+    """Move what fastai's WeightDropout keeps beside its GRU, which it calls `module`, to the GRU."""
     for module in list(found):
         inside = f"{module}.module" if module else "module"
         if inside in found and all(parts.keys() == {"_raw"} for parts in found[module].values()):
@@ -203,8 +203,8 @@ def _pruned(weight: Array, mask: Array) -> Array:
     return pruned
 
 
-# What comes behind the name of a weight in the keys of what stands for it, in the order of the arguments; the
-# first has the shape of the weight
+# Suffixes of a weight's name in the keys of the tensors that stand for it, in the order of the arguments; the
+# first tensor has the shape of the weight
 STANDING: dict[tuple[str, ...], Callable[..., Array]] = {
     ("",): _itself,
     ("_raw",): _itself,

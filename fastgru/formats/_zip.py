@@ -1,6 +1,6 @@
 """Zip archives and the arrays in them, taken apart without trust in what they say of themselves.
 
-Not by zipfile, which may find another directory than other readers do.
+The module zipfile is not used: it may find another directory than other readers do.
 
 Source: APPNOTE.TXT 6.3.10 of PKWARE.
 """
@@ -252,7 +252,7 @@ def _start_of(
 
 
 def parse_json(what: str, text: bytes, file_bytes: int) -> Any:
-    """What a JSON text says; every name in an object once.
+    """Parse a JSON text, in which no object may have a name twice.
 
     Parameters
     ----------
@@ -288,7 +288,7 @@ def parse_json(what: str, text: bytes, file_bytes: int) -> Any:
 
 
 def _npy(name: str, data: bytes) -> NDArray[Any]:
-    """An array of numbers from the bytes of an .npy file, which NumPy would allocate by its header's word.
+    """An array of numbers from the bytes of an .npy file. NumPy would allocate whatever the header says.
 
     Source: NEP 1, versions 1.0 to 3.0 of the format.
     """

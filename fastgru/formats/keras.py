@@ -24,7 +24,7 @@ def from_keras(layer: Any) -> Layer:
     layer : keras.layers.GRU, CuDNNGRU, RNN of GRUCells, Bidirectional of one layer, or Sequential
         Or an object of a subclass, of which only the weights and what Keras' class has in its config are
         taken. A layer that is not built gives one that is not built. A recorded state stays behind, as it
-        does in Keras' own files. Of a Sequential the layers of these kinds, which must be in a row.
+        does in Keras' own files. Of a Sequential its layers of these kinds are taken, which must be in a row.
 
     Returns
     -------

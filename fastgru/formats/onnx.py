@@ -1,3 +1,5 @@
+"""GRU nodes and loops of ONNX models, from files and in memory, to layers."""
+
 import functools
 import sys
 import warnings
@@ -214,7 +216,7 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
     Raises
     ------
     ValueError
-        If there is none, or one is damaged or is none of Keras.
+        If there is no GRU, or one is damaged, or Keras has no such layer.
     TypeError
         If it is no model.
 

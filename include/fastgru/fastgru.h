@@ -24,10 +24,10 @@
  *     fastgru_sequence(&layer, &call);
  *
  * A row's result has the same bits alone or in a batch, in one call or cut in time, whatever the masks of its
- * neighbours, and on every instruction set that has fused multiply-adds: what is added to what depends on the
+ * neighbours, and on every instruction set that has fused multiply-adds: the order of additions depends on the
  * layer's size alone.
  *
- * Arrays are void and hold the dtype of the kernels that they are given to. The last axis is contiguous; strides
+ * Arrays are void; their elements have the dtype of the layer's kernels. The last axis is contiguous; strides
  * count elements. Functions that return nothing cannot fail. */
 
 #ifndef FASTGRU_H
@@ -97,8 +97,8 @@ struct fastgru_layer {
 /* Bytes of the packed weights: about those of kernel and recurrent kernel. */
 size_t fastgru_packed_size(const struct fastgru_layer *layer);
 
-/* Pack weights as Keras keeps them, columns z | r | h, of the kernels' dtype (float32 for f16, and then none but
- * NaN beyond +-65504), into memory that the layer refers to from then on. */
+/* Pack weights as Keras keeps them, columns z | r | h, of the kernels' dtype (float32 for f16, and then within
+ * +-65504 or NaN), into memory that the layer refers to from then on. */
 void fastgru_pack(
     struct fastgru_layer *layer,     /* in and out                                         */
     const void *kernel,              /* (features, 3 * units)                              */
@@ -125,9 +125,9 @@ struct fastgru_call {
     const unsigned char *mask;       /* (batch, timesteps) 0: the row keeps its state; or NULL */
     ptrdiff_t mask_batch_stride;
     ptrdiff_t mask_time_stride;
-    const ptrdiff_t *lengths;        /* (batch)  steps that rows have, the most first: at the others
-                                        they are masked; then there is no mask; or NULL    */
-    const ptrdiff_t *rows;           /* (batch)  the row that each of these lengths is of  */
+    const ptrdiff_t *lengths;        /* (batch)  steps of each row, descending; later ones are masked.
+                                        With a mask it must be NULL                        */
+    const ptrdiff_t *rows;           /* (batch)  the row of each length                    */
     unsigned char *seen;             /* (batch)  in and out: 1 once a row has had a step; NULL: none had one
                                         before this call                                   */
     int go_backwards;
@@ -203,9 +203,9 @@ struct fastgru_functions {
         void *y);                    /* (n)  overwritten; may alias x                      */
 };
 
-enum { FASTGRU_CHAINS = 12 };        /* vectors in registers: more than a multiply-add's latency can hold up */
+enum { FASTGRU_CHAINS = 12 };        /* vectors in registers: enough to hide the latency of a multiply-add */
 
-/* Loops that show what a core can do at best, on float32; whoever calls them takes the time. */
+/* Loops that show what a core can do at best, on float32; the caller measures the time. */
 struct fastgru_roofline {
     float (*multiply_adds)(ptrdiff_t times);  /* each 2 * FASTGRU_CHAINS * vlen operations */
     float (*reads)(
@@ -224,7 +224,7 @@ struct fastgru_kernels {
     struct fastgru_roofline roofline;
 };
 
-/* The instruction sets of this machine, best first; NULL behind the last. The only question to the CPU. */
+/* The instruction sets of this machine, best first; NULL after the last. Nothing else queries the CPU. */
 const struct fastgru_kernels *fastgru_kernels_at(int index);
 
 #ifdef __cplusplus

@@ -1,4 +1,4 @@
-/* network.h - what computes: nodes in running order over packed weights, and the one function that runs them.
+/* network.h - networks: nodes in running order over packed weights, and the function that runs them.
  *
  * A GRU is a network of one node, a Bidirectional layer of two and a merge; layers on top of each other are a chain.
  * Nodes read and write values: sequences (batch, timesteps, width). Value 0 is the input; outputs lie in the
@@ -79,11 +79,11 @@ struct fastgru_network_call {
     void *memory;                    /* fastgru_workspace bytes, aligned to 64             */
 };
 
-/* Find what nodes share, once all is set. Returns 0, or -1 if nodes are not in running order. */
+/* Group nodes into segments, once all fields are set. Returns 0, or -1 if nodes are not in running order. */
 int fastgru_connect(struct fastgru_network *network);
 
-/* Bytes that a run takes, whose arrays need not be known but for whether there are a mask, lengths and states;
- * (size_t)-1 if they are more than there can be. */
+/* Bytes of memory that a run takes, by its sizes, the strides of its outputs, its lengths, and whether there is a
+ * mask; (size_t)-1 if they are more than there can be. */
 size_t fastgru_workspace(const struct fastgru_network *network, const struct fastgru_network_call *run);
 
 /* Run at least one timestep. Cannot fail and does not allocate. */
@@ -91,7 +91,7 @@ void fastgru_run(
     const struct fastgru_network *network,
     struct fastgru_network_call *run);        /* in and out: walk                                   */
 
-/* ---- what a format of weights is handed ------------------------------------------------ */
+/* ---- what a format of weights gets ----------------------------------------------------- */
 
 /* x.kernel of some steps of some rows. */
 struct fastgru_projection {
@@ -111,13 +111,13 @@ struct fastgru_projection {
     int backwards;                   /* 1 from the last panel to the first                 */
 };
 
-/* What a row does in a step: compute, or, masked, keep its state and put out that or zeros. */
+/* What a row does in a step: compute; or, if masked, keep its state and output that or zeros. */
 enum fastgru_row_action { FASTGRU_ROW_STEPS, FASTGRU_ROW_KEEPS, FASTGRU_ROW_ZEROES };
 
 /* One pass over the weights: x.kernel of some rows, or one timestep of them. */
 struct fastgru_pass {
     ptrdiff_t rows;
-    ptrdiff_t x_rows;                /* all rows, whose x is read; or none: xw holds the projection */
+    ptrdiff_t x_rows;                /* rows: x is read; or 0: xw holds the projection     */
     const void *x;                   /* (x_rows, features)                                 */
     ptrdiff_t x_stride;
     void *xw;                        /* (rows, panels, 3, vlen)  in, overwritten or scratch */

@@ -701,7 +701,7 @@ MISSES = {
     "the state before": ({}, by(y=("Identity", ["h"])), "no sequence"),
     "a Dense in the loop": ({}, output_of_a_layer, "'node y'"),
     "two values": ({}, two_states, "besides the state"),
-    "a sequence turned in part": ({}, turned_by_a_constant, "turn all of the steps around"),
+    "a sequence turned in part": ({}, turned_by_a_constant, "reverse all of the steps"),
     "an activation that is none": ({}, by(c=("Sin", ["sc"])), "'node c'"),
     "a mask of units": ({"mask": "zeros"}, mask_of_units, "mask"),
     "a mask turned alone": ({"mask": "zeros"}, mask_turned_alone, "another way"),
