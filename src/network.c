@@ -184,6 +184,12 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
 
 /* ---- a run ------------------------------------------------------------------------------------ */
 
+/* 1 if the node reads `other`, too. */
+static int reads_two(const struct fastgru_node *node)
+{
+    return node->kind == FASTGRU_SUM || node->kind == FASTGRU_MUL || node->kind == FASTGRU_AVE;
+}
+
 /* Find segments, and which values are needed whole. Returns 0, or -1 if nodes are not in running order. */
 int fastgru_connect(struct fastgru_network *network)
 {
@@ -210,7 +216,7 @@ int fastgru_connect(struct fastgru_network *network)
         for (int m = 0; m < network->node_count; ++m) {
             const struct fastgru_node *node = network->nodes + n, *user = network->nodes + m;
             const int uses = user->output == node->output || user->input == node->output
-                || (user->kind >= FASTGRU_SUM && user->other == node->output);
+                || (reads_two(user) && user->other == node->output);
             if (uses && user->segment != node->segment)
                 network->values[node->output].whole = 1;
         }
@@ -319,7 +325,7 @@ static void run_elementwise(
     const struct fastgru_node *node = network->nodes + n;
     const struct fastgru_value *from = network->values + node->input, *to = network->values + node->output;
     const ptrdiff_t in_size = (ptrdiff_t)from->itemsize, out_size = (ptrdiff_t)to->itemsize;
-    const int merges = node->kind != FASTGRU_CAST;
+    const int merges = reads_two(node);
     const struct part a = part_of(network, run, w, node->input, chunk, chunk->first);
     const struct part y = part_of(network, run, w, node->output, chunk, chunk->first);
     const struct part b = merges ? part_of(network, run, w, node->other, chunk, chunk->first) : a;
@@ -372,7 +378,8 @@ static void run_step(const struct fastgru_network *network, struct fastgru_netwo
 
 void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *asked)
 {
-    if (network->node_count == 1 && asked->timesteps == 1 && !asked->mask && !asked->lengths) {
+    if (network->node_count == 1 && network->nodes->kind == FASTGRU_GRU && asked->timesteps == 1 && !asked->mask
+            && !asked->lengths) {
         run_step(network, asked);
         return;
     }

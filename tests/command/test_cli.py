@@ -576,7 +576,7 @@ def test_binary_output_is_not_for_terminals(monkeypatch):
 
 @pytest.mark.parametrize("value", [999.4, 999.5, 999.7, 1000.0, -999.7])
 def test_numbers_have_no_exponent_around_a_thousand(value):
-    assert _terminal._text(value) == f"{value:,.0f}"
+    assert _terminal.text(value) == f"{value:,.0f}"
 
 
 def test_a_name_in_a_file_cannot_write_to_the_terminal(tmp_path, capfd):

@@ -158,3 +158,12 @@ def test_engines_and_instruction_sets_agree_to_rounding():
         results.append(state)
     for result in results[1:]:
         np.testing.assert_allclose(result, results[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("timesteps", [1, 3])
+def test_a_network_may_be_without_a_gru(timesteps):
+    network = _core.Network(3, np.float32, [(3, np.float64, False)], [("cast", 0, 1)], [1], False, False)
+    x = np.random.default_rng(0).normal(size=(2, timesteps, 3)).astype("float32")
+    found = network.call(x, None, None, None, None)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, x)
