@@ -30,7 +30,9 @@ class Plan:
         recurrent_activation: tuple[str, float],
         engine: str,
         isa: str | None = None,
-        float16: bool = False,
+        weights: str | None = None,
+        scales: NDArray[np.float32] | None = None,
+        dot: bool = True,
     ) -> None: ...
 
 @final

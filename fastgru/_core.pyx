@@ -26,6 +26,7 @@ from fastgru._engine cimport (
     FASTGRU_SUM,
     fastgru_activation_names,
     fastgru_connect,
+    fastgru_has_dot,
     fastgru_kernels,
     fastgru_kernels_at,
     fastgru_layer,
@@ -89,13 +90,19 @@ cdef class Plan:
         With 'packed' weights are copied, with 'blas' referred to.
     isa : str, optional
         Instruction set, one of `isas()`; the fastest by default.
-    float16 : bool
-        Keep packed weights in float16. They must be float32, with values that float16 can hold.
+    weights : {None, 'float16', 'int8'}
+        Keep packed weights in that. They must be float32, with values that float16 can hold, or finite.
+    scales : ndarray, shape (2, 3 * units), optional
+        float32, of int8 weights: the step of each column of both kernels; by default the largest weight of the
+        column divided by 127.
+    dot : bool
+        Multiply int8 weights as bytes if the machine can.
     """
 
     def __init__(
         self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias, bint reset_after,
-        tuple activation, tuple recurrent_activation, str engine, isa=None, bint float16=False,
+        tuple activation, tuple recurrent_activation, str engine, isa=None, str weights=None,
+        cnp.ndarray scales=None, bint dot=True,
     ):
         cdef const fastgru_kernels *kernels = kernels_of(isa)
         self.isa, self.engine, self.typenum = kernels.isa.decode(), engine, cnp.PyArray_TYPE(kernel)
@@ -106,9 +113,16 @@ cdef class Plan:
         self.ready.layer.recurrent_activation = ACTIVATION_IDS[recurrent_activation[0]]
         self.ready.layer.recurrent_alpha = recurrent_activation[1]
         if engine == "packed":
-            self.ready.layer.kernels = &kernels.f16 if float16 else (
-                &kernels.f32 if kernel.itemsize == 4 else &kernels.f64)
+            if weights == "int8":
+                self.ready.layer.kernels = &kernels.i8_dot if dot and fastgru_has_dot(kernels) else &kernels.i8
+                self.ready.layer.scales = (
+                    NULL if scales is None else <float *> cnp.PyArray_DATA(scales))
+            elif weights == "float16":
+                self.ready.layer.kernels = &kernels.f16
+            else:
+                self.ready.layer.kernels = &kernels.f32 if kernel.itemsize == 4 else &kernels.f64
             self.arrays = pack(&self.ready.layer, kernel, recurrent_kernel, bias)
+            self.ready.layer.scales = NULL
         else:
             self.ready.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
             self.arrays = refer_to(&self.ready, kernel, recurrent_kernel, bias)

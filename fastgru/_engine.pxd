@@ -9,6 +9,7 @@ cdef extern from "fastgru/fastgru.h" nogil:
     struct fastgru_format:
         size_t itemsize
         size_t weight_size
+        int quantized
         Py_ssize_t vlen
         int full_tile
         Py_ssize_t step_units[2]
@@ -25,6 +26,7 @@ cdef extern from "fastgru/fastgru.h" nogil:
         int recurrent_activation
         double alpha
         double recurrent_alpha
+        const float *scales
         const void *biases
         size_t panel_count
         size_t panel_bytes
@@ -45,11 +47,14 @@ cdef extern from "fastgru/fastgru.h" nogil:
         fastgru_format f32
         fastgru_format f64
         fastgru_format f16
+        fastgru_format i8
+        fastgru_format i8_dot
         fastgru_functions f32_functions
         fastgru_functions f64_functions
         fastgru_roofline roofline
 
     const fastgru_kernels *fastgru_kernels_at(int index) noexcept
+    int fastgru_has_dot(const fastgru_kernels *) noexcept
     size_t fastgru_packed_size(const fastgru_layer *) noexcept
     void fastgru_pack(fastgru_layer *, const void *kernel, const void *recurrent_kernel, const void *bias,
                       void *memory) noexcept

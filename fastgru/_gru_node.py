@@ -129,8 +129,8 @@ class GRUNode(WeightedLayer):
         )
         if f is None or g is None:
             return self._loop(arrays)
-        float16 = self._weights_dtype == np.float16
-        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, *_config.CHOICE, float16)
+        weights = None if self._weights_dtype == self._compute_dtype else self._weights_dtype.name
+        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, *_config.CHOICE, weights)
 
     def _computed(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array | None]:
         """kernel, recurrent_kernel and bias in the dtype that is computed in."""

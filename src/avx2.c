@@ -17,6 +17,11 @@
 #define REGISTERS 16
 #define FUSED 1
 #define HALF 1
+#define DOT "dot_avx2.h"
+#define BYTE_DOT "dot_vnni.h"
+#define BYTE_ISA avxvnni
+#define BYTE_TARGET "avx2,fma,f16c,avxvnni"
+#define BYTE_PRAGMA _Pragma("GCC target(\"avx2,fma,f16c,avxvnni\")")
 #include "kernels.h"
 
 #ifdef __clang__

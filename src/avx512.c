@@ -17,6 +17,11 @@
 #define REGISTERS 32
 #define FUSED 1
 #define HALF 1
+#define DOT "dot_avx512.h"
+#define BYTE_DOT "dot_vnni.h"
+#define BYTE_ISA avx512vnni
+#define BYTE_TARGET "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c,avx512vnni"
+#define BYTE_PRAGMA _Pragma("GCC target(\"avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c,avx512vnni\")")
 #include "kernels.h"
 
 #ifdef __clang__

@@ -6,6 +6,30 @@
 #include <cpuid.h>
 #endif
 
+#if ARM64 && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
+int fastgru_has_dot(const struct fastgru_kernels *kernels)
+{
+#if X86_64
+    unsigned eax, ebx, ecx, edx;
+    if (kernels == &fastgru_kernels_avx512)
+        return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ecx & 1u << 11);  /* AVX512_VNNI */
+    return kernels == &fastgru_kernels_avx2 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx)
+        && (eax & 1u << 4);          /* AVX-VNNI */
+#elif ARM64 && defined(__linux__)
+    (void)kernels;
+    return (getauxval(AT_HWCAP) & 1ul << 20) != 0;  /* ASIMDDP */
+#elif ARM64 && defined(__APPLE__)
+    (void)kernels;
+    return 1;                        /* every such processor of theirs */
+#else
+    (void)kernels;
+    return 0;
+#endif
+}
+
 const struct fastgru_kernels *fastgru_kernels_at(int index)
 {
 #if X86_64

@@ -3,6 +3,15 @@
  *
  * In all of them `row` and `panel` are the tile's first, and rows and panels are constants. */
 
+/* What is multiplied in place of an array (rows, units). */
+#if QUANTIZED
+#define FACTORS(array) ((const real *)pass->factors)
+#define FACTORS_STRIDE pass->factors_stride
+#else
+#define FACTORS(array) ((const real *)(array))
+#define FACTORS_STRIDE layer->units
+#endif
+
 /* sums := a.W */
 INLINE void FORMAT(multiply)(
     int rows, int panels, int gates,
@@ -44,9 +53,9 @@ INLINE void FORMAT(recurrent_part)(
     const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
 {
     const char *w = layer->panels + (size_t)panel * layer->panel_bytes;
-    FORMAT(multiply)(rows, panels, gates, sums, layer->units,
-                     (const real *)pass->h + row * layer->units, layer->units,
-                     w + (size_t)layer->features * 3 * VLEN * sizeof(weight), layer->panel_bytes, pass->fetch);
+    const ptrdiff_t stride = FACTORS_STRIDE;
+    FORMAT(multiply)(rows, panels, gates, sums, layer->units, FACTORS(pass->h) + row * stride, stride,
+                     w + fastgru_panel_part(layer->kernels, layer->features, 3), layer->panel_bytes, pass->fetch);
 }
 
 /* ---- what a tile is for ---------------------------------------------------------------- */
@@ -122,8 +131,9 @@ INLINE void FORMAT(update)(
     const real *xw = (const real *)pass->xw + row * pass->xw_stride + unit * 3 + 2 * VLEN;
     const ptrdiff_t vectors = (units - unit + VLEN - 1) / VLEN;
     const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
+    const ptrdiff_t stride = FACTORS_STRIDE;
     FORMAT(sums) sums;
-    FORMAT(multiply)(rows, panels, 3, sums, units, (const real *)pass->scratch + row * units, units,
+    FORMAT(multiply)(rows, panels, 3, sums, units, FACTORS(pass->scratch) + row * stride, stride,
                      layer->candidates + (size_t)panel * layer->candidate_bytes, layer->candidate_bytes,
                      pass->fetch);
     EACH(i, rows) EACH(p, panels) EACH(g, 3)
@@ -191,6 +201,40 @@ static void FORMAT(cover)(
     }
 }
 
+#if QUANTIZED
+
+/* The largest factor of x, or of the state. */
+INLINE real FORMAT(limit_of)(const struct fastgru_layer *layer, int of_state)
+{
+    return ((const real *)layer->biases)[(ptrdiff_t)layer->panel_count * 4 * VLEN + of_state];
+}
+
+/* The factors of x of all steps and rows of a projection, behind their sums. */
+static void FORMAT(quantize_all)(const struct fastgru_layer *layer, const struct fastgru_projection *projection)
+{
+    for (ptrdiff_t i = 0; i < projection->rows; ++i) {
+        const ptrdiff_t row = projection->x_rows ? projection->x_rows[i] : i;
+        const ptrdiff_t left = projection->lengths ? projection->lengths[i] - projection->start : projection->steps;
+        for (ptrdiff_t step = 0; step < projection->steps && step < left; ++step)
+            FORMAT(quantize)(
+                (real *)projection->xw + i * projection->xw_stride + step * projection->xw_time_stride
+                    + fastgru_sums_width(layer),
+                (const real *)projection->x + row * projection->x_batch_stride + step * projection->x_time_stride,
+                layer->features, FORMAT(limit_of)(layer, 0));
+    }
+}
+
+/* The factors of some rows (units) of a pass. */
+static void FORMAT(quantize_states)(
+    const struct fastgru_layer *layer, const struct fastgru_pass *pass, const void *states)
+{
+    for (ptrdiff_t row = 0; row < pass->rows; ++row)
+        FORMAT(quantize)((real *)(uintptr_t)pass->factors + row * pass->factors_stride,
+                         (const real *)states + row * layer->units, layer->units, FORMAT(limit_of)(layer, 1));
+}
+
+#endif
+
 /* xw := x.kernel + bias. Tiles lie along the longer of both axes, a pass each, or along the steps of each row;
  * panels serve as many passes as there is room for. */
 static void FORMAT(project_all)(const struct fastgru_layer *layer, struct fastgru_projection *projection)
@@ -205,6 +249,10 @@ static void FORMAT(project_all)(const struct fastgru_layer *layer, struct fastgr
     pass.backwards = projection->backwards;
     pass.x_stride = by_rows ? projection->x_batch_stride : projection->x_time_stride;
     pass.xw_stride = by_rows ? projection->xw_stride : projection->xw_time_stride;
+#if QUANTIZED
+    FORMAT(quantize_all)(layer, projection);
+    pass.x_stride = pass.xw_stride;
+#endif
     for (ptrdiff_t i = 0; i < count; ++i) {
         const ptrdiff_t row = projection->x_rows ? projection->x_rows[i] : i;
         const ptrdiff_t left = projection->lengths ? projection->lengths[i] - projection->start : steps;
@@ -213,6 +261,9 @@ static void FORMAT(project_all)(const struct fastgru_layer *layer, struct fastgr
         pass.x = (const real *)projection->x + (by_rows ? i * projection->x_time_stride
                                                         : row * projection->x_batch_stride);
         pass.xw = (real *)projection->xw + i * (by_rows ? projection->xw_time_stride : projection->xw_stride);
+#if QUANTIZED
+        pass.x = (real *)pass.xw + fastgru_sums_width(layer);
+#endif
         passes[place++] = pass;
         if (place == FASTGRU_PASSES || i + 1 == count) {
             FORMAT(cover)(FORMAT(tiles_project), layer, layer->panel_count, passes, place);
@@ -225,12 +276,31 @@ static void FORMAT(project_all)(const struct fastgru_layer *layer, struct fastgr
 /* One timestep of the rows of a pass. */
 static void FORMAT(step)(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
+#if QUANTIZED
+    struct fastgru_pass quantized = *pass;
+    quantized.factors = (real *)pass->scratch + pass->rows * layer->kernels->step_units[layer->reset_after] * layer->units;
+    quantized.factors_stride = fastgru_quantized_width(layer->units);
+    FORMAT(quantize_states)(layer, &quantized, pass->h);
+    if (pass->x_rows) {
+        quantized.x = (real *)pass->xw + fastgru_sums_width(layer);
+        quantized.x_stride = pass->xw_stride;
+        for (ptrdiff_t row = 0; row < pass->x_rows; ++row)
+            FORMAT(quantize)((real *)(uintptr_t)quantized.x + row * pass->xw_stride,
+                             (const real *)pass->x + row * pass->x_stride, layer->features, FORMAT(limit_of)(layer, 0));
+    }
+    pass = &quantized;
+#endif
     if (layer->reset_after) {
         FORMAT(cover)(FORMAT(tiles_advance), layer, layer->panel_count, pass, 1);
     } else {
         FORMAT(cover)(FORMAT(tiles_reset), layer, layer->panel_count, pass, 1);
+#if QUANTIZED
+        FORMAT(quantize_states)(layer, pass, pass->scratch);
+#endif
         FORMAT(cover)(FORMAT(tiles_update), layer, fastgru_candidate_count(layer), pass, 1);
     }
 }
 
 #undef EACH
+#undef FACTORS
+#undef FACTORS_STRIDE

@@ -8,9 +8,12 @@
  *     REGISTERS    how many registers there are (16, 32)
  *     FUSED        1 where a fused multiply-add is one instruction
  *     HALF         1 where float16 is converted by one
+ *     DOT          the file of what multiplies int8 weights
+ *     BYTE_DOT     where some such machines multiply bytes: the file of that, for them, and
+ *     BYTE_ISA     their name, BYTE_TARGET what the compiler calls them
  *
  * What is included here is compiled for each dtype (DTYPE, DOUBLE), or for each format of packed weights (WEIGHTS,
- * FLOAT16: float16 weights, float32 all else). KERNEL and FORMAT name things accordingly: tanh_f32_avx2. */
+ * FLOAT16: float16 weights, QUANTIZED: int8 weights, float32 all else). KERNEL and FORMAT name things accordingly: tanh_f32_avx2. */
 
 #define PASTE(name, type, isa) name##_##type##_##isa
 #define NAME(name, type, isa) PASTE(name, type, isa)
@@ -23,14 +26,41 @@
 #include VOCABULARY
 #include "activations.h"
 #include "gates.h"
+#include "biases.h"
 #include "roofline.h"
 #define WEIGHTS f32
 #define FLOAT16 0
+#define QUANTIZED 0
 #include "format.h"
 #if HALF
 #define WEIGHTS f16
 #define FLOAT16 1
+#define QUANTIZED 0
 #include "format.h"
+#endif
+#define WEIGHTS i8
+#define FLOAT16 0
+#define QUANTIZED 1
+#include "format.h"
+#ifdef BYTE_DOT
+#undef DOT
+#define DOT BYTE_DOT
+#define WEIGHTS i8
+#define FLOAT16 0
+#define QUANTIZED 1
+#define FORMAT_ISA BYTE_ISA
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((target(BYTE_TARGET))), apply_to = function)
+#else
+#pragma GCC push_options
+BYTE_PRAGMA
+#endif
+#include "format.h"
+#ifdef __clang__
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
 #endif
 #undef DTYPE
 #undef DOUBLE
@@ -41,8 +71,10 @@
 #include VOCABULARY
 #include "activations.h"
 #include "gates.h"
+#include "biases.h"
 #define WEIGHTS f64
 #define FLOAT16 0
+#define QUANTIZED 0
 #include "format.h"
 
 /* ---- the table ------------------------------------------------------------------------- */
@@ -51,28 +83,32 @@
 #define QUOTE(text) #text
 #define ROW_NAME(isa) PASTE_ROW_NAME(isa)
 #define PASTE_ROW_NAME(isa) fastgru_kernels_##isa
-#define FORMAT_ROW(weights, itemsize, weight_size, isa)                                              \
-    {itemsize, weight_size, VBYTES ? VBYTES / itemsize : 1, FASTGRU_FULL_TILE, {1, 0},               \
+#define FORMAT_ROW(weights, itemsize, weight_size, quantized, isa)                                   \
+    {itemsize, weight_size, quantized, VBYTES ? VBYTES / itemsize : 1, FASTGRU_FULL_TILE, {1, 0},    \
      NAME(pack, weights, isa), NAME(project_all, weights, isa), NAME(step, weights, isa)}
+#define NO_FORMAT {4, 1, 0, 1, FASTGRU_FULL_TILE, {1, 0}, NULL, NULL, NULL}
 #if HALF
-#define F16_ROW(isa) FORMAT_ROW(f16, 4, 2, isa)
+#define F16_ROW(isa) FORMAT_ROW(f16, 4, 2, 0, isa)
 #else
-#define F16_ROW(isa) {4, 2, 1, FASTGRU_FULL_TILE, {1, 0}, NULL, NULL, NULL}
+#define F16_ROW(isa) NO_FORMAT
+#endif
+#ifdef BYTE_DOT
+#define BYTE_ROW FORMAT_ROW(i8, 4, 1, 1, BYTE_ISA)
+#else
+#define BYTE_ROW NO_FORMAT
 #endif
 #define FUNCTIONS_ROW(dtype)                                             \
     {NAME(gates_after, dtype, ISA), NAME(gates_reset, dtype, ISA), \
      NAME(gates_update, dtype, ISA), NAME(activate, dtype, ISA)}
 
-/* A row, with each format as one of the sets in this file has it (format.h). */
-#define ROW(name, f32_isa, f64_isa, f16_isa)             \
-    const struct fastgru_kernels ROW_NAME(name) = {      \
-        STRING(name),                                    \
-        FUSED,                                           \
-        FORMAT_ROW(f32, 4, 4, f32_isa),                  \
-        FORMAT_ROW(f64, 8, 8, f64_isa),                  \
-        F16_ROW(f16_isa),                                \
-        FUNCTIONS_ROW(f32),                              \
-        FUNCTIONS_ROW(f64),                              \
-        {NAME(multiply_adds, f32, ISA), NAME(reads, f32, ISA)}}
-
-ROW(ISA, ISA, ISA, ISA);
+const struct fastgru_kernels ROW_NAME(ISA) = {
+    STRING(ISA),
+    FUSED,
+    FORMAT_ROW(f32, 4, 4, 0, ISA),
+    FORMAT_ROW(f64, 8, 8, 0, ISA),
+    F16_ROW(ISA),
+    FORMAT_ROW(i8, 4, 1, 1, ISA),
+    BYTE_ROW,
+    FUNCTIONS_ROW(f32),
+    FUNCTIONS_ROW(f64),
+    {NAME(multiply_adds, f32, ISA), NAME(reads, f32, ISA)}};

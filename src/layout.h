@@ -20,17 +20,35 @@ static inline size_t fastgru_candidate_count(const struct fastgru_layer *layer)
     return layer->reset_after ? 0 : (layer->panel_count + 2) / 3;
 }
 
+enum {
+    FASTGRU_QUANTIZED_HEAD = 4,      /* elements before the integers of a row of factors   */
+    FASTGRU_MOST_FACTOR = 32639      /* 127 * 256 + 127: also of two signed bytes          */
+};
+
+/* Elements of a row of n factors: its scale, and int16 in groups of eight. */
+static inline ptrdiff_t fastgru_quantized_width(ptrdiff_t n)
+{
+    return FASTGRU_QUANTIZED_HEAD + (n + 7) / 8 * 4;
+}
+
+/* Bytes of a panel of some gates of a matrix of k rows; quantized: groups of four, a scale and an offset each. */
+static inline size_t fastgru_panel_part(const struct fastgru_format *kernels, ptrdiff_t k, int gates)
+{
+    const size_t rows = kernels->quantized ? (size_t)(k + 3) / 4 * 4 + 8 : (size_t)k;
+    return rows * (size_t)gates * (size_t)kernels->vlen * kernels->weight_size;
+}
+
 /* Set where weights lie in `memory`, unless it is NULL. Returns the bytes of all. */
 static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
 {
     const struct fastgru_format *kernels = layer->kernels;
-    const size_t rows = (size_t)layer->features * 3 + (size_t)layer->units * (layer->reset_after ? 3 : 2);
-    const size_t vector = (size_t)kernels->vlen * kernels->weight_size;
     const size_t panels = (size_t)((layer->units + kernels->vlen - 1) / kernels->vlen);
-    const size_t biases = fastgru_lines(panels * 4 * (size_t)kernels->vlen * kernels->itemsize);
+    const size_t limits = kernels->quantized ? 2 : 0;  /* of factors: the largest of x and of h */
+    const size_t biases = fastgru_lines((panels * 4 * (size_t)kernels->vlen + limits) * kernels->itemsize);
     layer->panel_count = panels;
-    layer->panel_bytes = fastgru_lines(rows * vector);
-    layer->candidate_bytes = fastgru_lines((size_t)layer->units * 3 * vector);
+    layer->panel_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->features, 3)
+                                       + fastgru_panel_part(kernels, layer->units, layer->reset_after ? 3 : 2));
+    layer->candidate_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->units, 3));
     if (memory) {
         layer->biases = memory;
         layer->panels = memory + biases;
@@ -77,10 +95,17 @@ enum {
     FASTGRU_RAGGED_STEPS = 8         /* of few rows of different lengths at a time         */
 };
 
-/* Elements of a row of xw: (panels, 3, vlen). */
-static inline ptrdiff_t fastgru_xw_width(const struct fastgru_layer *layer)
+/* Elements of x.kernel of a row: (panels, 3, vlen). */
+static inline ptrdiff_t fastgru_sums_width(const struct fastgru_layer *layer)
 {
     return (ptrdiff_t)layer->panel_count * 3 * layer->kernels->vlen;
+}
+
+/* Elements of a row of xw: that, and quantized the factors that x is multiplied as. */
+static inline ptrdiff_t fastgru_xw_width(const struct fastgru_layer *layer)
+{
+    return fastgru_sums_width(layer)
+        + (layer->kernels->quantized ? fastgru_quantized_width(layer->features) : 0);
 }
 
 static inline size_t fastgru_xw_bytes(const struct fastgru_layer *layer)
@@ -88,17 +113,18 @@ static inline size_t fastgru_xw_bytes(const struct fastgru_layer *layer)
     return (size_t)fastgru_xw_width(layer) * layer->kernels->itemsize;
 }
 
-/* Units of scratch that a row takes in a step; if any, it takes room for xw, too. */
-static inline size_t fastgru_step_units(const struct fastgru_layer *layer)
+/* Elements of scratch that a row takes in a step; if any, it takes room for xw, too. */
+static inline size_t fastgru_step_width(const struct fastgru_layer *layer)
 {
-    return (size_t)(layer->kernels->step_units[layer->reset_after != 0] * layer->units);
+    return (size_t)(layer->kernels->step_units[layer->reset_after != 0] * layer->units
+                    + (layer->kernels->quantized ? fastgru_quantized_width(layer->units) : 0));
 }
 
 /* The most rows of a block, whose scratch has for each row: xw of a step, two states, each at most a third of that, and
  * what a step takes. */
 static inline ptrdiff_t fastgru_block_rows(const struct fastgru_layer *layer)
 {
-    const size_t xw = fastgru_xw_bytes(layer), step = fastgru_step_units(layer) * layer->kernels->itemsize;
+    const size_t xw = fastgru_xw_bytes(layer), step = fastgru_step_width(layer) * layer->kernels->itemsize;
     const size_t row_bytes = xw + xw / 3 * 2 + (step > xw / 3 ? step : xw / 3);
     ptrdiff_t rows = FASTGRU_BLOCK_ROWS;
     while (rows > 8 && (size_t)rows * row_bytes > FASTGRU_SCRATCH_BYTES)
@@ -167,7 +193,7 @@ static inline struct fastgru_blocks fastgru_blocking(
     }
     b.few = 0;
     b.steps = fastgru_steps_ahead(layer, b.rows, timesteps);
-    b.xw_rows = (size_t)(b.steps ? b.steps : fastgru_step_units(layer) > 0) * (size_t)b.rows;
+    b.xw_rows = (size_t)(b.steps ? b.steps : fastgru_step_width(layer) > 0) * (size_t)b.rows;
     return b;
 }
 
@@ -189,7 +215,7 @@ static inline struct fastgru_blocks fastgru_ragged_blocking(
     b.steps = b.steps < timesteps ? b.steps : timesteps;
     b.few = b.rows < b.few ? b.rows : b.few;
     b.xw_rows = (size_t)b.few * (size_t)b.steps;
-    once = fastgru_step_units(layer) ? (size_t)b.rows : 0;
+    once = fastgru_step_width(layer) ? (size_t)b.rows : 0;
     b.xw_rows = b.xw_rows > once ? b.xw_rows : once;
     return b;
 }
@@ -200,7 +226,7 @@ static inline struct fastgru_blocks fastgru_ragged_blocking(
 struct fastgru_scratch {
     size_t bytes;
     char *states[2];                 /* (rows, units)  a spare one, and the last state if that is not wanted */
-    char *step;                      /* (rows, step_units)                                 */
+    char *step;                      /* (rows, step_width)                                 */
     char *xw;                        /* (xw_rows, panels, 3, vlen)                         */
     char *x;                         /* (rows, features)  with lengths                     */
     unsigned char *actions;          /* (rows)  without                                    */
@@ -212,7 +238,7 @@ static inline struct fastgru_scratch fastgru_lay_out_scratch(
 {
     const size_t rows = (size_t)blocks->rows, itemsize = layer->kernels->itemsize;
     const size_t state = fastgru_lines(rows * (size_t)layer->units * itemsize);
-    const size_t step = fastgru_lines(rows * fastgru_step_units(layer) * itemsize);
+    const size_t step = fastgru_lines(rows * fastgru_step_width(layer) * itemsize);
     const size_t xw = fastgru_lines(blocks->xw_rows * fastgru_xw_bytes(layer));
     const size_t last = blocks->few ? (size_t)layer->features * itemsize : 2;  /* of a row: x, or its flags */
     const uintptr_t start = (uintptr_t)memory;

@@ -11,6 +11,11 @@
 #define REGISTERS 32
 #define FUSED 1
 #define HALF 1
+#define DOT "dot_neon.h"
+#define BYTE_DOT "dot_neondot.h"
+#define BYTE_ISA neondot
+#define BYTE_TARGET "dotprod"
+#define BYTE_PRAGMA _Pragma("GCC target(\"arch=armv8.2-a+dotprod\")")
 #include "kernels.h"
 
 #endif

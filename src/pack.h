@@ -47,21 +47,10 @@ static void FORMAT(pack)(
     const void *bias)                /* (3 * units), reset after (2, 3 * units), or NULL   */
 {
     const ptrdiff_t units = layer->units, panels = (ptrdiff_t)layer->panel_count;
-    const real *u = (const real *)recurrent_kernel, *input_bias = (const real *)bias;
+    const real *u = (const real *)recurrent_kernel;
+    KERNEL(pack_biases)(layer, (const real *)bias);
     for (ptrdiff_t panel = 0; panel < panels; ++panel) {
         const ptrdiff_t unit = panel * VLEN;
-        real *b = (real *)layer->biases + panel * 4 * VLEN;
-        for (ptrdiff_t i = 0; i < VLEN; ++i, ++b) {
-            const real *from = bias && unit + i < units ? input_bias + unit + i : NULL;
-            for (int gate = 0; gate < 3; ++gate)
-                b[gate * VLEN] = from ? from[gate * units] : 0;
-            b[3 * VLEN] = from && layer->reset_after ? from[5 * units] : 0;
-            if (from && layer->reset_after) {
-                /* z and r see only the sum of both biases */
-                b[0] += from[3 * units];
-                b[VLEN] += from[4 * units];
-            }
-        }
         weight *packed = (weight *)(layer->panels + (size_t)panel * layer->panel_bytes);
         packed = FORMAT(pack_gates)(packed, (const real *)kernel, layer->features, units, unit, 3);
         FORMAT(pack_gates)(packed, u, units, units, unit, layer->reset_after ? 3 : 2);

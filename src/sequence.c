@@ -282,7 +282,7 @@ size_t fastgru_scratch_size(const struct fastgru_layer *asked, ptrdiff_t batch, 
     const ptrdiff_t most = fastgru_block_rows(layer), ahead = (ptrdiff_t)fastgru_rows_ahead(layer);
     struct fastgru_blocks blocks = {batch < most ? batch : most, 0, 0, 0};
     const size_t all = (size_t)blocks.rows * (size_t)(timesteps < ahead ? timesteps : ahead);
-    const size_t step = fastgru_step_units(layer) ? (size_t)blocks.rows : 0;
+    const size_t step = fastgru_step_width(layer) ? (size_t)blocks.rows : 0;
     const size_t chunk = timesteps < 2 ? 0 : all < (size_t)ahead ? all : (size_t)ahead;
     blocks.xw_rows = chunk > step ? chunk : step;
     return fastgru_lay_out_scratch(layer, &blocks, NULL).bytes;

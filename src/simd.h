@@ -32,6 +32,10 @@
 #define vnearest KERNEL(vnearest)
 #define vexp2i KERNEL(vexp2i)
 #define vpolynomial KERNEL(vpolynomial)
+#define vlane KERNEL(vlane)
+#define vint_less KERNEL(vint_less)
+#define vreals KERNEL(vreals)
+#define vstore_int16 KERNEL(vstore_int16)
 #endif
 
 #undef real
@@ -167,6 +171,15 @@ INLINE vint vless(vreal a, vreal b)
 #endif
 }
 
+INLINE vint vint_less(vint a, vint b)
+{
+#if VBYTES
+    return (vint)(a < b);
+#else
+    return -(lane)(a < b);
+#endif
+}
+
 /* mask ? a : b, lane by lane */
 INLINE vreal vselect(vint mask, vreal a, vreal b)
 {
@@ -183,6 +196,25 @@ INLINE vreal vcopysign(vreal size, vreal sign)
 {
     const vint bit = vbits(vset(REAL_C(-0.0)));
     return vfrom_bits((vbits(size) & ~bit) | (vbits(sign) & bit));
+}
+
+/* x, which int16 can hold, into VLEN of them at p. */
+INLINE void vstore_int16(int16_t *p, vint x)
+{
+#if VBYTES
+    typedef int16_t vint16 __attribute__((vector_size(2 * VLEN)));
+    const vint16 narrow = __builtin_convertvector(x, vint16);
+    memcpy(p, &narrow, sizeof narrow);
+#else
+    *p = (int16_t)x;
+#endif
+}
+
+INLINE lane vlane(vint x, int i)
+{
+    lane lanes[VLEN];
+    memcpy(lanes, &x, sizeof x);
+    return lanes[i];
 }
 
 /* ---- arithmetic ------------------------------------------------------------------------- */
@@ -210,6 +242,16 @@ INLINE vreal vnearest(vreal x, real factor, vint *n)
     const vreal pushed = vfma(x, vset(factor), push);
     *n = vbits(pushed) - vbits(push);
     return pushed - push;
+}
+
+/* The nearest real of every lane. */
+INLINE vreal vreals(vint x)
+{
+#if VBYTES
+    return __builtin_convertvector(x, vreal);
+#else
+    return (vreal)x;
+#endif
 }
 
 /* 2**n for the exponents of normal numbers; for any other n, which a NaN leads to, it is unspecified. */

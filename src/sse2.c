@@ -11,6 +11,7 @@
 #define REGISTERS 16
 #define FUSED 0
 #define HALF 0
+#define DOT "dot_sse2.h"
 #include "kernels.h"
 
 #endif

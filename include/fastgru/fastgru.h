@@ -74,7 +74,7 @@ extern const char *const fastgru_activation_names[FASTGRU_ACTIVATION_COUNT];
 /* What a layer computes and with which kernels, set by the caller; and its packed weights, set by fastgru_pack.
  * Read-only from then on: any number of threads may share it. */
 struct fastgru_layer {
-    const struct fastgru_format *kernels;  /* f32, f64 or f16 of an instruction set        */
+    const struct fastgru_format *kernels;  /* f32, f64, f16 or i8 of an instruction set    */
     ptrdiff_t features;
     ptrdiff_t units;
     int reset_after;
@@ -82,6 +82,8 @@ struct fastgru_layer {
     int recurrent_activation;        /* f and its parameter                                */
     double alpha;
     double recurrent_alpha;
+    const float *scales;             /* i8: (2, 3 * units) of the columns of both kernels; NULL: the
+                                        largest weight of each by 127                      */
 
     const void *biases;              /* (panels, 4, vlen)  z, r, candidate, its recurrent; reset
                                         after, z and r with their recurrent ones           */
@@ -175,6 +177,7 @@ struct fastgru_pass;
 struct fastgru_format {
     size_t itemsize;                 /* bytes of an element of all arrays                  */
     size_t weight_size;              /* bytes of a packed weight                           */
+    int quantized;                   /* 1: weights are integers, and so are what they multiply */
     ptrdiff_t vlen;                  /* units that are computed side by side               */
     int full_tile;                   /* rows that keep the arithmetic busy; 0: bits depend on how many there are */
     ptrdiff_t step_units[2];         /* reset before, reset after: scratch of a row in a step, in units */
@@ -219,6 +222,8 @@ struct fastgru_kernels {
     struct fastgru_format f32;
     struct fastgru_format f64;
     struct fastgru_format f16;       /* float16 weights, float32 all else; step NULL: none */
+    struct fastgru_format i8;        /* int8 weights, float32 all else                     */
+    struct fastgru_format i8_dot;    /* the same, faster, where fastgru_has_dot            */
     struct fastgru_functions f32_functions;
     struct fastgru_functions f64_functions;
     struct fastgru_roofline roofline;
@@ -226,6 +231,9 @@ struct fastgru_kernels {
 
 /* The instruction sets of this machine, best first; NULL after the last. Nothing else queries the CPU. */
 const struct fastgru_kernels *fastgru_kernels_at(int index);
+
+/* 1 if this machine multiplies bytes as i8_dot does (AVX-512 VNNI, AVX-VNNI, SDOT). */
+int fastgru_has_dot(const struct fastgru_kernels *kernels);
 
 #ifdef __cplusplus
 }

@@ -125,6 +125,8 @@ struct fastgru_pass {
     const void *h;                   /* (rows, units)      state before the step           */
     void *h_next;                    /* (rows, units)      overwritten; must not alias h   */
     void *scratch;                   /* (rows, step_units * units)  overwritten            */
+    const void *factors;             /* quantized: (rows, factors_stride)  what is multiplied: h, or r * h */
+    ptrdiff_t factors_stride;
     void *out;                       /* (rows, units)      overwritten; or NULL            */
     ptrdiff_t out_stride;
     const ptrdiff_t *out_rows;       /* (rows)             the row of out of each; NULL: its own */
