@@ -99,6 +99,7 @@ def _facts() -> dict[str, str]:
         "isa": CHOICE.isa,
         "usable isas": ", ".join(_kernels.isas()),
         "float16 weights": "yes" if CHOICE.isa in _kernels.float16_isas() else "no",
+        "int8 weights": "yes, multiplied as bytes" if CHOICE.isa in _kernels.dot_isas() else "yes, widened",
         "blas": _blas(),
         "numpy": _version("numpy"),
         "scipy": _version("scipy"),

@@ -55,6 +55,11 @@ cdef const fastgru_kernels *kernels_at(int index) noexcept:
     return fastgru_kernels_at(index)
 
 
+cdef bint has_dot(const fastgru_kernels *kernels) noexcept:
+    """True if this machine multiplies bytes with these."""
+    return fastgru_has_dot(kernels)
+
+
 cdef const fastgru_kernels *kernels_of(isa) except NULL:
     """Those of the named instruction set, or the fastest for None."""
     cdef int index = 0

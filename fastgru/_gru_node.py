@@ -130,7 +130,10 @@ class GRUNode(WeightedLayer):
         if f is None or g is None:
             return self._loop(arrays)
         weights = None if self._weights_dtype == self._compute_dtype else self._weights_dtype.name
-        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, *_config.CHOICE, weights)
+        engine, isa = _config.CHOICE
+        if weights == "int8":  # which BLAS does not multiply
+            engine = "packed"
+        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, engine, isa, weights)
 
     def _computed(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array | None]:
         """kernel, recurrent_kernel and bias in the dtype that is computed in."""
@@ -138,6 +141,9 @@ class GRUNode(WeightedLayer):
         if self._weights_dtype == np.float16:
             kernel = _validate.halved("kernel", kernel)
             recurrent_kernel = _validate.halved("recurrent_kernel", recurrent_kernel)
+        if self._weights_dtype == np.int8:
+            kernel = _validate.rounded_to_int8("kernel", kernel)
+            recurrent_kernel = _validate.rounded_to_int8("recurrent_kernel", recurrent_kernel)
         return kernel, recurrent_kernel, rest[0] if self._use_bias else None
 
     def _loop(self, arrays: tuple[Array, ...], **dropout: Any) -> Loop:

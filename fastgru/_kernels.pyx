@@ -6,7 +6,7 @@ cimport numpy as cnp
 import numpy as np
 
 from fastgru._arrays cimport rows_are_whole as whole
-from fastgru._core cimport ACTIVATION_IDS, kernels_at, kernels_of
+from fastgru._core cimport ACTIVATION_IDS, has_dot, kernels_at, kernels_of
 from fastgru._engine cimport FASTGRU_CHAINS, fastgru_functions, fastgru_kernels
 
 cnp.import_array()
@@ -30,6 +30,11 @@ def packed_isas():
 def float16_isas():
     """Those of `isas()` that compute with float16 weights."""
     return tuple(isa for isa in isas() if kernels_of(isa).f16.step != NULL)
+
+
+def dot_isas():
+    """Those of `isas()` with which this machine multiplies the bytes of int8 weights."""
+    return tuple(isa for isa in isas() if has_dot(kernels_of(isa)))
 
 
 def activations():

@@ -71,11 +71,12 @@ class GRU(GRUNode):
         Inputs, masks and sequences have the shape (timesteps, batch, ...).
     zero_output_for_mask : bool, keyword
         The output of a masked step is zero instead of that of the step before.
-    weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
+    weights_dtype : {None, 'float32', 'float64', 'float16', 'int8'}, keyword
         Type in which the kernels are kept for the computation. Defaults to the type of the computation.
         With 'float16' both kernels are rounded to the nearest float16, and sums are computed in float32;
         the packed engine then reads half as many bytes, which take most of the time of one row.
-        `get_weights` returns what was set.
+        With 'int8' each column is rounded to 255 equal steps, and what it multiplies to 16 bits; their
+        products are added exactly. `get_weights` returns what was set.
     keras_version : {2, 3}, keyword
         The version whose rules hold where Keras 3 differs. With 3 a stateful layer starts every call from a
         given initial state, with 2 (as in version 1) only while its own state is the default one. With 3 a

@@ -88,7 +88,7 @@ def inspect(**given: Any) -> None:
     metavar="DTYPE",
     help="Of layer and output: float32, float64 or float16; by default the file's.",
 )
-@click.option("--weights-dtype", metavar="DTYPE", help="float16: keep the weights in half precision.")
+@click.option("--weights-dtype", metavar="DTYPE", help="float16 or int8: keep the weights in fewer bits.")
 def run(**given: Any) -> None:
     """Run a layer of MODEL over the sequences in INPUT, an .npy file.
 

@@ -255,7 +255,8 @@ def _comparison(
     """Compare by trials; `run(layer or runtime, trial)` returns an output and states."""
     truth = [run(exact, trial) for trial in trials]
     dtypes = {dtype for part in layer._parts for dtype in (part.dtype, part.weights_dtype)}
-    unit = max(runtime.roundoff, *(float(np.finfo(dtype).eps) / 2 for dtype in dtypes))
+    units = (2.0**-8 if dtype == "int8" else float(np.finfo(dtype).eps) / 2 for dtype in dtypes)
+    unit = max(runtime.roundoff, *units)
     shaken = [
         _shaken(exact, unit, rng, lambda: [run(exact, trial) for trial in trials]) for _ in range(DRAWS)
     ]

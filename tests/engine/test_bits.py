@@ -64,7 +64,7 @@ class Call:
 @st.composite
 def calls(draw):
     isa = draw(st.sampled_from(_kernels.isas()))
-    weights = ["float32", "float64", "float16"][: 3 if isa in _kernels.float16_isas() else 2]
+    weights = ["float32", "float64", "int8", "float16"][: 4 if isa in _kernels.float16_isas() else 3]
     batch, timesteps = draw(st.integers(1, 20)), draw(st.integers(1, 10))
     order = draw(st.permutations(range(batch)))
     activations = st.sampled_from(USUAL) | st.sampled_from(OTHERS)
@@ -95,15 +95,16 @@ def weights_of(call):
     """kernel, recurrent kernel, and bias or None."""
     rng, width = np.random.default_rng(call.seed), 3 * call.units
     kernels = [rng.normal(size=(n, width)) / max(n, 1) ** 0.5 for n in (call.features, call.units)]
-    kernels = [kernel.astype(call.weights).astype(call.dtype) for kernel in kernels]
+    exact = call.dtype if call.weights == "int8" else call.weights
+    kernels = [kernel.astype(exact).astype(call.dtype) for kernel in kernels]
     bias = rng.normal(size=(2, width) if call.reset_after else width).astype(call.dtype)
     return [*kernels, bias if call.use_bias else None]
 
 
 def plan_of(call, isa=None):
     g, f = (fastgru.activations.get(name).kernel for name in (call.activation, call.recurrent_activation))
-    choice = ("packed", isa or call.isa)
-    return _core.Plan(*weights_of(call), call.reset_after, g, f, *choice, call.weights == "float16")
+    packed_as = call.weights if call.weights in ("float16", "int8") else None
+    return _core.Plan(*weights_of(call), call.reset_after, g, f, "packed", isa or call.isa, packed_as)
 
 
 def mask_of(call, rng):
@@ -298,8 +299,8 @@ def test_instruction_sets_that_fuse_multiply_adds_give_the_same_bits(call):
 def layer_of(call, batch, **options):
     names = "units reset_after activation recurrent_activation use_bias go_backwards time_major dtype"
     options |= {name: getattr(call, name) for name in [*names.split(), "zero_output_for_mask"]}
-    if call.weights == "float16":
-        options["weights_dtype"] = "float16"
+    if call.weights in ("float16", "int8"):
+        options["weights_dtype"] = call.weights
     with mock.patch.object(_config, "CHOICE", _config.Choice("packed", call.isa)):
         layer = fastgru.GRU(return_sequences=True, return_state=True, **options)
         layer.build((1, batch, call.features) if call.time_major else (batch, 1, call.features))
@@ -358,6 +359,10 @@ SIZES = [  # batch, timesteps, features, units, weights
     (44, 5, 6, 64, "float32"),  # full tiles: without a chunk, too
     (130, 9, 3, 64, "float32"),  # two blocks of rows
     (130, 9, 3, 64, "float16"),
+    (129, 3, 5, 16, "int8"),
+    (1, 342, 4, 64, "int8"),
+    (63, 5, 6, 256, "int8"),
+    pytest.param(4, 40, 2, 1100, "int8", marks=pytest.mark.large),
 ]
 
 

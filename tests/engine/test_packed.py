@@ -11,6 +11,7 @@ from fastgru import _core, _kernels
 # instruction set and type of the weights
 KERNELS = [(isa, weights) for isa in _kernels.isas() for weights in ("float32", "float64")]
 KERNELS += [(isa, "float16") for isa in _kernels.float16_isas()]
+HALF = {"float16": "float16"}
 ROWS, TIMESTEPS = 20, 3
 GUARDS = 40  # elements, more than a register has
 # Sums of up to 90 terms of size 1 and less, three steps of them: some tens of roundings, of which few add up.
@@ -65,9 +66,7 @@ def test_every_tile_gives_the_equations_and_writes_nothing_else(isa, weights, re
     features = int(rng.integers(0, 20))
     arrays = random_weights(units, features, reset_after, weights, rng)
     dtype = arrays[0].dtype
-    plan = _core.Plan(
-        *arrays, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), "packed", isa, weights == "float16"
-    )
+    plan = _core.Plan(*arrays, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), "packed", isa, HALF.get(weights))
     x = Guarded(rng.normal(size=(ROWS, TIMESTEPS, features)).astype(dtype)).values
     h = Guarded(rng.normal(size=ROWS * units).astype(dtype)).values.reshape(ROWS, units)
     mask = rng.random((ROWS, TIMESTEPS)) < 0.7
@@ -111,7 +110,7 @@ def test_every_activation_gives_the_equations_in_either_place(isa, weights, rese
         dtype = arrays[0].dtype
         x = rng.normal(size=(7, TIMESTEPS, 5)).astype(dtype)
         for g, f in ((activation, usual["hard_sigmoid"]), (usual["tanh"], activation)):
-            plan = _core.Plan(*arrays, reset_after, g, f, "packed", isa, weights == "float16")
+            plan = _core.Plan(*arrays, reset_after, g, f, "packed", isa, HALF.get(weights))
             wanted, last = reference.gru(
                 x,
                 *arrays,

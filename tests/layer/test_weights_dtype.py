@@ -260,15 +260,15 @@ def test_copies_have_it(choice, twin_of):
 @pytest.mark.parametrize(
     ("dtype", "usable"),
     [
-        ("float32", ["float32", "float16"]),
+        ("float32", ["float32", "float16", "int8"]),
         ("float64", ["float64"]),
-        ("float16", ["float32", "float16"]),
-        (None, ["float32", "float16"]),
+        ("float16", ["float32", "float16", "int8"]),
+        (None, ["float32", "float16", "int8"]),
     ],
 )
 def test_unknown_types_are_told_the_usable_ones(dtype, usable):
-    unusable = {"float32", "float64", "float16"} - set(usable)
-    for value in ("bfloat16", "int8", "", 16, ["float16"], {}, np.int8, np.zeros(2), *unusable):
+    unusable = {"float32", "float64", "float16", "int8"} - set(usable)
+    for value in ("bfloat16", "int4", "", 16, ["float16"], {}, np.int16, np.zeros(2), *unusable):
         with pytest.raises(ValueError, match=r"^weights_dtype must be None or one of ") as error:
             fastgru.GRU(3, dtype=dtype, weights_dtype=value)
         message = str(error.value)
