@@ -129,7 +129,7 @@ def dtype(value: Any) -> np.dtype[Any]:
 
 
 def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.dtype[Any]:
-    """The type of packed weights: that of the computation, or for float32 int8, or float16 if the CPU converts it."""
+    """The type of packed weights: that of the computation, int8, or float16 if the CPU converts that."""
     usable = ["float32", "float16", "int8"] if computed == np.float32 else [computed.name]
     name = computed.name if value is None else _type_name(value)
     if name not in usable:
@@ -147,10 +147,9 @@ def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.
 
 def rounded_to_int8(name: str, array: Array) -> Array:
     """float32 with every column rounded to 127 steps of its largest weight either way; all must be finite."""
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"{name} must be finite with weights_dtype='int8', got {array[~np.isfinite(array)][0]}"
-        )
+    others = array[~np.isfinite(array)]
+    if others.size:
+        raise ValueError(f"{name} must be finite with weights_dtype='int8', got {others[0]}")
     scales = np.abs(array).max(axis=0, initial=0) / np.float32(127)
     scales[scales == 0] = 1
     return np.rint(array / scales) * scales

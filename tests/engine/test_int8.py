@@ -1,4 +1,4 @@
-"""int8 weights against a reference in integers: every kernel on every instruction set, in every size of tile."""
+"""int8 weights against a reference in integers: every instruction set, in every size of tile."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def rounded(matrix, scales=None):
 
 
 def factors(rows, integers):
-    """int16 factors of rows and their scales, as large as the sums of these columns' integers leave room for."""
+    """int16 factors of rows and their scales, as large as the sums of these columns leave room for."""
     limit = np.float32(min(MOST, (2**31 - 1) // max(1, np.abs(integers).sum(axis=0).max(initial=0))))
     largest = np.maximum(np.abs(rows).max(axis=1, initial=0), np.float32(2.0**-100))
     _, exponents = np.frexp(limit / largest)
