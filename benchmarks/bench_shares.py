@@ -111,33 +111,33 @@ class Slots:
     track_share_of_a_stream.unit = "times"  # type: ignore[attr-defined]
 
 
-class HalfWeights:
-    """A layer with weights in float16, as wide as its inputs, by the same one with weights in float32."""
+class SmallWeights:
+    """A layer with weights in fewer bits, as wide as its inputs, by the same one with weights in float32."""
 
-    params = ([64, 128, 256, 512, 1024], [1, 4, 16])
-    param_names = ("units", "rows")
+    params = (["float16", "int8"], [64, 128, 256, 512, 1024], [1, 4, 16])
+    param_names = ("weights_dtype", "units", "rows")
     rounds = 60
     calls = 20  # in a block: with both layers' weights between them, caches would hold neither's
     steps = 100  # that the largest error is of
 
-    def setup(self, units: int, rows: int) -> None:
+    def setup(self, weights_dtype: str, units: int, rows: int) -> None:
         task = Task(Shape(rows, self.steps, units, units))
         arrays = task.arrays()
         self.x, self.state, self.exact = arrays.x, arrays.state, task.exact
-        self.full, self.half = (
+        self.full, self.small = (
             fastgru.GRU(
                 units,
                 recurrent_activation=task.recurrent_activation,
                 reset_after=task.reset_after,
                 return_sequences=True,
-                weights_dtype=weights_dtype,
+                weights_dtype=kept_in,
                 weights=[arrays.kernel, arrays.recurrent_kernel, arrays.bias],
             )
-            for weights_dtype in ("float32", "float16")
+            for kept_in in ("float32", weights_dtype)
         )
         self.frame, self.out = self.x[:, :1].copy(), np.empty((rows, 1, units), np.float32)
         self.block(self.full)
-        self.block(self.half)
+        self.block(self.small)
 
     def block(self, layer: fastgru.GRU) -> None:
         """Single steps from one state."""
@@ -146,13 +146,13 @@ class HalfWeights:
 
     def track_share_of_float32(self, *_: object) -> float:
         """Of the time of a step."""
-        return share(self.rounds, lambda: self.block(self.half), lambda: self.block(self.full))
+        return share(self.rounds, lambda: self.block(self.small), lambda: self.block(self.full))
 
     track_share_of_float32.unit = "times"  # type: ignore[attr-defined]
 
     def track_max_error(self, *_: object) -> float:
         """Against the equations in float64 on the weights as they were before they were rounded."""
-        error = np.abs(self.half(self.x, self.state) - self.exact()).max()
+        error = np.abs(self.small(self.x, self.state) - self.exact()).max()
         return float(f"{error:.1e}")
 
     track_max_error.unit = "absolute"  # type: ignore[attr-defined]

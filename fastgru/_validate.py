@@ -152,7 +152,8 @@ def rounded_to_int8(name: str, array: Array) -> Array:
         raise ValueError(f"{name} must be finite with weights_dtype='int8', got {others[0]}")
     scales = np.abs(array).max(axis=0, initial=0) / np.float32(127)
     scales[scales == 0] = 1
-    return np.rint(array / scales) * scales
+    rounded: Array = np.rint(array / scales) * scales
+    return rounded
 
 
 def halved(name: str, array: Array) -> Array:
