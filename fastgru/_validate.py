@@ -150,9 +150,10 @@ def rounded_to_int8(name: str, array: Array) -> Array:
     others = array[~np.isfinite(array)]
     if others.size:
         raise ValueError(f"{name} must be finite with weights_dtype='int8', got {others[0]}")
-    scales = np.abs(array).max(axis=0, initial=0) / np.float32(127)
-    scales[scales == 0] = 1
-    rounded: Array = np.rint(array / scales) * scales
+    with np.errstate(all="ignore"):  # of columns that are tiny
+        scales = np.abs(array).max(axis=0, initial=0) / np.float32(127)
+        scales[scales == 0] = 1
+        rounded: Array = np.rint(array / scales) * scales
     return rounded
 
 

@@ -59,3 +59,20 @@ def test_products_keep_their_sums_in_registers():
     # with AVX2 and float32 alone: two sets of gates, seven sizes, two halves, and the largest size twice
     assert found >= 32
     assert fetching >= 4
+
+
+def test_products_of_int8_keep_their_sums_in_registers():
+    found = set()
+    for name, instructions in functions().items():
+        shape = re.match(r"product_(\d)_(\d)x1_i8_(avx2|avx512|avxvnni|avx512vnni)\b", name)
+        if shape is None:
+            continue
+        gates, rows = map(int, shape.groups()[:2])
+        for loop in innermost_loops(instructions):
+            products = sum("vpmaddwd" in text or "vpdpbusd" in text for text in loop)
+            if products in (gates * rows, 2 * gates * rows):  # of one part of the sums or of both
+                found.add((shape[3], gates, rows))
+                spilled = [text for text in loop if ON_STACK.search(text)]
+                # GCC 12 keeps one of the addresses of four rows there
+                assert [text for text in spilled if "mm" in text or rows < 4] == [], name
+    assert len(found) == 4 * 2 * 4
