@@ -1,0 +1,133 @@
+"""The operators `fastgru::gru` and `fastgru::gru_cell`, which compiled and exported programs call.
+
+Modules call them while PyTorch traces, and never else.
+"""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fastgru.torch._weights import Packed, Sizes, Unfit
+
+_library = torch.library.Library("fastgru", "DEF")
+_library.define(
+    "gru(Tensor input, Tensor? hx, Tensor[] weights, bool bias, int num_layers, bool bidirectional, "
+    "bool batch_first, str? weights_dtype) -> (Tensor, Tensor)"
+)
+_library.define("gru_cell(Tensor input, Tensor? hx, Tensor[] weights, str? weights_dtype) -> Tensor")
+
+gru = torch.ops.fastgru.gru.default
+gru_cell = torch.ops.fastgru.gru_cell.default
+
+
+def fits(input: Any, hx: Any, weights: Sequence[Any]) -> bool:
+    """True if a call may become an operator; else PyTorch's forward is traced."""
+    if torch.is_autocast_cpu_enabled():
+        return False
+    for tensor in [input, *weights] if hx is None else [input, hx, *weights]:
+        if (
+            not isinstance(tensor, torch.Tensor)
+            or tensor.device.type != "cpu"
+            or tensor.dtype not in (torch.float32, torch.float64)
+            or tensor.dtype != weights[0].dtype
+            or (torch.is_grad_enabled() and tensor.requires_grad)
+        ):
+            return False
+    return True
+
+
+# ---- shapes ----------------------------------------------------------------------------------
+
+
+def _fake_gru(
+    input: Any,
+    hx: Any,
+    weights: Sequence[Any],
+    bias: bool,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+    weights_dtype: str | None,
+) -> tuple[Any, Any]:
+    first, second, _ = input.shape
+    timesteps, batch = (second, first) if batch_first else (first, second)
+    units, directions = weights[1].shape[1], 2 if bidirectional else 1
+    output = input.new_empty(timesteps, batch, units * directions)
+    h_n = input.new_empty(num_layers * directions, batch, units)
+    return (output.transpose(0, 1) if batch_first else output), h_n
+
+
+def _fake_gru_cell(input: Any, hx: Any, weights: Sequence[Any], weights_dtype: str | None) -> Any:
+    return input.new_empty(*input.shape[:-1], weights[1].shape[1])
+
+
+# ---- results ---------------------------------------------------------------------------------
+
+_kept: dict[Any, tuple[Any, Packed]] = {}  # weights that operators have been called with, by the first of them
+
+
+def _packed(weights: Sequence[Any], sizes: Sizes, weights_dtype: str | None) -> Packed:
+    """These weights, packed once as long as they are the same tensors and not written to."""
+    named = {f"weights[{i}]": tensor for i, tensor in enumerate(weights)}
+    key = id(weights[0]), weights_dtype
+    reference, packed = _kept.get(key, (None, None))
+    if packed is not None and reference is not None and reference() is weights[0]:
+        if packed.is_of(named, list(weights)):
+            return packed
+    _kept.pop(key, None)
+    made = Packed(named, sizes, weights_dtype)
+    _kept[key] = weakref.ref(weights[0], lambda _: _kept.pop(key, None)), made
+    return made
+
+
+def _run_gru(
+    input: Any,
+    hx: Any,
+    weights: Sequence[Any],
+    bias: bool,
+    num_layers: int,
+    bidirectional: bool,
+    batch_first: bool,
+    weights_dtype: str | None,
+) -> tuple[Any, Any]:
+    directions = 2 if bidirectional else 1
+    sizes = Sizes(weights[0].shape[1], weights[1].shape[1], num_layers, directions, bias)
+    try:
+        result = _packed(weights, sizes, weights_dtype).run(input, hx, batch_first)
+    except Unfit:
+        result = NotImplemented
+    if result is NotImplemented:
+        if hx is None:
+            batch = input.shape[0 if batch_first else 1]
+            hx = input.new_zeros(num_layers * directions, batch, sizes.units)
+        settings = bias, num_layers, 0.0, False, bidirectional, batch_first
+        result = torch._VF.gru(input, hx, weights, *settings)
+    output, h_n = result
+    return output, h_n
+
+
+def _run_gru_cell(input: Any, hx: Any, weights: Sequence[Any], weights_dtype: str | None) -> Any:
+    sizes = Sizes(weights[0].shape[1], weights[1].shape[1], 1, 1, len(weights) == 4)
+    try:
+        result = _packed(weights, sizes, weights_dtype).run_cell(input, hx)
+    except Unfit:
+        result = NotImplemented
+    if result is NotImplemented:
+        single = input.dim() == 1
+        x = input.unsqueeze(0) if single else input
+        h = input.new_zeros(len(x), sizes.units) if hx is None else hx.unsqueeze(0) if single else hx
+        result = torch._VF.gru_cell(x, h, *weights)
+        result = result.squeeze(0) if single else result
+    return result
+
+
+# `register_fake` was `impl_abstract` before PyTorch 2.4.
+_register_fake = getattr(torch.library, "register_fake", None) or torch.library.impl_abstract
+for _name, _compute, _shapes in (
+    ("gru", _run_gru, _fake_gru),
+    ("gru_cell", _run_gru_cell, _fake_gru_cell),
+):
+    _library.impl(_name, _compute, "CPU")
+    _register_fake(f"fastgru::{_name}", _shapes, lib=_library)
