@@ -15,13 +15,13 @@ from fastgru._engine cimport fastgru_run_of
 from fastgru._memory cimport Memory, allocated, exchange
 
 cdef enum:
-    SAMPLES = 4                                         # of each weight
+    SAMPLES = 8                                         # of each weight
 
 
 cdef struct Mark:
     # A weight as it was when it was packed.
     size_t address
-    Py_ssize_t version
+    Py_ssize_t version                                  # -1: PyTorch counts none
     size_t itemsize
     int count
     Py_ssize_t places[SAMPLES]                          # of elements, in bytes from the address, and
@@ -80,7 +80,8 @@ cdef class TensorCalls:
         self.marks = <Mark *> allocated(len(tensors) * sizeof(Mark))
         for i in range(len(tensors)):
             mark = &self.marks[i]
-            mark.address, mark.version = tensors[i].data_ptr(), tensors[i]._version
+            mark.address = tensors[i].data_ptr()
+            mark.version = -1 if tensors[i].is_inference() else tensors[i]._version
             mark.itemsize, mark.count = itemsize, min(SAMPLES, tensors[i].numel())
             for k in range(mark.count):
                 mark.places[k] = itemsize * place_of(
@@ -98,8 +99,8 @@ cdef class TensorCalls:
     def is_of(self, dict parameters, flat):
         """True if these are a module's weights, and nobody has written to them.
 
-        PyTorch counts what is written to a tensor, but not what is written to its `data`: of that is seen
-        what changes one of a few elements.
+        PyTorch counts what is written to a tensor, but not what is written to its `data`, or to a tensor that
+        was made in inference mode: of that is seen what changes one of a few elements.
 
         Parameters
         ----------
@@ -119,7 +120,7 @@ cdef class TensorCalls:
                 parameters.get(self.names[i]) is not tensor
                 or (flat is not None and (<list> flat)[i] is not tensor)
                 or <size_t> tensor.data_ptr() != mark.address
-                or <Py_ssize_t> tensor._version != mark.version
+                or (mark.version >= 0 and <Py_ssize_t> tensor._version != mark.version)
             ):
                 return False
             for k in range(mark.count):
@@ -147,7 +148,7 @@ cdef class TensorCalls:
         cdef Place x, h
         cdef int axes, time_axis = 0
         cdef Py_ssize_t batch = 1, states = self.network.net.state_count, units = self.network.state_units[0]
-        cdef object output, last
+        cdef object output, last, new
         input = placed(self, input, &x, False)
         if input is None:
             return NotImplemented
@@ -166,16 +167,15 @@ cdef class TensorCalls:
                 or (axes == 3 and h.sizes[1] != batch)
             ):
                 return NotImplemented
+        new = input.new_empty
         if axes == 3:
-            output = input.new_empty(x.sizes[time_axis], batch, self.width)
-            last = input.new_empty(states, batch, units)
+            output, last = new(x.sizes[time_axis], batch, self.width), new(states, batch, units)
             self.execute(
                 batch, x.sizes[time_axis], &x, x.strides[1 - time_axis], x.strides[time_axis],
                 <char *> <size_t> output.data_ptr(), &h if hx is not None else NULL,
                 <char *> <size_t> last.data_ptr())
             return (output.transpose(0, 1) if batch_first else output), last
-        output = input.new_empty(x.sizes[0], self.width)
-        last = input.new_empty(states, units)
+        output, last = new(x.sizes[0], self.width), new(states, units)
         self.execute(
             1, x.sizes[0], &x, 0, x.strides[0], <char *> <size_t> output.data_ptr(),
             &h if hx is not None else NULL, <char *> <size_t> last.data_ptr())

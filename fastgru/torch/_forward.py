@@ -1,7 +1,6 @@
 """What stands in for a module's `forward`: PyTorch's own, or fastgru where that gives the same."""
 
 import copy
-import types
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastgru.torch import _operator
 from fastgru.torch._sequences import ARGUMENTS, run_packed
-from fastgru.torch._weights import Packed, Sizes, Unfit
+from fastgru.torch._weights import DTYPES, TYPES, Packed, Sizes, Unfit
 
 _is_compiling = torch.compiler.is_compiling
 _is_grad_enabled = torch.is_grad_enabled
@@ -37,18 +36,23 @@ class Forward:
     Parameters
     ----------
     module : torch.nn.Module
-    weights_dtype : str or None
 
     Attributes
     ----------
+    weights_dtype : str or None
+        As of `fastgru.GRU`.
     reason : str or None
         Why the last call that was PyTorch's to compute was.
     """
 
-    def __init__(self, module: Any, weights_dtype: str | None) -> None:
+    def __init__(self, module: Any) -> None:
         self.reference = weakref.ref(module)
-        self.weights_dtype = weights_dtype
         self.attached = False
+        self.renew(None)
+
+    def renew(self, weights_dtype: str | None) -> None:
+        """Have weights read anew, for calls that compute with this type of them."""
+        self.weights_dtype = weights_dtype
         self.packed: Packed | None = None
         self.reason: str | None = None
 
@@ -108,14 +112,14 @@ class Forward:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """For what copies a module's `__dict__` item by item, as parametrized modules do."""
-        made = type(self)(copy.deepcopy(self.module, memo), self.weights_dtype)
+        made = type(self)(copy.deepcopy(self.module, memo))
+        made.renew(self.weights_dtype)
         made.attached = self.attached
         return made
 
     def __reduce__(self) -> Any:
-        """For what pickles a module's `forward` by itself: PyTorch's."""
-        module = self.module
-        return types.MethodType, (type(module).forward, module)
+        """For what pickles a module's `forward` by itself: PyTorch's, where the module has been read again."""
+        return getattr, (self.module, "forward")
 
     # ---- calls -------------------------------------------------------------------------------
 
@@ -159,18 +163,21 @@ class Forward:
         """The module's weights as they are now; raises `Unfit` if these are not its parameters."""
         raise NotImplementedError
 
-    def packed_anew(self, module: Any) -> Packed:
-        """Weights that have changed."""
+    def packed_anew(self, module: Any, input: Any) -> Packed:
+        """Weights that have changed, for an input that may be fastgru's to compute with."""
+        data = input.data if type(input) is PackedSequence else input
+        if type(data) not in TYPES or data.dtype not in DTYPES or not data.is_cpu:  # nor are the weights then
+            raise Unfit(ARGUMENTS)
         self.packed = None  # its memory is given back before the next ones take theirs
         self.packed = packed = Packed(*self.weights(module), self.weights_dtype)
         return packed
 
     def check_gradient(self, module: Any, input: Any, hx: Any) -> None:
         """Raise `Unfit` if a gradient is wanted."""
-        read = [input.data if isinstance(input, PackedSequence) else input, hx, *module._parameters.values()]
-        if any(getattr(tensor, "requires_grad", False) for tensor in read):
-            self.packed = None  # weights are about to be changed, perhaps by ways that are not seen
-            raise Unfit(GRADIENT)
+        for tensor in (*module._parameters.values(), getattr(input, "data", None), input, hx):
+            if getattr(tensor, "requires_grad", False):
+                self.packed = None  # weights are about to be changed, perhaps by ways that are not seen
+                raise Unfit(GRADIENT)
 
 
 def forward_of(module: Any) -> Forward | None:
@@ -194,7 +201,7 @@ class GRUForward(Forward):
             raise Unfit(DROPOUT)
         packed = self.packed
         if packed is None or not packed.is_of(module._parameters, module._flat_weights):
-            packed = self.packed_anew(module)
+            packed = self.packed_anew(module, input)
         if type(input) is not PackedSequence:
             return packed.run(input, hx, module.batch_first)
         data, sizes, order, back = input
@@ -251,7 +258,7 @@ class CellForward(Forward):
     def computed(self, module: Any, input: Any, hx: Any) -> Any:
         packed, own = self.packed, module._parameters
         if packed is None or not packed.is_of(own, None):
-            packed = self.packed_anew(module)
+            packed = self.packed_anew(module, input)
         return packed.run_cell(input, hx)
 
     def compiled(self, module: Any, input: Any, hx: Any) -> Any:

@@ -9,8 +9,8 @@ import torch
 
 from fastgru import _config, _validate
 from fastgru._core import float16_isas
-from fastgru.torch._forward import CellForward, Forward, GRUForward
-from fastgru.torch._report import forward_of, hindrance
+from fastgru.torch._forward import CellForward, Forward, GRUForward, forward_of
+from fastgru.torch._report import hindrance
 
 FORWARDS: dict[type, type[Forward]] = {torch.nn.GRU: GRUForward, torch.nn.GRUCell: CellForward}
 
@@ -62,8 +62,12 @@ def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
     _checked(model)
     _validate.weights_dtype(weights_dtype, np.dtype(np.float32), _config.CHOICE.isa in float16_isas())
     for module in model.modules():
-        if type(module) in FORWARDS and hindrance(module) is None:
-            FORWARDS[type(module)](module, weights_dtype).attach()
+        forward = forward_of(module)
+        if forward is None and hindrance(module) is None:
+            forward = FORWARDS[type(module)](module)
+            forward.attach()
+        if forward is not None:
+            forward.renew(weights_dtype)
     return model
 
 
@@ -108,12 +112,19 @@ def optimized(model: Any, *, weights_dtype: str | None = None) -> Iterator[Any]:
     TypeError, ValueError
         As `optimize`.
     """
-    before = [(module, forward_of(module)) for module in _checked(model).modules()]
+    before = [
+        (forward, forward.weights_dtype)
+        for module in _checked(model).modules()
+        if (forward := forward_of(module)) is not None
+    ]
     optimize(model, weights_dtype=weights_dtype)
+    kept = {id(forward) for forward, _ in before}
     try:
         yield model
     finally:
-        restore(model)
-        for _, forward in before:
-            if forward is not None:
-                forward.attach()
+        for module in model.modules():
+            forward = forward_of(module)
+            if forward is not None and id(forward) not in kept:
+                forward.detach()
+        for forward, own_dtype in before:
+            forward.renew(own_dtype)

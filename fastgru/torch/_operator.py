@@ -3,9 +3,10 @@
 Modules call them while PyTorch traces, and never else.
 """
 
+import functools
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -65,21 +66,43 @@ def _fake_gru_cell(input: Any, hx: Any, weights: Sequence[Any], weights_dtype: s
 
 # ---- results ---------------------------------------------------------------------------------
 
-_kept: dict[Any, tuple[Any, Packed]] = {}  # weights that operators have been called with, by the first of them
+class _Kept(NamedTuple):
+    """Weights that an operator has been called with, which nothing here keeps alive but their memory."""
+
+    references: tuple[Any, ...]
+    aliases: dict[str, Any]
+    packed: Packed
+
+    def is_of(self, weights: Sequence[Any]) -> bool:
+        """True if they are these tensors, of the same memory, and have not been written to."""
+        return all(
+            reference() is tensor and alias.data_ptr() == tensor.data_ptr()
+            for reference, alias, tensor in zip(self.references, self.aliases.values(), weights, strict=True)
+        ) and self.packed.is_of(self.aliases, None)
+
+
+_kept: dict[Any, _Kept] = {}  # by the first of the weights
 
 
 def _packed(weights: Sequence[Any], sizes: Sizes, weights_dtype: str | None) -> Packed:
-    """These weights, packed once as long as they are the same tensors and not written to."""
-    named = {f"weights[{i}]": tensor for i, tensor in enumerate(weights)}
-    key = id(weights[0]), weights_dtype
-    reference, packed = _kept.get(key, (None, None))
-    if packed is not None and reference is not None and reference() is weights[0]:
-        if packed.is_of(named, list(weights)):
-            return packed
+    """These weights, packed once as long as they are the same and not written to."""
+    key = id(weights[0]), len(weights), weights_dtype
+    found = _kept.get(key)
+    if found is not None and found.is_of(weights):
+        return found.packed
     _kept.pop(key, None)
-    made = Packed(named, sizes, weights_dtype)
-    _kept[key] = weakref.ref(weights[0], lambda _: _kept.pop(key, None)), made
-    return made
+    aliases = {f"weights[{i}]": tensor.detach() for i, tensor in enumerate(weights)}
+    packed = Packed(aliases, sizes, weights_dtype)
+    first, *others = weights
+    forget = functools.partial(_forget, _kept, key)
+    _kept[key] = _Kept((weakref.ref(first, forget), *map(weakref.ref, others)), aliases, packed)
+    return packed
+
+
+def _forget(kept: dict[Any, _Kept], key: Any, reference: Any) -> None:
+    """Give up packed weights whose first tensor is gone, unless another one has come to its address."""
+    if key in kept and kept[key].references[0] is reference:
+        del kept[key]
 
 
 def _run_gru(

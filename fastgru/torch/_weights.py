@@ -107,8 +107,6 @@ def check(weights: Mapping[str, Any], sizes: Sizes, weights_dtype: str | None) -
             raise Unfit(f"{name} is of {tensor.dtype}")
         if tensor.layout != torch.strided or tuple(tensor.shape) != shape:
             raise Unfit(f"{name} has the shape {tuple(tensor.shape)} in place of {shape}")
-        if tensor.is_inference():
-            raise Unfit(f"{name} was made in inference mode, where PyTorch does not count changes")
     try:
         kept = _validate.weights_dtype(weights_dtype, DTYPES[dtype], _config.CHOICE.isa in float16_isas())
     except ValueError as error:
