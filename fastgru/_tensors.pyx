@@ -96,7 +96,7 @@ cdef class TensorCalls:
         """Have calls run a time-major network of one output, without conversions."""
         self.network = network
 
-    def is_of(self, dict parameters, flat):
+    def is_of(self, parameters, flat):
         """True if these are a module's weights, and nobody has written to them.
 
         PyTorch counts what is written to a tensor, but not what is written to its `data`, or to a tensor that
@@ -104,7 +104,7 @@ cdef class TensorCalls:
 
         Parameters
         ----------
-        parameters : dict of str to Tensor
+        parameters : mapping of str to Tensor
             The module's own.
         flat : list of Tensor or None
             What PyTorch computes with, where it is in a list of its own.
