@@ -75,8 +75,10 @@ cdef class TensorCalls:
         self.names, self.tensors, self.width, self.itemsize = names, tensors, width, itemsize
         self.tensor, self.parameter = types
         self.dtype = tensors[0].dtype
-        # Memory that is kept is not given to another tensor, so an address says which memory it is.
-        self.kept = tuple(map(kept_of, tensors))
+        kept = []
+        for tensor in tensors:  # no comprehension: when it fails, its tensors are given up twice
+            kept.append(tensor.detach())
+        self.kept = tuple(kept)  # their memory is not given to others, so an address says which it is
         self.marks = <Mark *> allocated(len(tensors) * sizeof(Mark))
         for i in range(len(tensors)):
             mark = &self.marks[i]
@@ -128,12 +130,12 @@ cdef class TensorCalls:
                     return False
         return True
 
-    def run(self, input, hx, bint batch_first):
+    def run(self, inputs, hx, bint batch_first):
         """What a GRU returns for tensors; NotImplemented: PyTorch is to say why not.
 
         Parameters
         ----------
-        input : Tensor, shape (timesteps, batch, features) or (timesteps, features)
+        inputs : Tensor, shape (timesteps, batch, features) or (timesteps, features)
             With `batch_first` the first two of three swapped.
         hx : Tensor, shape (states, batch, units), or None
             Without the batch if the input has none.
@@ -149,8 +151,8 @@ cdef class TensorCalls:
         cdef int axes, time_axis = 0
         cdef Py_ssize_t batch = 1, states = self.network.net.state_count, units = self.network.state_units[0]
         cdef object output, last, new
-        input = placed(self, input, &x, False)
-        if input is None:
+        inputs = placed(self, inputs, &x, False)
+        if inputs is None:
             return NotImplemented
         axes = x.axes
         if axes == 3:
@@ -167,7 +169,7 @@ cdef class TensorCalls:
                 or (axes == 3 and h.sizes[1] != batch)
             ):
                 return NotImplemented
-        new = input.new_empty
+        new = inputs.new_empty
         if axes == 3:
             output, last = new(x.sizes[time_axis], batch, self.width), new(states, batch, units)
             self.execute(
@@ -181,12 +183,12 @@ cdef class TensorCalls:
             &h if hx is not None else NULL, <char *> <size_t> last.data_ptr())
         return output, last
 
-    def run_cell(self, input, hx):
+    def run_cell(self, inputs, hx):
         """What a GRUCell returns for tensors; NotImplemented: PyTorch is to say why not.
 
         Parameters
         ----------
-        input : Tensor, shape (batch, features) or (features,)
+        inputs : Tensor, shape (batch, features) or (features,)
         hx : Tensor, shape (batch, units), or None
             Without the batch if the input has none.
 
@@ -198,8 +200,8 @@ cdef class TensorCalls:
         cdef int axes
         cdef Py_ssize_t batch, units = self.width
         cdef object output
-        input = placed(self, input, &x, False)
-        if input is None:
+        inputs = placed(self, inputs, &x, False)
+        if inputs is None:
             return NotImplemented
         axes = x.axes
         if axes == 3 or x.sizes[axes - 1] != self.network.features:
@@ -209,7 +211,7 @@ cdef class TensorCalls:
             hx = placed(self, hx, &h, True)
             if hx is None or h.axes != axes or h.sizes[axes - 1] != units or (axes == 2 and h.sizes[0] != batch):
                 return NotImplemented
-        output = input.new_empty(batch, units) if axes == 2 else input.new_empty(units)
+        output = inputs.new_empty(batch, units) if axes == 2 else inputs.new_empty(units)
         self.execute(
             batch, 1, &x, x.strides[0] if axes == 2 else 0, 0, <char *> <size_t> output.data_ptr(),
             &h if hx is not None else NULL, NULL)
@@ -253,11 +255,6 @@ cdef void free_ready(Ready *ready) noexcept:
         PyMem_RawFree(ready)
 
 
-def kept_of(tensor):
-    """A tensor of the same memory."""
-    return tensor.detach()
-
-
 cdef Py_ssize_t place_of(Py_ssize_t index, sizes, strides) except -1:
     """Where an element lies that has this number, in elements from the first one."""
     cdef Py_ssize_t place = 0
@@ -269,9 +266,9 @@ cdef Py_ssize_t place_of(Py_ssize_t index, sizes, strides) except -1:
 
 
 cdef object placed(TensorCalls calls, tensor, Place *place, bint whole):
-    """A plain tensor of the weights' type, or a copy of it, whose last axis is contiguous, or all of which is; None: it is no plain one.
+    """A plain tensor of the weights' type, or a copy of it, whose last axis, or whole, is contiguous.
 
-    place: overwritten with where it lies.
+    place: overwritten with where it lies. None: it is no plain one.
     """
     cdef Py_ssize_t expected = 1
     cdef bint fits = True

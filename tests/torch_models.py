@@ -34,10 +34,8 @@ class Model(nn.Module):
 
     def forward(self, x: Any, hx: Any = None) -> Any:
         """Output, last states, and the cell's state after the last step."""
-        if isinstance(x, PackedSequence):
-            x = x._replace(data=self.before(x.data))
-        else:
-            x = self.before(x)
+        packed = isinstance(x, PackedSequence)
+        x = x._replace(data=self.before(x.data)) if packed else self.before(x)
         output, h_n = self.gru(x, hx)
         rows = output.data if isinstance(output, PackedSequence) else output
         state = None
@@ -61,7 +59,9 @@ def strided(draw: random.Random, *shape: int, dtype: torch.dtype) -> torch.Tenso
     way = draw.randrange(5)
     tensor = torch.randn(shape, dtype=dtype)
     if way == 1:  # every other element of a larger one
-        tensor = torch.randn([2 * size for size in shape], dtype=dtype)[tuple(slice(None, None, 2) for _ in shape)]
+        tensor = torch.randn([2 * size for size in shape], dtype=dtype)[
+            tuple(slice(None, None, 2) for _ in shape)
+        ]
     elif way == 2:  # axes in another order
         order = list(range(len(shape)))
         draw.shuffle(order)

@@ -1,4 +1,4 @@
-"""A denoiser of PyTorch's on the shipped recording, before and after the one line that takes its GRUs to fastgru."""
+"""A denoiser of PyTorch's on the shipped recording, before and after one line takes its GRUs to fastgru."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import torch
-from model import NSNet2
-
 DENOISE = Path(__file__).resolve().parents[1] / "denoise"
-sys.path.append(str(DENOISE))
+sys.path.append(str(DENOISE))  # the published weights and the sound are that example's
 
-import audio
-import nsnet2
+import audio  # noqa: E402
+import nsnet2  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from model import NSNet2  # noqa: E402
 
-import fastgru
-import fastgru.torch
+import fastgru  # noqa: E402
+import fastgru.torch  # noqa: E402
 
 ROUNDS = 5  # passes over the recording with and without fastgru, which alternate
 LIMIT = 1e-5  # of the difference of a gain, which lies between 0 and 1

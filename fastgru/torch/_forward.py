@@ -80,7 +80,7 @@ class Forward:
         self.module.__dict__.update(self.attributes)
 
     def detach(self) -> None:
-        """Take it out of the module; what has replaced `forward` since stays, and gets PyTorch's from this."""
+        """Take it out of the module; what has replaced `forward` since stays, and calls PyTorch's."""
         self.attached, self.packed = False, None
         module = self.module
         module.__dict__ = self._without_ours(module.__dict__)
@@ -88,11 +88,12 @@ class Forward:
     def reduced(self, protocol: Any) -> tuple[Any, ...]:
         """The module's `__reduce_ex__`, for pickles and copies: an ordinary module."""
         module = self.module
-        rebuild, arguments, state, *rest = type(module).__reduce_ex__(module, protocol)
+        reduce: Any = type(module).__reduce_ex__
+        rebuild, arguments, state, *rest = reduce(module, protocol)
         return rebuild, arguments, self._without_ours(state), *rest
 
     def ordinary(self) -> Any:
-        """The module's `__prepare_scriptable__`: TorchScript compiles PyTorch's forward, so it is put back."""
+        """The module's `__prepare_scriptable__`: PyTorch's forward is put back, which compiles."""
         self.detach()
         return self.module
 
@@ -118,12 +119,12 @@ class Forward:
         return made
 
     def __reduce__(self) -> Any:
-        """For what pickles a module's `forward` by itself: PyTorch's, where the module has been read again."""
+        """For what pickles a module's `forward` by itself: PyTorch's, of the module that is read."""
         return getattr, (self.module, "forward")
 
     # ---- calls -------------------------------------------------------------------------------
 
-    def __call__(self, input: Any, hx: Any = None) -> Any:
+    def __call__(self, input: Any, hx: Any = None) -> Any:  # noqa: A002 - as PyTorch names it
         module = self.reference()
         if module is None:
             module = self.module  # raises
@@ -151,11 +152,11 @@ class Forward:
             self.reason = str(error)
         return type(module).forward(module, input, hx)
 
-    def compiled(self, module: Any, input: Any, hx: Any) -> Any:
+    def compiled(self, module: Any, inputs: Any, hx: Any) -> Any:
         """The call, while PyTorch traces it for a compiler or for export."""
         raise NotImplementedError
 
-    def computed(self, module: Any, input: Any, hx: Any) -> Any:
+    def computed(self, module: Any, inputs: Any, hx: Any) -> Any:
         """What the call returns; `Unfit` or NotImplemented if it is PyTorch's to compute."""
         raise NotImplementedError
 
@@ -163,18 +164,18 @@ class Forward:
         """The module's weights as they are now; raises `Unfit` if these are not its parameters."""
         raise NotImplementedError
 
-    def packed_anew(self, module: Any, input: Any) -> Packed:
+    def packed_anew(self, module: Any, inputs: Any) -> Packed:
         """Weights that have changed, for an input that may be fastgru's to compute with."""
-        data = input.data if type(input) is PackedSequence else input
+        data = inputs.data if type(inputs) is PackedSequence else inputs
         if type(data) not in TYPES or data.dtype not in DTYPES or not data.is_cpu:  # nor are the weights then
             raise Unfit(ARGUMENTS)
         self.packed = None  # its memory is given back before the next ones take theirs
         self.packed = packed = Packed(*self.weights(module), self.weights_dtype)
         return packed
 
-    def check_gradient(self, module: Any, input: Any, hx: Any) -> None:
+    def check_gradient(self, module: Any, inputs: Any, hx: Any) -> None:
         """Raise `Unfit` if a gradient is wanted."""
-        for tensor in (*module._parameters.values(), getattr(input, "data", None), input, hx):
+        for tensor in (*module._parameters.values(), getattr(inputs, "data", None), inputs, hx):
             if getattr(tensor, "requires_grad", False):
                 self.packed = None  # weights are about to be changed, perhaps by ways that are not seen
                 raise Unfit(GRADIENT)
@@ -196,39 +197,39 @@ class GRUForward(Forward):
         directions = 2 if module.bidirectional else 1
         return own, Sizes(module.input_size, module.hidden_size, module.num_layers, directions, module.bias)
 
-    def computed(self, module: Any, input: Any, hx: Any) -> Any:
+    def computed(self, module: Any, inputs: Any, hx: Any) -> Any:
         if module.dropout and drops(module):
             raise Unfit(DROPOUT)
         packed = self.packed
         if packed is None or not packed.is_of(module._parameters, module._flat_weights):
-            packed = self.packed_anew(module, input)
-        if type(input) is not PackedSequence:
-            return packed.run(input, hx, module.batch_first)
-        data, sizes, order, back = input
+            packed = self.packed_anew(module, inputs)
+        if type(inputs) is not PackedSequence:
+            return packed.run(inputs, hx, module.batch_first)
+        data, sizes, order, back = inputs
         if hx is not None:
             hx = module.permute_hidden(hx, order)
         output, h_n = run_packed(packed, data, sizes, hx)
         return PackedSequence(output, sizes, order, back), module.permute_hidden(h_n, back)
 
-    def compiled(self, module: Any, input: Any, hx: Any) -> Any:
+    def compiled(self, module: Any, inputs: Any, hx: Any) -> Any:
         weights = [getattr(module, name) for name in module._flat_weights_names]
         if (
             drops(module)
-            or not _operator.fits(input, hx, weights)
-            or input.dim() not in (2, 3)
-            or (hx is not None and hx.dim() != input.dim())
+            or not _operator.fits(inputs, hx, weights)
+            or inputs.dim() not in (2, 3)
+            or (hx is not None and hx.dim() != inputs.dim())
         ):
-            return type(module).forward(module, input, hx)
+            return type(module).forward(module, inputs, hx)
         batch_axis = 0 if module.batch_first else 1
-        single = input.dim() == 2
+        single = inputs.dim() == 2
         if single:
-            input = input.unsqueeze(batch_axis)
+            inputs = inputs.unsqueeze(batch_axis)
             hx = None if hx is None else hx.unsqueeze(1)
-        module.check_input(input, None)
+        module.check_input(inputs, None)
         if hx is not None:
-            module.check_hidden_size(hx, module.get_expected_hidden_size(input, None))
+            module.check_hidden_size(hx, module.get_expected_hidden_size(inputs, None))
         output, h_n = _operator.gru(
-            input,
+            inputs,
             hx,
             weights,
             module.bias,
@@ -255,19 +256,19 @@ class CellForward(Forward):
             raise Unfit(COMPUTED)
         return own, Sizes(module.input_size, module.hidden_size, 1, 1, module.bias)
 
-    def computed(self, module: Any, input: Any, hx: Any) -> Any:
+    def computed(self, module: Any, inputs: Any, hx: Any) -> Any:
         packed, own = self.packed, module._parameters
         if packed is None or not packed.is_of(own, None):
-            packed = self.packed_anew(module, input)
-        return packed.run_cell(input, hx)
+            packed = self.packed_anew(module, inputs)
+        return packed.run_cell(inputs, hx)
 
-    def compiled(self, module: Any, input: Any, hx: Any) -> Any:
+    def compiled(self, module: Any, inputs: Any, hx: Any) -> Any:
         weights = [getattr(module, name) for name in (CELL_WEIGHTS if module.bias else CELL_WEIGHTS[:2])]
         if (
-            not _operator.fits(input, hx, weights)
-            or input.dim() not in (1, 2)
-            or input.shape[-1] != module.input_size
-            or (hx is not None and hx.shape != (*input.shape[:-1], module.hidden_size))
+            not _operator.fits(inputs, hx, weights)
+            or inputs.dim() not in (1, 2)
+            or inputs.shape[-1] != module.input_size
+            or (hx is not None and hx.shape != (*inputs.shape[:-1], module.hidden_size))
         ):
-            return type(module).forward(module, input, hx)
-        return _operator.gru_cell(input, hx, weights, self.weights_dtype)
+            return type(module).forward(module, inputs, hx)
+        return _operator.gru_cell(inputs, hx, weights, self.weights_dtype)

@@ -23,11 +23,11 @@ gru = torch.ops.fastgru.gru.default
 gru_cell = torch.ops.fastgru.gru_cell.default
 
 
-def fits(input: Any, hx: Any, weights: Sequence[Any]) -> bool:
+def fits(inputs: Any, hx: Any, weights: Sequence[Any]) -> bool:
     """True if a call may become an operator; else PyTorch's forward is traced."""
     if torch.is_autocast_cpu_enabled():
         return False
-    for tensor in [input, *weights] if hx is None else [input, hx, *weights]:
+    for tensor in [inputs, *weights] if hx is None else [inputs, hx, *weights]:
         if (
             not isinstance(tensor, torch.Tensor)
             or tensor.device.type != "cpu"
@@ -43,7 +43,7 @@ def fits(input: Any, hx: Any, weights: Sequence[Any]) -> bool:
 
 
 def _fake_gru(
-    input: Any,
+    inputs: Any,
     hx: Any,
     weights: Sequence[Any],
     bias: bool,
@@ -52,19 +52,20 @@ def _fake_gru(
     batch_first: bool,
     weights_dtype: str | None,
 ) -> tuple[Any, Any]:
-    first, second, _ = input.shape
+    first, second, _ = inputs.shape
     timesteps, batch = (second, first) if batch_first else (first, second)
     units, directions = weights[1].shape[1], 2 if bidirectional else 1
-    output = input.new_empty(timesteps, batch, units * directions)
-    h_n = input.new_empty(num_layers * directions, batch, units)
+    output = inputs.new_empty(timesteps, batch, units * directions)
+    h_n = inputs.new_empty(num_layers * directions, batch, units)
     return (output.transpose(0, 1) if batch_first else output), h_n
 
 
-def _fake_gru_cell(input: Any, hx: Any, weights: Sequence[Any], weights_dtype: str | None) -> Any:
-    return input.new_empty(*input.shape[:-1], weights[1].shape[1])
+def _fake_gru_cell(inputs: Any, hx: Any, weights: Sequence[Any], weights_dtype: str | None) -> Any:
+    return inputs.new_empty(*inputs.shape[:-1], weights[1].shape[1])
 
 
 # ---- results ---------------------------------------------------------------------------------
+
 
 class _Kept(NamedTuple):
     """Weights that an operator has been called with, which nothing here keeps alive but their memory."""
@@ -106,7 +107,7 @@ def _forget(kept: dict[Any, _Kept], key: Any, reference: Any) -> None:
 
 
 def _run_gru(
-    input: Any,
+    inputs: Any,
     hx: Any,
     weights: Sequence[Any],
     bias: bool,
@@ -118,29 +119,29 @@ def _run_gru(
     directions = 2 if bidirectional else 1
     sizes = Sizes(weights[0].shape[1], weights[1].shape[1], num_layers, directions, bias)
     try:
-        result = _packed(weights, sizes, weights_dtype).run(input, hx, batch_first)
+        result = _packed(weights, sizes, weights_dtype).run(inputs, hx, batch_first)
     except Unfit:
         result = NotImplemented
     if result is NotImplemented:
         if hx is None:
-            batch = input.shape[0 if batch_first else 1]
-            hx = input.new_zeros(num_layers * directions, batch, sizes.units)
+            batch = inputs.shape[0 if batch_first else 1]
+            hx = inputs.new_zeros(num_layers * directions, batch, sizes.units)
         settings = bias, num_layers, 0.0, False, bidirectional, batch_first
-        result = torch._VF.gru(input, hx, weights, *settings)
+        result = torch._VF.gru(inputs, hx, weights, *settings)
     output, h_n = result
     return output, h_n
 
 
-def _run_gru_cell(input: Any, hx: Any, weights: Sequence[Any], weights_dtype: str | None) -> Any:
+def _run_gru_cell(inputs: Any, hx: Any, weights: Sequence[Any], weights_dtype: str | None) -> Any:
     sizes = Sizes(weights[0].shape[1], weights[1].shape[1], 1, 1, len(weights) == 4)
     try:
-        result = _packed(weights, sizes, weights_dtype).run_cell(input, hx)
+        result = _packed(weights, sizes, weights_dtype).run_cell(inputs, hx)
     except Unfit:
         result = NotImplemented
     if result is NotImplemented:
-        single = input.dim() == 1
-        x = input.unsqueeze(0) if single else input
-        h = input.new_zeros(len(x), sizes.units) if hx is None else hx.unsqueeze(0) if single else hx
+        single = inputs.dim() == 1
+        x = inputs.unsqueeze(0) if single else inputs
+        h = inputs.new_zeros(len(x), sizes.units) if hx is None else hx.unsqueeze(0) if single else hx
         result = torch._VF.gru_cell(x, h, *weights)
         result = result.squeeze(0) if single else result
     return result

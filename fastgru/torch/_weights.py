@@ -17,10 +17,10 @@ from fastgru._writers.torch import swapped
 Array = NDArray[Any]
 
 TYPES = (torch.Tensor, torch.nn.Parameter)
-DTYPES = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
+DTYPES: dict[Any, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.float64: np.dtype(np.float64)}
 
 
-class Unfit(Exception):
+class Unfit(Exception):  # noqa: N818 - no error: PyTorch computes
     """Why weights are PyTorch's to compute with."""
 
 

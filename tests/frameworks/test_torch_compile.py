@@ -10,14 +10,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
+from torch_models import assert_same
 
 import fastgru.torch
 from fastgru.torch import _operator
-from torch_models import assert_same
 
 pytestmark = [
     pytest.mark.outside,  # takes a compiler of PyTorch's
-    pytest.mark.filterwarnings("ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning", "ignore:.*:UserWarning"),
+    pytest.mark.filterwarnings(
+        "ignore:.*:DeprecationWarning", "ignore:.*:FutureWarning", "ignore:.*:UserWarning"
+    ),
 ]
 
 
@@ -41,7 +43,7 @@ class Model(nn.Module):
 def whole_graphs():
     """Dynamo breaks its graphs at every GRU, whatever its forward, unless this is set."""
     torch._dynamo.reset()
-    with torch._dynamo.config.patch(allow_rnn=True) if hasattr(torch._dynamo.config, "allow_rnn") else None:
+    with torch._dynamo.config.patch(allow_rnn=True):
         yield
     torch._dynamo.reset()
 
@@ -130,7 +132,7 @@ def test_a_compiled_model_takes_packed_sequences():
 def test_a_compiled_model_refuses_what_pytorch_refuses():
     model, _ = both()
     compiled = torch.compile(model.gru, backend="eager")
-    with torch.no_grad(), pytest.raises(Exception, match="input_size|input.size"):
+    with torch.no_grad(), pytest.raises(Exception, match=r"input_size|input\.size"):
         compiled(torch.randn(4, 2, 7))
 
 
@@ -194,16 +196,17 @@ def test_the_operators_leave_to_pytorch_what_is_not_fastgrus():
 def test_the_operators_see_changes_and_keep_no_weights():
     gru, x = nn.GRU(3, 4).requires_grad_(False), torch.randn(5, 2, 3)
 
-    def run():
-        return torch.ops.fastgru.gru(x, None, [*gru.parameters()], True, 1, False, False, None)
+    def check(gru):
+        arguments = x, None, [*gru.parameters()], True, 1, False, False, None
+        assert_same(torch.ops.fastgru.gru(*arguments), gru(x))
 
     for _ in range(3):
-        assert_same(run(), gru(x))
-        assert_same(run(), gru(x))
+        check(gru)
+        check(gru)
         gru.weight_hh_l0.add_(1)
-        assert_same(run(), gru(x))
+        check(gru)
         gru.weight_ih_l0.data = torch.randn(12, 3)
-        assert_same(run(), gru(x))
+        check(gru)
         gru.bias_hh_l0 = nn.Parameter(torch.randn(12), requires_grad=False)
     kept = [weakref.ref(each) for each in gru.parameters()]
     count = len(_operator._kept)

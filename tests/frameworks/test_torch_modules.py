@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from torch_models import assert_same
 
 import fastgru.torch
-from torch_models import assert_same
 
 
 def last_reason(module):
@@ -331,8 +331,8 @@ def test_a_replica_for_another_device_is_an_ordinary_module():
 class Mine(nn.GRU):
     """A subclass."""
 
-    def forward(self, input, hx=None):
-        output, h_n = super().forward(input, hx)
+    def forward(self, *arguments):
+        output, h_n = super().forward(*arguments)
         return output + 1, h_n
 
 
@@ -350,7 +350,7 @@ def test_a_report_says_what_runs_where_and_why():
             "linear": nn.Linear(3, 4),
         }
     )
-    model["replaced"].forward = lambda input, hx=None: (input, hx)
+    model["replaced"].forward = lambda x, hx=None: (x, hx)
     weight_norm(model["computed"])
     before = fastgru.torch.report(model)
     assert {entry.name for entry in before if not entry.optimized} == model.keys() - {"linear"}
@@ -393,11 +393,16 @@ def test_a_module_in_two_places_is_optimized_once():
 def test_a_block_is_optimized_and_then_is_what_it_was():
     model = nn.ModuleList([nn.GRU(3, 4), fastgru.torch.optimize(nn.GRU(3, 4))])
     kept = model[1].forward
-    with pytest.raises(KeyError), fastgru.torch.optimized(model) as same:
-        assert same is model
-        assert [entry.optimized for entry in fastgru.torch.report(model)] == [True, True]
-        on_fastgru(model[0], X)
-        raise KeyError
+
+    def run():
+        with fastgru.torch.optimized(model) as same:
+            assert same is model
+            assert [entry.optimized for entry in fastgru.torch.report(model)] == [True, True]
+            on_fastgru(model[0], X)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        run()
     assert [entry.optimized for entry in fastgru.torch.report(model)] == [False, True]
     assert model[1].forward is kept
     on_fastgru(model[1], X)
@@ -406,7 +411,7 @@ def test_a_block_is_optimized_and_then_is_what_it_was():
 def test_what_wraps_a_forward_keeps_its_place():
     module = make()
     inner = module.forward
-    module.forward = lambda input, hx=None: [2 * each for each in inner(input, hx)]
+    module.forward = lambda x, hx=None: [2 * each for each in inner(x, hx)]
     with torch.no_grad():
         wanted = [2 * each for each in nn.GRU.forward(module, X)]
         assert_same(module(X), wanted)

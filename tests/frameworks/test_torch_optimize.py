@@ -1,15 +1,13 @@
-"""Models of PyTorch, optimized: the same results whatever the model and the call, before and after training."""
+"""Optimized models of PyTorch: the same results whatever the model and call, before and after training."""
 
 import copy
 import random
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch_models import Model, assert_same, flat, inputs
 
 import fastgru.torch
-from torch_models import Inputs, Model, assert_same, flat, inputs
 
 SEEDS = 400
 

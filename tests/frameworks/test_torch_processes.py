@@ -10,9 +10,9 @@ import torch
 from torch import multiprocessing, nn
 from torch.nn.utils.rnn import pack_sequence
 from torch.utils.data import DataLoader, Dataset
+from torch_models import assert_same
 
 import fastgru.torch
-from torch_models import assert_same
 
 pytestmark = [pytest.mark.outside, pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")]
 
@@ -142,7 +142,8 @@ if kind == "pickle":
     with open(path, "rb") as file:
         model = pickle.load(file)
 elif kind == "weights":
-    model = torch.nn.ModuleDict({"gru": torch.nn.GRU(3, 4, 2, bidirectional=True), "cell": torch.nn.GRUCell(3, 4)})
+    gru = torch.nn.GRU(3, 4, 2, bidirectional=True)
+    model = torch.nn.ModuleDict({"gru": gru, "cell": torch.nn.GRUCell(3, 4)})
     model.load_state_dict(torch.load(path, weights_only=True))
 else:
     model = torch.load(path, weights_only=False)
@@ -189,5 +190,6 @@ except ImportError as error:
 def test_without_pytorch_the_import_says_what_is_missing():
     run = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == (
-        "ModuleNotFoundError fastgru.torch needs PyTorch 2.3 or newer, which is not installed: pip install torch"
+        "ModuleNotFoundError fastgru.torch needs PyTorch 2.3 or newer, which is not installed: "
+        "pip install torch"
     )
