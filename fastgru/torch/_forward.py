@@ -82,8 +82,9 @@ class Forward:
     def detach(self) -> None:
         """Take it out of the module; what has replaced `forward` since stays, and calls PyTorch's."""
         self.attached, self.packed = False, None
-        module = self.module
-        module.__dict__ = self._without_ours(module.__dict__)
+        own = self.module.__dict__
+        for name in own.keys() - self._without_ours(own).keys():
+            del own[name]
 
     def reduced(self, protocol: Any) -> tuple[Any, ...]:
         """The module's `__reduce_ex__`, for pickles and copies: an ordinary module."""
@@ -105,10 +106,11 @@ class Forward:
         return replica
 
     def _without_ours(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        ours = self.attributes
         return {
             name: value
             for name, value in state.items()
-            if name not in self.attributes or (name == "forward" and value is not self)
+            if name not in ours or (name == "forward" and value is not self)
         }
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
@@ -166,16 +168,17 @@ class Forward:
 
     def packed_anew(self, module: Any, inputs: Any) -> Packed:
         """Weights that have changed, for an input that may be fastgru's to compute with."""
+        self.packed = None  # its memory is given back before the next ones take theirs
         data = inputs.data if type(inputs) is PackedSequence else inputs
         if type(data) not in TYPES or data.dtype not in DTYPES or not data.is_cpu:  # nor are the weights then
             raise Unfit(ARGUMENTS)
-        self.packed = None  # its memory is given back before the next ones take theirs
         self.packed = packed = Packed(*self.weights(module), self.weights_dtype)
         return packed
 
     def check_gradient(self, module: Any, inputs: Any, hx: Any) -> None:
         """Raise `Unfit` if a gradient is wanted."""
-        for tensor in (*module._parameters.values(), getattr(inputs, "data", None), inputs, hx):
+        data = inputs.data if type(inputs) is PackedSequence else inputs
+        for tensor in (*module._parameters.values(), data, hx):
             if getattr(tensor, "requires_grad", False):
                 self.packed = None  # weights are about to be changed, perhaps by ways that are not seen
                 raise Unfit(GRADIENT)

@@ -241,6 +241,17 @@ def test_weights_made_in_inference_mode_are_run_and_watched():
         assert not torch.equal(on_fastgru(module, X)[0], first[0])
 
 
+def test_packed_weights_are_given_up_where_the_module_is_not_fastgrus():
+    module = make()
+    on_fastgru(module, X)
+    module(X)  # whose gradient is wanted
+    assert module.forward.packed is None
+    on_fastgru(module, X)
+    with torch.no_grad():
+        module.double().bfloat16()(X.bfloat16())
+    assert module.forward.packed is None
+
+
 def test_weights_in_any_memory_order_are_read():
     module = make()
     module.weight_ih_l0 = nn.Parameter(torch.randn(3, 12).t())
