@@ -236,7 +236,7 @@ cdef class TensorCalls:
             try:
                 ready.memory = prepared(self.network, batch, timesteps, run, &ready.memory)
             except BaseException:
-                PyMem_RawFree(ready)
+                free_ready(ready)
                 raise
         run.x, run.x_batch_stride, run.x_time_stride = x.data, batch_stride, time_stride
         run.out[0], run.out_batch_stride[0], run.out_time_stride[0] = out, self.width, batch * self.width
