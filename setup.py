@@ -44,6 +44,6 @@ modules = [
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=[] if sys.platform == "win32" else unix,
     )
-    for name in ("_core", "_kernels", "_blas_engine", "_calls", "_streams", "_pool")
+    for name in ("_core", "_kernels", "_blas_engine", "_calls", "_streams", "_pool", "_tensors")
 ]
 setup(ext_modules=cythonize(modules, language_level=3), cmdclass={"build_ext": BuildInParallel})

@@ -16,7 +16,7 @@ from benchmarks.race.contenders.keras import Keras, LiteRt, TfKeras
 from benchmarks.race.contenders.ncnn import Ncnn
 from benchmarks.race.contenders.numpy import NumPy
 from benchmarks.race.contenders.onnx import OnnxRuntime, OnnxRuntimeBound, OpenVino
-from benchmarks.race.contenders.torch import Torch, TorchInt8
+from benchmarks.race.contenders.torch import Torch, TorchInt8, TorchOnFastGRU
 
 ALL: tuple[type[Contender], ...] = (
     FastGRU,
@@ -31,6 +31,7 @@ ALL: tuple[type[Contender], ...] = (
     OnnxRuntimeBound,
     OpenVino,
     Torch,
+    TorchOnFastGRU,
     TorchInt8,
     Jax,
     Keras,

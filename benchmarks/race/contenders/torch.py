@@ -1,4 +1,4 @@
-"""PyTorch, eager: its layer as it is, and with its weights quantised."""
+"""PyTorch, eager: its layer as it is, on fastgru, and with its weights quantised."""
 
 from __future__ import annotations
 
@@ -69,6 +69,19 @@ class Torch(Contender):
     def outputs(self, y: Any) -> Array:
         array: Array = y.numpy()
         return array.swapaxes(0, 1) if array.ndim > 2 else array
+
+
+class TorchOnFastGRU(Torch):
+    """The same module, with fastgru as its forward: what `fastgru.torch.optimize` makes of a program."""
+
+    name = "torch+fastgru"
+    home = "torch"
+    peer = False
+
+    def layer(self, task: Task, arrays: Arrays) -> Any:
+        import fastgru.torch
+
+        return fastgru.torch.optimize(super().layer(task, arrays))
 
 
 class TorchInt8(Torch):

@@ -1,0 +1,16 @@
+from collections.abc import Mapping
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+from fastgru._core import Network
+
+@disjoint_base
+class TensorCalls:
+    def __init__(
+        self, names: tuple[str, ...], tensors: tuple[Any, ...], width: int, types: tuple[type, ...]
+    ) -> None: ...
+    def _run_on(self, network: Network) -> None: ...
+    def is_of(self, parameters: Mapping[str, Any], flat: list[Any] | None) -> bool: ...
+    def run(self, inputs: Any, hx: Any, batch_first: bool) -> Any: ...
+    def run_cell(self, inputs: Any, hx: Any) -> Any: ...

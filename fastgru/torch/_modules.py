@@ -1,0 +1,130 @@
+"""Into the modules of a model, and out of them again."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastgru import _config, _validate
+from fastgru._core import float16_isas
+from fastgru.torch._forward import CellForward, Forward, GRUForward, forward_of
+from fastgru.torch._report import hindrance
+
+FORWARDS: dict[type, type[Forward]] = {torch.nn.GRU: GRUForward, torch.nn.GRUCell: CellForward}
+
+
+def _checked(model: Any) -> Any:
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
+def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
+    """Run the GRUs of a model on fastgru, where that gives what PyTorch would.
+
+    Every `torch.nn.GRU` and `torch.nn.GRUCell` in it, and itself if it is one, but no subclass of them, keeps
+    its class, parameters, hooks and place; its `forward` alone is another. Calls for a gradient, on other
+    devices or of other types than float32 and float64, with active dropout, under autocast, and while
+    something traces or transforms them, are PyTorch's own as before.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place. Optimized once more, it has its weights read anew.
+    weights_dtype : {None, 'float32', 'float16'}, keyword
+        As of `fastgru.GRU`: with 'float16' calls compute with kernels rounded to that, while parameters stay
+        as they are.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model. `report` says what was changed.
+
+    Raises
+    ------
+    TypeError
+        If it is no module.
+    ValueError
+        If the weights' type is none of these, or the CPU does not convert it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastgru.torch
+    >>> model = fastgru.torch.optimize(torch.nn.GRU(3, 4).eval())
+    >>> with torch.inference_mode():
+    ...     output, h_n = model(torch.zeros(5, 2, 3))
+    >>> output.shape
+    torch.Size([5, 2, 4])
+    """
+    _checked(model)
+    _validate.weights_dtype(weights_dtype, np.dtype(np.float32), _config.CHOICE.isa in float16_isas())
+    for module in model.modules():
+        forward = forward_of(module)
+        if forward is None and hindrance(module) is None:
+            forward = FORWARDS[type(module)](module)
+            forward.attach()
+        if forward is not None:
+            forward.renew(weights_dtype)
+    return model
+
+
+def restore(model: Any) -> Any:
+    """Run the GRUs of a model on PyTorch again.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Changed in place.
+
+    Returns
+    -------
+    torch.nn.Module
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is no module.
+    """
+    for module in _checked(model).modules():
+        forward = forward_of(module)
+        if forward is not None:
+            forward.detach()
+    return model
+
+
+@contextlib.contextmanager
+def optimized(model: Any, *, weights_dtype: str | None = None) -> Iterator[Any]:
+    """Run the GRUs of a model on fastgru in a `with` block, then as they ran before it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        What `with ... as` names, too.
+    weights_dtype : {None, 'float32', 'float16'}, keyword
+        As of `optimize`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `optimize`.
+    """
+    before = [
+        (forward, forward.weights_dtype)
+        for module in _checked(model).modules()
+        if (forward := forward_of(module)) is not None
+    ]
+    optimize(model, weights_dtype=weights_dtype)
+    kept = {id(forward) for forward, _ in before}
+    try:
+        yield model
+    finally:
+        for module in model.modules():
+            forward = forward_of(module)
+            if forward is not None and id(forward) not in kept:
+                forward.detach()
+        for forward, own_dtype in before:
+            forward.renew(own_dtype)

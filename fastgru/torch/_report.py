@@ -1,0 +1,111 @@
+"""What of a model runs on fastgru, and what does not, and why."""
+
+from typing import Any, NamedTuple
+
+import torch
+
+from fastgru.torch._forward import forward_of
+from fastgru.torch._weights import Unfit, check
+
+
+class Entry(NamedTuple):
+    """One recurrent module of a model.
+
+    Attributes
+    ----------
+    name : str
+        As `named_modules` has it; empty for the model itself.
+    kind : str
+        The name of its class.
+    optimized : bool
+        True if `optimize` has changed it.
+    reason : str or None
+        Why it was not, or why all its calls are PyTorch's as it is now. None: nothing prevents fastgru.
+    last : str or None
+        Why the last call that was PyTorch's to compute was; None if there was none since `optimize`.
+    """
+
+    name: str
+    kind: str
+    optimized: bool
+    reason: str | None
+    last: str | None
+
+    def __str__(self) -> str:
+        where = "fastgru" if self.optimized and self.reason is None else "PyTorch"
+        text = f"{self.name or '(the model)'}: {self.kind}, {where}"
+        if self.reason is not None:
+            text += f": {self.reason}"
+        if self.last is not None:
+            text += f"; PyTorch computed a call, for {self.last}"
+        return text
+
+
+class Report(tuple[Entry, ...]):
+    """All recurrent modules of a model, an entry each; as a string a line each."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self)) or "no recurrent modules"
+
+
+def hindrance(module: Any) -> str | None:
+    """Why a module cannot be optimized; None: it can."""
+    if type(module) not in (torch.nn.GRU, torch.nn.GRUCell):
+        if isinstance(module, torch.nn.GRU | torch.nn.GRUCell):
+            return "it is of a subclass, which may compute something else"
+        return "it is no GRU"
+    if "forward" in module.__dict__ and forward_of(module) is None:
+        return "something else has replaced its forward"
+    return None
+
+
+def report(model: Any) -> Report:
+    """What of a model runs on fastgru, and what does not, and why.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Optimized or not.
+
+    Returns
+    -------
+    Report
+        An `Entry` for each RNN, LSTM, GRU and cell in it; printed, a line each.
+
+    Raises
+    ------
+    TypeError
+        If it is no module.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastgru.torch
+    >>> model = torch.nn.ModuleDict({"a": torch.nn.GRU(3, 4), "b": torch.nn.LSTM(3, 4)})
+    >>> print(fastgru.torch.report(fastgru.torch.optimize(model)))
+    a: GRU, fastgru
+    b: LSTM, PyTorch: it is no GRU
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return Report(
+        _entry(name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.RNNBase | torch.nn.RNNCellBase)
+    )
+
+
+def _entry(name: str, module: Any) -> Entry:
+    forward = forward_of(module)
+    reason, last = hindrance(module), None
+    if forward is not None:
+        reason, last = None, forward.reason
+        try:
+            check(*forward.weights(module), forward.weights_dtype)
+        except Unfit as error:
+            reason = str(error)
+    elif reason is None:
+        reason = "it has not been optimized"
+    return Entry(name, type(module).__name__, forward is not None, reason, last)
