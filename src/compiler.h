@@ -24,9 +24,11 @@
 #define PREFETCH(address) __builtin_prefetch((const void *)(address))  /* which may be any */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_TILE UNROLL
 #define UNROLL_TWICE _Pragma("clang loop unroll_count(2)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL_TILE _Pragma("GCC unroll 12")
 #define UNROLL_TWICE _Pragma("GCC unroll 2")
 #endif
 #else
@@ -38,6 +40,7 @@
 #define BARRIER ((void)0)
 #define PREFETCH(address) ((void)0)
 #define UNROLL
+#define UNROLL_TILE
 #define UNROLL_TWICE
 #endif
 

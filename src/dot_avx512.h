@@ -1,6 +1,7 @@
 /* dot_avx512.h - groups of four int8 weights by widening them: a part is the sums of half of the units, two each. */
 
 #define DOT_PARTS 2
+#define DOT_BY_ROW 0
 
 INLINE __m512i FORMAT(weights_of)(const char *p, int part)
 {

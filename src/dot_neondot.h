@@ -2,6 +2,7 @@
  * and a part is the sums of the low or of the high bytes of a group. */
 
 #define DOT_PARTS 2
+#define DOT_BY_ROW 1
 
 INLINE int8x16_t FORMAT(weights_of)(const char *p, int part)
 {

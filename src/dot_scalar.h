@@ -1,6 +1,7 @@
 /* dot_scalar.h - groups of four int8 weights one by one. */
 
 #define DOT_PARTS 1
+#define DOT_BY_ROW 0
 
 INLINE const char *FORMAT(weights_of)(const char *p, int part)
 {

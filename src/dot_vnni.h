@@ -2,6 +2,7 @@
  * part is the sums of the low or of the high bytes of a group. All of it modulo 2^32, which the result is below. */
 
 #define DOT_PARTS 2
+#define DOT_BY_ROW 1
 
 #if VBYTES == 64
 #define DOT_REGISTER __m512i

@@ -12,6 +12,8 @@
  * group is in a vocabulary (dot_avx2.h and the others):
  *
  *     DOT_PARTS                  sums of a vector of units: 2 or 1
+ *     DOT_BY_ROW                 1 where a row's factors are kept in a register for all gates, 0 where weights are for
+ *                                all rows: one more register
  *     weights_of(p, part)        the weights at p, (VLEN, 4)
  *     factors_of(q, part)        the factors of a group in all lanes
  *     dot(sums, w, x)            sums + the products of both
@@ -27,10 +29,19 @@
 #undef TILE_ROWS
 #undef TILE_PANELS
 #undef TILE_NEXT
+
+/* Where weights are widened there are registers for three rows, else for four: sums, a row's factors, weights. */
+#if REGISTERS == 32 || DOT_BY_ROW
 #define EACH_TILE(X, what) X(what, 1, 1) X(what, 2, 1) X(what, 3, 1) X(what, 4, 1)
 #define TILE_ROWS 4
-#define TILE_PANELS(rows) 1
 #define TILE_NEXT(left) ((left) <= 4 ? (left) : (left) == 5 ? 3 : 4)
+#else
+#define EACH_TILE(X, what) X(what, 1, 1) X(what, 2, 1) X(what, 3, 1)
+#define TILE_ROWS 3
+#define TILE_NEXT(left) ((left) <= 3 ? (left) : (left) == 4 ? 2 : 3)
+#endif
+#define TILE_PANELS(rows) 1
+#define TOGETHER(rows, gates) ((rows) * (gates) * DOT_PARTS + (DOT_BY_ROW ? 1 : (rows)) < REGISTERS - 1)
 
 /* The vectors of a tile by row, of each its gates. */
 typedef vreal FORMAT(sums)[TILE_ROWS * 3];
@@ -125,13 +136,13 @@ INLINE void FORMAT(groups)(
     for (int i = 0; i < rows * gates * DOT_PARTS; ++i)
         sums[i] = vbits(vset(0));
     for (ptrdiff_t group = 0; group < groups; ++group, q += 8, w += gates * 4 * VLEN)
-        EACH(g, gates)
-            UNROLL for (int part = first; part < end; ++part)
-                EACH(row, rows) {
-                    vint *sum = sums + (row * gates + g) * DOT_PARTS + part;
-                    *sum = FORMAT(dot)(*sum, FORMAT(weights_of)(w + g * 4 * VLEN, part),
-                                FORMAT(factors_of)(q + row * a_stride * (ptrdiff_t)sizeof *a, part));
-                }
+        UNROLL for (int part = first; part < end; ++part)
+            UNROLL_TILE for (int i = 0; i < rows * gates; ++i) {
+                const int row = DOT_BY_ROW ? i / gates : i % rows, g = DOT_BY_ROW ? i % gates : i / rows;
+                vint *sum = sums + (row * gates + g) * DOT_PARTS + part;
+                *sum = FORMAT(dot)(*sum, FORMAT(weights_of)(w + g * 4 * VLEN, part),
+                                   FORMAT(factors_of)(q + row * a_stride * (ptrdiff_t)sizeof *a, part));
+            }
     for (int i = 0; i < rows * gates; ++i)
         for (int part = first; part < end; ++part)
             totals[i * DOT_PARTS + part] = sums[i * DOT_PARTS + part];
@@ -153,7 +164,7 @@ INLINE void FORMAT(sum_up)(
     const real *scales = (const real *)(const void *)(w + groups * gates * 4 * VLEN);
     const int32_t *offsets = (const int32_t *)(const void *)(scales + gates * VLEN);
     vint totals[TILE_ROWS * 3 * 2];
-    if (rows * gates * DOT_PARTS <= TILE_SUMS) {
+    if (TOGETHER(rows, gates)) {
         FORMAT(groups)(rows, gates, 0, DOT_PARTS, totals, groups, a, a_stride, w);
     } else {  /* there is room for the sums of one part alone */
         FORMAT(groups)(rows, gates, 0, 1, totals, groups, a, a_stride, w);
@@ -190,4 +201,6 @@ static const FORMAT(product) FORMAT(products)[2][TILE_ROWS][4] = {EACH_TILE(PLAC
 
 #undef DEFINE
 #undef PLACE
+#undef TOGETHER
 #undef DOT_PARTS
+#undef DOT_BY_ROW
