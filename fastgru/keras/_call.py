@@ -1,0 +1,196 @@
+"""What stands in place of a layer's `call`: fastgru where it fits, Keras' own for all else."""
+
+import inspect
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastgru.keras._kinds import CLASSES, backend_of, directions, own_class, package_of
+from fastgru.keras._variant import Variant
+
+
+class Call:
+    """The `call` of an optimized layer, with the signature of its own one.
+
+    A copy of the layer that is made of its attributes gets its own one back.
+
+    Parameters
+    ----------
+    layer : keras.layers.GRU, RNN or Bidirectional
+    weights_dtype : {None, 'float32', 'float64', 'float16'}
+        As for `fastgru.GRU`.
+    """
+
+    autograph_info__ = None  # AutoGraph leaves alone what has this
+
+    def __init__(self, layer: Any, weights_dtype: Any) -> None:
+        self.layer = layer
+        self.own: Callable[..., Any] = types.MethodType(type(layer).call, layer)
+        self.package = package_of(layer)
+        self._backend: Any = backend_of(layer)
+        self._dtype = self._backend.dtype(layer.compute_dtype)
+        self._bool = self._backend.dtype("bool")
+        self.__signature__ = inspect.signature(self.own)
+        self._names = tuple(self.__signature__.parameters)
+        self._given = {} if weights_dtype is None else {"weights_dtype": weights_dtype}
+        self._known: tuple[Any, Variant | None] = None, None  # settings, and what they make of the layer
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        layer = memo.get(id(self.layer))
+        return self if layer is None else types.MethodType(type(layer).call, layer)
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.layer, "call")  # when it has no attributes yet, so that its class is asked
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        found = self._computed(dict(zip(self._names, args, strict=False)) | kwargs)
+        return self.own(*args, **kwargs) if found is None else found
+
+    def _computed(self, given: dict[str, Any]) -> Any:
+        """What the layer returns for these arguments of `call`; None if Keras' own has to say."""
+        layer, variant = self.layer, self._variant()
+        if variant is None or not _infers(given.get("training")) or given.get("constants") is not None:
+            return None
+        x, state, mask = given.get(self._names[0]), given.get("initial_state"), given.get("mask")
+        if isinstance(x, list) and x:  # in functional models of tf_keras, with the initial state
+            x, state = x[0], x[1:] or state
+        if isinstance(mask, (list, tuple)):
+            mask = mask[0]
+        if state is None:
+            states = list(map(self.value_of, layer.states)) if layer.stateful else []
+        elif layer.stateful and self.package == "tf_keras":  # which takes it or not by what is recorded
+            return None
+        else:
+            states = list(state) if isinstance(state, (list, tuple)) else [state]
+        if not self._are_usual(variant, x, states, mask):
+            return None
+        results = self._backend.run(self, variant, x, states, mask)
+        if results is None:
+            return None
+        if layer.stateful:
+            layer.states[0].assign(results[-1])
+            if not layer.return_state:
+                results = results[:-1]
+        if len(results) == 1:
+            return results[0]
+        return tuple(results) if self.package == "keras" else list(results)
+
+    def value_of(self, variable: Any) -> Any:
+        """A variable's value, as the scopes say in which the call is made."""
+        return variable.value if self.package == "keras" else variable
+
+    def variables(self) -> list[Any]:
+        """The variables: kernel, recurrent_kernel, and bias if there is one, of each direction."""
+        found = []
+        for part in directions(self.layer):
+            cell = part.cell
+            found += (
+                [cell.kernel, cell.recurrent_kernel, cell.bias]
+                if cell.use_bias
+                else [
+                    cell.kernel,
+                    cell.recurrent_kernel,
+                ]
+            )
+        return found
+
+    def _variant(self) -> Variant | None:
+        """The layer with its settings as they are now; None if that is none of fastgru's layers."""
+        settings, variant = self._known
+        now = _settings(self.layer)
+        if settings != now:
+            fits = why_not(self.layer) is None and _agree(self.layer)
+            variant = Variant(self.layer, self._given) if fits else None
+            self._known = now, variant
+        return variant
+
+    def _are_usual(self, variant: Variant, x: Any, states: Sequence[Any], mask: Any) -> bool:
+        """True of tensors of the types and shapes that the layer wants."""
+        shape = _shape(x)
+        if shape is None or len(shape) != 3 or 0 in shape or x.dtype != self._dtype:
+            return False
+        parts = directions(self.layer)
+        batch, timesteps = shape[:2][:: -1 if variant.time_major else 1]
+        if shape[2] != parts[0].cell.kernel.shape[0] or (timesteps is None and parts[0].unroll):
+            return False
+        if states and len(states) != len(parts):
+            return False
+        for state, part in zip(states, parts, strict=False):
+            if getattr(state, "dtype", None) != self._dtype or not _agrees(state, (batch, part.cell.units)):
+                return False
+        return mask is None or (getattr(mask, "dtype", None) == self._bool and _agrees(mask, shape[:2]))
+
+
+def why_not(layer: Any) -> str | None:
+    """Why a recurrent layer cannot run on fastgru; None if it can."""
+    name = own_class(layer)
+    if name is None:
+        return f"{type(layer).__name__} is a class of its own, which may compute something else"
+    parts = directions(layer)
+    if name not in CLASSES or not all(hasattr(part, "cell") for part in parts):
+        return f"{name if len(parts) == 1 else type(parts[0]).__name__} is no GRU"
+    try:
+        backend_of(layer)
+    except ModuleNotFoundError:
+        return "Keras runs on a backend that fastgru does not know"
+    dtype = layer.compute_dtype
+    if dtype not in ("float32", "float64"):
+        return f"it computes in {dtype}, and fastgru in float32 or float64"
+    for part in parts:
+        if own_class(part) not in CLASSES or own_class(part.cell) != "GRUCell":
+            return f"{type(part if own_class(part) is None else part.cell).__name__} is no GRUCell of Keras"
+        for activation in (part.cell.activation, part.cell.recurrent_activation):
+            module = getattr(activation, "__module__", None) or ""
+            if not inspect.isfunction(activation) or module.partition(".")[0] not in ("keras", "tf_keras"):
+                return f"the activation {activation!r:.60} is none of Keras' own functions"
+        for owner in (part, part.cell):
+            if owner.compute_dtype != dtype or owner.variable_dtype != dtype:
+                return "its parts do not all have the same type"
+        if getattr(part, "_return_runtime", False):
+            return "return_runtime asks which of Keras' implementations ran"
+    try:
+        Variant(layer, {})
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _agree(layer: Any) -> bool:
+    """True if a Bidirectional and its directions return the same, and record nothing."""
+    parts = directions(layer)
+    flags = {(each.return_sequences, each.return_state, each.stateful) for each in (layer, *parts)}
+    return len(parts) == 1 or (len(flags) == 1 and not layer.stateful)
+
+
+def _settings(layer: Any) -> tuple[Any, ...]:
+    """What may be set at any time, and changes what is computed; or nothing but None before it is built."""
+    found: list[Any] = [layer.built, getattr(layer, "merge_mode", None)]
+    for each in (layer, *directions(layer)):
+        found += [each.return_sequences, each.return_state, each.stateful]
+    for part in directions(layer):
+        found += [part.go_backwards, part.zero_output_for_mask, getattr(part, "time_major", False)]
+        found += [part.cell.activation, part.cell.recurrent_activation]
+    return tuple(found)
+
+
+def _infers(training: Any) -> bool:
+    """True of a `training` that is known to ask for inference."""
+    return training is None or (isinstance(training, (bool, int, np.bool_)) and not training)
+
+
+def _shape(tensor: Any) -> tuple[int | None, ...] | None:
+    """The shape, with None for what is unknown; None if not even the rank is known, or it is no tensor."""
+    try:
+        return tuple(tensor.shape)
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+def _agrees(tensor: Any, wanted: Sequence[int | None]) -> bool:
+    """True if the tensor's shape may be the one wanted."""
+    shape = _shape(tensor)
+    if shape is None or len(shape) != len(wanted):
+        return False
+    return all(a == b or a is None or b is None for a, b in zip(shape, wanted, strict=True))
