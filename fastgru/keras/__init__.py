@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 if find_spec("keras") is None and find_spec("tf_keras") is None:
     raise ImportError(
-        "fastgru.keras needs Keras 3 or tf_keras, and neither is installed: pip install keras, and one of its "
+        "fastgru.keras needs Keras 3 or tf_keras, and neither is installed: pip install keras and one of its "
         "backends; or pip install tf_keras",
         name="keras",
     )

@@ -35,7 +35,10 @@ class Call:
         self.__signature__ = inspect.signature(self.own)
         self._names = tuple(self.__signature__.parameters)
         self._given = {} if weights_dtype is None else {"weights_dtype": weights_dtype}
-        self._known: tuple[Any, Variant | None] = None, None  # settings, and what they make of the layer
+        self._parts = directions(layer)
+        self._cells = [part.cell for part in self._parts]
+        # settings, what they make of the layer, and its variables, in the order of `variables`
+        self._known: tuple[Any, Variant | None, list[Any]] = None, None, []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         layer = memo.get(id(self.layer))
@@ -50,7 +53,8 @@ class Call:
 
     def _computed(self, given: dict[str, Any]) -> Any:
         """What the layer returns for these arguments of `call`; None if Keras' own has to say."""
-        layer, variant = self.layer, self._variant()
+        layer = self.layer
+        variant, variables = self._now()
         if variant is None or not _infers(given.get("training")) or given.get("constants") is not None:
             return None
         x, state, mask = given.get(self._names[0]), given.get("initial_state"), given.get("mask")
@@ -64,9 +68,10 @@ class Call:
             return None
         else:
             states = list(state) if isinstance(state, (list, tuple)) else [state]
-        if not self._are_usual(variant, x, states, mask):
+        weights = [self.value_of(variable) for variable in variables]
+        if not self._are_usual(variant, x, states, mask, weights):
             return None
-        results = self._backend.run(self, variant, x, states, mask)
+        results = self._backend.run(self, variant, x, states, mask, weights)
         if results is None:
             return None
         if layer.stateful:
@@ -82,43 +87,58 @@ class Call:
         return variable.value if self.package == "keras" else variable
 
     def variables(self) -> list[Any]:
-        """The variables: kernel, recurrent_kernel, and bias if there is one, of each direction."""
-        found = []
-        for part in directions(self.layer):
-            cell = part.cell
-            found += (
-                [cell.kernel, cell.recurrent_kernel, cell.bias]
-                if cell.use_bias
-                else [
-                    cell.kernel,
-                    cell.recurrent_kernel,
-                ]
-            )
-        return found
+        """kernel, recurrent_kernel, and bias if there is one, of each direction."""
+        return [
+            variable
+            for cell in self._cells
+            for variable in (cell.kernel, cell.recurrent_kernel, *([cell.bias] if cell.use_bias else []))
+        ]
 
-    def _variant(self) -> Variant | None:
-        """The layer with its settings as they are now; None if that is none of fastgru's layers."""
-        settings, variant = self._known
-        now = _settings(self.layer)
-        if settings != now:
-            fits = why_not(self.layer) is None and _agree(self.layer)
+    def _now(self) -> tuple[Variant | None, list[Any]]:
+        """The layer with its settings as they are now, None if fastgru has none such; and its variables."""
+        known, variant, variables = self._known
+        settings = self._settings()
+        if settings != known:
+            fits = self.layer.built and why_not(self.layer) is None and _agree(self.layer)
             variant = Variant(self.layer, self._given) if fits else None
-            self._known = now, variant
-        return variant
+            variables = self.variables() if fits else []
+            self._known = settings, variant, variables
+        return variant, variables
 
-    def _are_usual(self, variant: Variant, x: Any, states: Sequence[Any], mask: Any) -> bool:
+    def _settings(self) -> tuple[Any, ...]:
+        """What may be set at any time, and changes what is computed."""
+        layer = self.layer
+        found = [
+            layer.return_sequences,
+            layer.return_state,
+            layer.stateful,
+            getattr(layer, "merge_mode", None),
+        ]
+        for part, cell in zip(self._parts, self._cells, strict=True):
+            if part is not layer:
+                found += [part.return_sequences, part.return_state, part.stateful]
+            found += [part.go_backwards, part.zero_output_for_mask, getattr(part, "time_major", False)]
+            found += [cell.activation, cell.recurrent_activation, id(getattr(cell, "kernel", None))]
+        return tuple(found)
+
+    def _are_usual(
+        self, variant: Variant, x: Any, states: Sequence[Any], mask: Any, weights: Sequence[Any]
+    ) -> bool:
         """True of tensors of the types and shapes that the layer wants."""
         shape = _shape(x)
+        if any(weight.dtype != self._dtype for weight in weights):  # which a model of another type may cast
+            return False
         if shape is None or len(shape) != 3 or 0 in shape or x.dtype != self._dtype:
             return False
-        parts = directions(self.layer)
         batch, timesteps = shape[:2][:: -1 if variant.time_major else 1]
-        if shape[2] != parts[0].cell.kernel.shape[0] or (timesteps is None and parts[0].unroll):
+        if shape[2] != variant.features:
             return False
-        if states and len(states) != len(parts):
+        if (timesteps is None or mask is not None) and any(part.unroll for part in self._parts):
+            return False  # an error of Keras', or masks that mean something else on some backends
+        if states and len(states) != len(variant.units):
             return False
-        for state, part in zip(states, parts, strict=False):
-            if getattr(state, "dtype", None) != self._dtype or not _agrees(state, (batch, part.cell.units)):
+        for state, units in zip(states, variant.units, strict=False):
+            if getattr(state, "dtype", None) != self._dtype or not _agrees(state, (batch, units)):
                 return False
         return mask is None or (getattr(mask, "dtype", None) == self._bool and _agrees(mask, shape[:2]))
 
@@ -128,9 +148,13 @@ def why_not(layer: Any) -> str | None:
     name = own_class(layer)
     if name is None:
         return f"{type(layer).__name__} is a class of its own, which may compute something else"
+    if name not in CLASSES:
+        return f"{name} is no GRU"
     parts = directions(layer)
-    if name not in CLASSES or not all(hasattr(part, "cell") for part in parts):
-        return f"{name if len(parts) == 1 else type(parts[0]).__name__} is no GRU"
+    for part in parts if name == "Bidirectional" else ():
+        reason = why_not(part)
+        if reason is not None:
+            return reason
     try:
         backend_of(layer)
     except ModuleNotFoundError:
@@ -139,8 +163,8 @@ def why_not(layer: Any) -> str | None:
     if dtype not in ("float32", "float64"):
         return f"it computes in {dtype}, and fastgru in float32 or float64"
     for part in parts:
-        if own_class(part) not in CLASSES or own_class(part.cell) != "GRUCell":
-            return f"{type(part if own_class(part) is None else part.cell).__name__} is no GRUCell of Keras"
+        if own_class(part.cell) != "GRUCell":
+            return f"{type(part.cell).__name__} is no GRUCell of Keras"
         for activation in (part.cell.activation, part.cell.recurrent_activation):
             module = getattr(activation, "__module__", None) or ""
             if not inspect.isfunction(activation) or module.partition(".")[0] not in ("keras", "tf_keras"):
@@ -162,17 +186,6 @@ def _agree(layer: Any) -> bool:
     parts = directions(layer)
     flags = {(each.return_sequences, each.return_state, each.stateful) for each in (layer, *parts)}
     return len(parts) == 1 or (len(flags) == 1 and not layer.stateful)
-
-
-def _settings(layer: Any) -> tuple[Any, ...]:
-    """What may be set at any time, and changes what is computed; or nothing but None before it is built."""
-    found: list[Any] = [layer.built, getattr(layer, "merge_mode", None)]
-    for each in (layer, *directions(layer)):
-        found += [each.return_sequences, each.return_state, each.stateful]
-    for part in directions(layer):
-        found += [part.go_backwards, part.zero_output_for_mask, getattr(part, "time_major", False)]
-        found += [part.cell.activation, part.cell.recurrent_activation]
-    return tuple(found)
 
 
 def _infers(training: Any) -> bool:

@@ -24,11 +24,12 @@ def dtype(name: str) -> Any:
     return np.dtype(name)
 
 
-def run(call: Any, variant: Variant, x: Any, states: list[Any], mask: Any) -> list[Any] | None:
+def run(
+    call: Any, variant: Variant, x: Any, states: list[Any], mask: Any, weights: list[Any]
+) -> list[Any] | None:
     """The layer's outputs, and states if they are wanted; None if Keras has to compute them."""
     if jax.default_backend() != "cpu":
         return None
-    weights = [variable.value for variable in call.variables()]
     masks = [] if mask is None else [mask]
     if _are_traced(weights):
         return _called_back(call, variant, None, (x, states, masks, weights))

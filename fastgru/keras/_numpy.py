@@ -14,10 +14,11 @@ def dtype(name: str) -> Any:
     return np.dtype(name)
 
 
-def run(call: Any, variant: Variant, x: Any, states: list[Any], mask: Any) -> list[Any] | None:
+def run(
+    call: Any, variant: Variant, x: Any, states: list[Any], mask: Any, weights: list[Any]
+) -> list[Any] | None:
     """The layer's outputs, and states if they are wanted; None if Keras has to compute them."""
     if type(x) is not np.ndarray:
         return None
-    weights = [variable.value for variable in call.variables()]
     layer = variant.packed(weights, tuple(map(id, weights)), lambda: weights)
     return list(variant.run(layer, x, states, mask))

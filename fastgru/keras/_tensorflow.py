@@ -27,10 +27,11 @@ def dtype(name: str) -> Any:
     return tf.dtypes.as_dtype(name)
 
 
-def run(call: Any, variant: Variant, x: Any, states: list[Any], mask: Any) -> list[Any] | None:
+def run(
+    call: Any, variant: Variant, x: Any, states: list[Any], mask: Any, weights: list[Any]
+) -> list[Any] | None:
     """The layer's outputs, and states if they are wanted; None if Keras has to compute them."""
     masks = [] if mask is None else [mask]
-    weights = list(map(call.value_of, call.variables()))
     if not tf.executing_eagerly():
         return _called_back(call, variant, x, states, masks, weights)
     if record.could_possibly_record():

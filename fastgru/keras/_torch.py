@@ -17,9 +17,10 @@ def dtype(name: str) -> Any:
     return getattr(torch, name)
 
 
-def run(call: Any, variant: Variant, x: Any, states: list[Any], mask: Any) -> list[Any] | None:
+def run(
+    call: Any, variant: Variant, x: Any, states: list[Any], mask: Any, weights: list[Any]
+) -> list[Any] | None:
     """The layer's outputs, and states if they are wanted; None if Keras has to compute them."""
-    weights = [variable.value for variable in call.variables()]
     tensors = [x, *weights, *states, *([] if mask is None else [mask])]
     if _is_watched() or not all(map(_is_plain, tensors)):
         return None

@@ -46,14 +46,15 @@ class Variant:
         self.time_major = bool(getattr(parts[0], "time_major", False))
         self._sequences = layer.return_sequences
         self._states = layer.return_state or layer.stateful
-        self._units = [part.cell.units for part in parts]
+        self.units = [part.cell.units for part in parts]
+        self.features = parts[0].cell.kernel.shape[0] if layer.built else None
         self._merge_mode = getattr(layer, "merge_mode", "concat")
         self._packed: _Packed | None = None
         self._packed_by_value: _Packed | None = None
         self._made([])  # it fails now, or never
 
     def _made(self, arrays: list[Array]) -> Any:
-        count = len(self._units)
+        count = len(self.units)
         each = len(arrays) // count
         weights = [arrays[i * each : (i + 1) * each] for i in range(count)]
         return layer_of(self._class_name, self._config, self._version, weights, self._given)
@@ -85,7 +86,7 @@ class Variant:
 
     def shapes(self, shape: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Shapes of the outputs, and of the states if they are wanted, for inputs of that shape."""
-        batch, units = shape[1 if self.time_major else 0], self._units
+        batch, units = shape[1 if self.time_major else 0], self.units
         widths = units[:1]
         if self._merge_mode is None:
             widths = units
