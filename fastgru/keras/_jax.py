@@ -28,7 +28,7 @@ def run(
     call: Any, variant: Variant, x: Any, states: list[Any], mask: Any, weights: list[Any]
 ) -> list[Any] | None:
     """The layer's outputs, and states if they are wanted; None if Keras has to compute them."""
-    if jax.default_backend() != "cpu":
+    if jax.default_backend() != "cpu" or not variant.scans(states, mask):
         return None
     masks = [] if mask is None else [mask]
     if _are_traced(weights):
@@ -49,7 +49,7 @@ def _computed(
 ) -> list[Array]:
     """What the layer computes, which is made of the weights if it is none."""
     layer = variant.packed_by_value(weights) if layer is None else layer
-    return variant.run(layer, x, states, masks[0] if masks else None)
+    return variant.scan(layer, x, states, masks[0] if masks else None)
 
 
 def _called_back(call: Any, variant: Variant, layer: Any, operands: tuple[Any, ...]) -> list[Any]:
@@ -63,7 +63,7 @@ def _called_back(call: Any, variant: Variant, layer: Any, operands: tuple[Any, .
     @jax.custom_jvp
     def forward(*operands: Any) -> Any:
         def on_host(*given: Any) -> list[Array]:
-            return over_axes(compute, jax.tree.map(np.asarray, given), len(results))
+            return over_axes(compute, jax.tree.map(np.asarray, given))
 
         return jax.pure_callback(on_host, results, *operands, vmap_method="expand_dims")
 
@@ -75,7 +75,7 @@ def _called_back(call: Any, variant: Variant, layer: Any, operands: tuple[Any, .
     return found
 
 
-def over_axes(compute: Callable[..., list[Array]], operands: tuple[Any, ...], count: int) -> list[Array]:
+def over_axes(compute: Callable[..., list[Array]], operands: tuple[Any, ...]) -> list[Array]:
     """What is computed over the axes that `jax.vmap` has put before those of the operands.
 
     They become one with that of the batch; where the weights have them too, their elements are computed one
@@ -88,8 +88,6 @@ def over_axes(compute: Callable[..., list[Array]], operands: tuple[Any, ...], co
     operands : tuple
         x, (..., batch, timesteps, features), a list of states, one of no mask or one, and one of weights.
         An axis that an operand does not depend on has the length 1.
-    count : int
-        Number of results.
     """
     x, states, masks, weights = operands
     axes = x.ndim - 3
@@ -112,4 +110,4 @@ def over_axes(compute: Callable[..., list[Array]], operands: tuple[Any, ...], co
         compute(x[i], [s[i] for s in states], [m[i] for m in masks], [w[i] for w in weights])
         for i in np.ndindex(mapped)
     ]
-    return [np.stack([one[k] for one in each]).reshape(*mapped, *each[0][k].shape) for k in range(count)]
+    return [np.stack(found).reshape(*mapped, *found[0].shape) for found in zip(*each, strict=True)]

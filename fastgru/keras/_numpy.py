@@ -18,7 +18,7 @@ def run(
     call: Any, variant: Variant, x: Any, states: list[Any], mask: Any, weights: list[Any]
 ) -> list[Any] | None:
     """The layer's outputs, and states if they are wanted; None if Keras has to compute them."""
-    if type(x) is not np.ndarray:
+    if type(x) is not np.ndarray or not variant.scans(states, mask):
         return None
     layer = variant.packed(weights, tuple(map(id, weights)), lambda: weights)
-    return list(variant.run(layer, x, states, mask))
+    return list(variant.scan(layer, x, states, mask))

@@ -45,6 +45,8 @@ class Variant:
         }
         self.time_major = bool(getattr(parts[0], "time_major", False))
         self._sequences = layer.return_sequences
+        self._backwards = parts[0].go_backwards
+        self._zeros = all(part.zero_output_for_mask for part in parts)
         self._states = layer.return_state or layer.stateful
         self.units = [part.cell.units for part in parts]
         self.features = parts[0].cell.kernel.shape[0] if layer.built else None
@@ -112,6 +114,21 @@ class Variant:
         out = None if self._merge_mode is None else _aligned(shapes[0], x.dtype)
         results: list[Array] = layer(x, state, mask, out=out)
         return results[: len(shapes)]
+
+    def scans(self, states: Sequence[Any], mask: Any) -> bool:
+        """True if `scan` computes what Keras does for such arguments."""
+        return not states or mask is None or self._zeros or len(self.units) == 1
+
+    def scan(self, layer: Any, x: Array, states: Sequence[Array], mask: Array | None) -> list[Array]:
+        """As `run`, for backends whose output of a row's masked first steps is the initial state, not zero."""
+        results = self.run(layer, x, states, mask)
+        if states and mask is not None and not self._zeros:
+            first = ~np.logical_or.accumulate(mask[:, ::-1] if self._backwards else mask, axis=1)
+            state, where = (
+                (states[0][:, None], first[..., None]) if self._sequences else (states[0], first[:, -1:])
+            )
+            np.copyto(results[0], state, where=where)
+        return results
 
 
 def _aligned(shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
