@@ -124,10 +124,10 @@ class Variant:
         results = self.run(layer, x, states, mask)
         if states and mask is not None and not self._zeros:
             first = ~np.logical_or.accumulate(mask[:, ::-1] if self._backwards else mask, axis=1)
-            state, where = (
-                (states[0][:, None], first[..., None]) if self._sequences else (states[0], first[:, -1:])
-            )
-            np.copyto(results[0], state, where=where)
+            if self._sequences:
+                np.copyto(results[0], states[0][:, None], where=first[..., None])
+            else:
+                np.copyto(results[0], states[0], where=first[:, -1:])
         return results
 
 

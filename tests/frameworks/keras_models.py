@@ -42,9 +42,16 @@ def arrays(results):
     return [np.array(r.detach() if FLAVOUR == "torch" else r) for r in results]
 
 
+def inference():
+    """What calls in inference are made in: jax without its compiler, which would run for every call."""
+    if FLAVOUR == "torch":
+        return torch.no_grad()
+    return jax.disable_jit() if FLAVOUR == "jax" else contextlib.nullcontext()
+
+
 def infer(model, *args, **kwargs):
     """What a model computes in inference."""
-    with torch.no_grad() if FLAVOUR == "torch" else contextlib.nullcontext():
+    with inference():
         return arrays(model(*args, training=False, **kwargs))
 
 
@@ -73,7 +80,8 @@ def gradients(model, x, training=True):
             return loss_of(results)
 
         fixed = [v.value for v in model.non_trainable_variables]
-        return list(map(np.array, jax.grad(loss)([v.value for v in model.trainable_variables])))
+        with jax.disable_jit():
+            return list(map(np.array, jax.grad(loss)([v.value for v in model.trainable_variables])))
     with tf.GradientTape() as tape:
         loss = loss_of(model(x, training=training))
     variables = [getattr(v, "value", v) if FLAVOUR == "tensorflow" else v for v in model.trainable_variables]

@@ -129,7 +129,8 @@ def test_bidirectional_layers_return_what_keras_does(merge_mode, sequences, rng,
         with fastgru.keras.optimized(layer):
             runs.clear()
             assert_same(infer(layer, x, **given), wanted)
-            assert len(runs) == 1  # both directions together
+            apart = FLAVOUR in ("jax", "numpy") and len(given) == 2 and not sequences
+            assert len(runs) == 1 + apart  # both directions together
             assert type(layer(x, **given)) is kind
 
 
