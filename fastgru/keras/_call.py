@@ -3,7 +3,7 @@
 import inspect
 import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,9 +12,7 @@ from fastgru.keras._variant import Variant
 
 
 class Call:
-    """The `call` of an optimized layer, with the signature of its own one.
-
-    A copy of the layer that is made of its attributes gets its own one back.
+    """The function of an optimized layer's method `call`, with the signature of its own one.
 
     Parameters
     ----------
@@ -23,6 +21,7 @@ class Call:
         As for `fastgru.GRU`.
     """
 
+    __name__ = "call"  # by which a method is pickled: a layer that is loaded has its own one
     autograph_info__ = None  # AutoGraph leaves alone what has this
 
     def __init__(self, layer: Any, weights_dtype: Any) -> None:
@@ -32,24 +31,29 @@ class Call:
         self._backend: Any = backend_of(layer)
         self._dtype = self._backend.dtype(layer.compute_dtype)
         self._bool = self._backend.dtype("bool")
-        self.__signature__ = inspect.signature(self.own)
-        self._names = tuple(self.__signature__.parameters)
+        self.__signature__ = inspect.signature(type(layer).call)
+        self._names = tuple(self.__signature__.parameters)[1:]
         self._given = {} if weights_dtype is None else {"weights_dtype": weights_dtype}
         self._parts = directions(layer)
         self._cells = [part.cell for part in self._parts]
         # settings, what they make of the layer, and its variables, in the order of `variables`
         self._known: tuple[Any, Variant | None, list[Any]] = None, None, []
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        layer = memo.get(id(self.layer))
-        return self if layer is None else types.MethodType(type(layer).call, layer)
-
-    def __reduce__(self) -> Any:
-        return getattr, (self.layer, "call")  # when it has no attributes yet, so that its class is asked
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if layer is not self.layer:  # a copy, made of the attributes of the optimized one
+            return type(layer).call(layer, *args, **kwargs)
         found = self._computed(dict(zip(self._names, args, strict=False)) | kwargs)
         return self.own(*args, **kwargs) if found is None else found
+
+    def attach(self) -> None:
+        """Have the layer call this one, by an attribute that Keras does not track."""
+        self.layer.__dict__["call"] = types.MethodType(self, self.layer)
+
+    @classmethod
+    def of(cls, layer: Any) -> Self | None:
+        """What a layer calls in place of its own `call`; None if that is nothing."""
+        found = getattr(layer.__dict__.get("call"), "__func__", None)
+        return found if isinstance(found, cls) and found.layer is layer else None
 
     def _computed(self, given: dict[str, Any]) -> Any:
         """What the layer returns for these arguments of `call`; None if Keras' own has to say."""

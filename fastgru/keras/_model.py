@@ -81,7 +81,7 @@ def optimize(model: Model, *, weights_dtype: Any = None) -> Model:
                 raise ValueError(f"{error}, the type of layer {layer.name!r}") from None
             changed.append(layer)
     for layer in changed:
-        layer.__dict__["call"] = Call(layer, weights_dtype)  # not tracked, as an attribute would be
+        Call(layer, weights_dtype).attach()
     _trace_anew(model)
     return model
 
@@ -108,7 +108,7 @@ def restore(model: Model) -> Model:
         If it is no model or layer of Keras 3 or tf_keras.
     """
     for layer in _layers_of(model):
-        if isinstance(layer.__dict__.get("call"), Call):
+        if Call.of(layer) is not None:
             del layer.__dict__["call"]
     _trace_anew(model)
     return model
@@ -137,16 +137,14 @@ def optimized(model: Model, *, weights_dtype: Any = None) -> Iterator[Model]:
     TypeError, ValueError
         As `optimize`.
     """
-    before = {id(layer): layer.__dict__.get("call") for layer in _layers_of(model)}
+    before = list(filter(None, map(Call.of, _layers_of(model))))
     optimize(model, weights_dtype=weights_dtype)
     try:
         yield model
     finally:
         restore(model)
-        for layer in _layers_of(model):
-            call = before.get(id(layer))
-            if isinstance(call, Call):
-                layer.__dict__["call"] = call
+        for call in before:
+            call.attach()
 
 
 def report(model: Any) -> Report:
@@ -169,7 +167,7 @@ def report(model: Any) -> Report:
     found = Report()
     for layer in _layers_of(model):
         if is_recurrent(layer):
-            changed = isinstance(layer.__dict__.get("call"), Call)
+            changed = Call.of(layer) is not None
             reason = why_not(layer)
             if reason is not None:
                 changed = False

@@ -120,7 +120,7 @@ class Variant:
         return not states or mask is None or self._zeros or len(self.units) == 1
 
     def scan(self, layer: Any, x: Array, states: Sequence[Array], mask: Array | None) -> list[Array]:
-        """As `run`, for backends whose output of a row's masked first steps is the initial state, not zero."""
+        """As `run`, for backends whose output of a row's masked first steps is its initial state."""
         results = self.run(layer, x, states, mask)
         if states and mask is not None and not self._zeros:
             first = ~np.logical_or.accumulate(mask[:, ::-1] if self._backwards else mask, axis=1)

@@ -28,9 +28,10 @@ from keras_models import (
 
 import fastgru
 import fastgru.keras
+from fastgru.keras._call import Call
 from fastgru.keras._variant import Variant
 
-MODELS = {"torch": 160, "numpy": 120, "tensorflow": 60, "tf_keras": 60, "jax": 40}[FLAVOUR]
+MODELS = {"torch": 160, "numpy": 120, "tensorflow": 60, "tf_keras": 60, "jax": 24}[FLAVOUR]
 CHUNKS = 4
 layers = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the frameworks
@@ -247,7 +248,7 @@ def test_wrong_inputs_have_keras_own_errors(rng):
     def messages():
         found = []
         for x in wrong:
-            with pytest.raises((ValueError, TypeError, RuntimeError)) as raised:
+            with pytest.raises(Exception) as raised:  # noqa: B017, PT011
                 layer(tensor(x))
             found.append((raised.type, str(raised.value)))
         return found
@@ -436,17 +437,17 @@ def test_contexts_leave_a_model_as_it_was(rng):
     model = sequential(gru(return_sequences=True), gru())
     first = model.layers[0]
     fastgru.keras.optimize(first)
-    before = first.call
+    before = Call.of(first)
 
     def fail(found):
         assert found is model
         assert all(entry.changed for entry in fastgru.keras.report(model))
-        assert first.call is not before
+        assert Call.of(first) is not before
         raise InterruptedError
 
     with pytest.raises(InterruptedError), fastgru.keras.optimized(model, weights_dtype="float16") as found:
         fail(found)
-    assert first.call is before
+    assert Call.of(first) is before
     assert [entry.changed for entry in fastgru.keras.report(model)] == [True, False]
     fastgru.keras.restore(model)
     fastgru.keras.restore(model)
