@@ -36,8 +36,8 @@ def run(
     layer = variant.packed(weights, tuple(map(id, weights)), lambda: [np.asarray(w) for w in weights])
     if _are_traced([x, *states, *masks]):  # the weights are constants, as they would be for Keras
         return _called_back(call, variant, layer, (x, states, masks, []))
-    arrays = jax.tree.map(np.asarray, (x, states, masks))
-    return [jax.numpy.asarray(array) for array in _computed(variant, layer, *arrays, [])]
+    x, states, masks = jax.tree.map(np.asarray, (x, states, masks))
+    return [jax.numpy.asarray(array) for array in _computed(variant, layer, x, states, masks, [])]
 
 
 def _are_traced(values: Sequence[Any]) -> bool:
@@ -60,18 +60,18 @@ def _called_back(call: Any, variant: Variant, layer: Any, operands: tuple[Any, .
     def compute(*arrays: Any) -> list[Array]:
         return _computed(variant, layer, *arrays)
 
-    @jax.custom_jvp
     def forward(*operands: Any) -> Any:
         def on_host(*given: Any) -> list[Array]:
             return over_axes(compute, jax.tree.map(np.asarray, given))
 
         return jax.pure_callback(on_host, results, *operands, vmap_method="expand_dims")
 
-    @forward.defjvp
     def derivative(primals: Any, tangents: Any) -> Any:
         return jax.jvp(lambda *operands: keras_own(call, *operands), primals, tangents)
 
-    found: list[Any] = forward(*operands)
+    differentiable = jax.custom_jvp(forward)
+    differentiable.defjvp(derivative)
+    found: list[Any] = differentiable(*operands)
     return found
 
 

@@ -286,6 +286,7 @@ ROOMS = [
     ["__main__"],
     ["cli"],
     ["__init__"],
+    ["keras"],
     ["formats"],
     ["gru", "wrappers", "stack"],
     ["_layer", "_export"],
