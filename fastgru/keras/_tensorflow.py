@@ -92,7 +92,6 @@ def _called_back(
     def on_host(_: Any, *arrays: Array) -> list[Array]:
         return _computed(variant, arrays, *counts)
 
-    @tf.custom_gradient
     def forward(*operands: Any) -> Any:
         shapes = variant.shapes(operands[0].shape)
         given = [_read(_REFUSAL), *operands]
@@ -105,7 +104,7 @@ def _called_back(
 
         return results, gradient
 
-    found = forward(*map(tf.convert_to_tensor, [x, *states, *masks, *weights]))
+    found = tf.custom_gradient(forward)(*map(tf.convert_to_tensor, [x, *states, *masks, *weights]))
     return list(found)
 
 
@@ -128,4 +127,5 @@ def _gradient(
                 x, initial_state=states or None, mask=masks[0] if masks else None, training=False
             )
             results = found if isinstance(found, list) else [found]
-    return tape.gradient(results, sources, upstream)
+    gradients: list[Any] = tape.gradient(results, sources, upstream)
+    return gradients

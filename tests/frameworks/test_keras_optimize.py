@@ -63,7 +63,8 @@ def test_without_keras_the_import_is_one_clear_error():
 
 
 def test_the_import_brings_no_framework():
-    code = "import sys, fastgru.keras; print({'keras', 'tf_keras', 'tensorflow', 'torch', 'jax'} & {*sys.modules})"
+    frameworks = {"keras", "tf_keras", "tensorflow", "torch", "jax"}
+    code = f"import sys, fastgru.keras; print({frameworks} & {{*sys.modules}})"
     assert python("-c", code).strip() == "set()"
 
 
