@@ -59,7 +59,7 @@ class Keras(Contender):
 
 
 class KerasOnFastGRU(Contender):
-    """Keras' layer after `fastgru.keras.optimize`, on the torch backend: fastgru and what Keras does around it."""
+    """Keras' layer after `fastgru.keras.optimize`, on torch: fastgru, and what Keras does around it."""
 
     name = "keras+fastgru"
     peer = False
