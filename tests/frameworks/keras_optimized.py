@@ -31,7 +31,7 @@ import fastgru.keras
 from fastgru.keras._call import Call
 from fastgru.keras._variant import Variant
 
-MODELS = {"torch": 120, "numpy": 80, "tensorflow": 40, "tf_keras": 40, "jax": 12}[FLAVOUR]
+MODELS = {"torch": 120, "numpy": 80, "tensorflow": 40, "tf_keras": 40, "jax": 8}[FLAVOUR]
 CHUNKS = 4
 layers = keras.layers
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the frameworks
