@@ -16,13 +16,10 @@ Array = NDArray[Any]
 
 COSTS = (
     "eager calls outside of tapes run on fastgru, in the memory of the tensors; tf.function (predict) goes "
-    "through tf.numpy_function, which no SavedModel can hold: restore the model before an export; Keras "
-    "computes under XLA, in training, and gradients"
+    "through tf.numpy_function; Keras computes under XLA, in training, gradients, and what is exported as a "
+    "SavedModel"
 )
 _EagerTensor = type(tf.constant(0))
-# Read in every graph that calls back, and tracked by no model: TensorFlow refuses to export such a graph, and
-# names this, where else the file would fail in the process that loads it.
-_REFUSAL = tf.Variable(False, trainable=False, name="fastgru.keras.restore_has_to_be_called_before_an_export")
 
 
 def dtype(name: str) -> Any:
@@ -89,13 +86,12 @@ def _called_back(
         return None
     counts = len(states), len(masks)
 
-    def on_host(_: Any, *arrays: Array) -> list[Array]:
+    def on_host(*arrays: Array) -> list[Array]:
         return _computed(variant, arrays, *counts)
 
     def forward(*operands: Any) -> Any:
         shapes = variant.shapes(operands[0].shape)
-        given = [_read(_REFUSAL), *operands]
-        results = tf.numpy_function(on_host, given, [x.dtype] * len(shapes), stateful=False)
+        results = tf.numpy_function(on_host, operands, [x.dtype] * len(shapes), stateful=False)
         for result, shape in zip(results, shapes, strict=True):
             result.set_shape(shape)
 
