@@ -136,14 +136,16 @@ def test_exported_models_and_graphs_have_nothing_of_fastgru(model, x, tmp_path):
         assert_same(numbers(served(x)), wanted)
     else:
         model.export(tmp_path / "model", verbose=False)
-        assert_same(numbers(tf.saved_model.load(tmp_path / "model").serve(x)), wanted)
+        served = tf.saved_model.load(tmp_path / "model")
+        assert_same(numbers(served.serve(x)), wanted)
     assert b"PyFunc" not in (tmp_path / "model" / "saved_model.pb").read_bytes()
     module = tf.Module()
     module.model = model
     module.compute = tf.function(lambda x: model(x, training=False))
     module.compute(x)
     tf.saved_model.save(module, tmp_path / "other")
-    assert_same(numbers(tf.saved_model.load(tmp_path / "other").compute(x)), wanted)
+    served = tf.saved_model.load(tmp_path / "other")
+    assert_same(numbers(served.compute(x)), wanted)
     assert b"PyFunc" not in (tmp_path / "other" / "saved_model.pb").read_bytes()
 
 

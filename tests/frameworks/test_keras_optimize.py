@@ -45,8 +45,8 @@ class Missing(importlib.machinery.PathFinder):
             return None
         return super().find_spec(name, path, target)
 
-sys.meta_path[:] = [finder for finder in sys.meta_path if finder is not importlib.machinery.PathFinder]
-sys.meta_path.append(Missing)
+own = importlib.machinery.PathFinder
+sys.meta_path[:] = [Missing if finder is own else finder for finder in sys.meta_path]
 import fastgru
 print(fastgru.GRU.__name__)
 try:
