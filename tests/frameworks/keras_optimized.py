@@ -398,6 +398,7 @@ def test_what_fastgru_does_not_compute_stays_keras_own(make, reason, rng, runs):
     layer = make()
     model = keras.Sequential([layer])
     x = tensor(random_input(rng, "float32"))
+    model(x)
     wanted = infer(model, x)
     fastgru.keras.optimize(model)
     entry = next(entry for entry in fastgru.keras.report(model) if entry.name == layer.name)
