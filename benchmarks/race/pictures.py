@@ -32,6 +32,7 @@ STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
     "torch-int8": ("#009E73", "--"),
     "jax": ("#CC79A7", "-"),
     "keras": ("#CC79A7", "--"),
+    "keras+fastgru": ("#0072B2", "-."),
     "tf_keras": ("#56B4E9", "-"),
     "litert": ("#56B4E9", "--"),
     "ncnn": ("#A08000", "-"),

@@ -41,6 +41,20 @@ def from_keras(layer: Any) -> Layer:
     cls = _keras_class(layer)
     if cls is not None and cls.__name__ == "Sequential":
         return _of_sequential(layer)
+    class_name, config, version, directions = parts_of(layer)
+    weights = [[_numbers(array) for array in direction.get_weights()] for direction in directions]
+    return layer_of(class_name, config, version, weights, {})
+
+
+def parts_of(layer: Any) -> tuple[str, dict[str, Any], int, list[Any]]:
+    """A live recurrent layer as `layer_of` wants it, but for the weights: the layers that have them.
+
+    Raises
+    ------
+    TypeError
+        If it is no layer that `from_keras` takes, or a Sequential.
+    """
+    cls = _keras_class(layer)
     config = {} if cls is None else cls.get_config(layer)
     if cls is None or not is_recurrent({"class_name": cls.__name__, "config": config}):
         raise TypeError(f"layer must be a GRU or a Bidirectional GRU of Keras, got {type(layer).__name__}")
@@ -55,8 +69,7 @@ def from_keras(layer: Any) -> Layer:
         }
     elif cells_of({"class_name": cls.__name__, "config": config}) is not None:
         directions = layer.cell.cells
-    weights = [[_numbers(array) for array in direction.get_weights()] for direction in directions]
-    return layer_of(cls.__name__, config, version, weights, {})
+    return cls.__name__, config, version, directions
 
 
 def _of_sequential(model: Any) -> Layer:

@@ -286,7 +286,7 @@ ROOMS = [
     ["__main__"],
     ["cli"],
     ["__init__"],
-    ["torch"],
+    ["torch", "keras"],
     ["formats"],
     ["gru", "wrappers", "stack"],
     ["_gru_node", "_weighted", "_composite", "_layer", "_member", "_export"],

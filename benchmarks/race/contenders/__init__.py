@@ -12,7 +12,7 @@ from benchmarks.race.contenders.fastgru import (
     FastGRUSse2,
 )
 from benchmarks.race.contenders.jax import Jax
-from benchmarks.race.contenders.keras import Keras, LiteRt, TfKeras
+from benchmarks.race.contenders.keras import Keras, KerasOnFastGRU, LiteRt, TfKeras
 from benchmarks.race.contenders.ncnn import Ncnn
 from benchmarks.race.contenders.numpy import NumPy
 from benchmarks.race.contenders.onnx import OnnxRuntime, OnnxRuntimeBound, OpenVino
@@ -35,6 +35,7 @@ ALL: tuple[type[Contender], ...] = (
     TorchInt8,
     Jax,
     Keras,
+    KerasOnFastGRU,
     TfKeras,
     LiteRt,
     Ncnn,

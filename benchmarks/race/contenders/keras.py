@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from benchmarks.race.contenders import jax as on_jax
+from benchmarks.race.contenders import torch as on_torch
 from benchmarks.race.contenders.base import NUMPY, Contender, Function
 from benchmarks.tasks import Array, Arrays, Task
 
@@ -53,6 +54,50 @@ class Keras(Contender):
         @jax.jit
         def run(x: Any, state: Any) -> Any:
             return tuple(layer.stateless_call(*variables, x, initial_state=[state], **options)[0])
+
+        return run
+
+
+class KerasOnFastGRU(Contender):
+    """Keras' layer after `fastgru.keras.optimize`, on torch: fastgru, and what Keras does around it."""
+
+    name = "keras+fastgru"
+    peer = False
+    requirements = (*on_torch.Torch.requirements, "keras==3.15.1", "scipy==1.17.1")
+    lacks = frozenset({"hard_sigmoid", "bidirectional"})
+    variables: ClassVar[Mapping[str, str]] = {"KERAS_BACKEND": "torch"}
+
+    def start(self, threads: int) -> None:
+        on_torch.Torch.start(self, threads)
+        import keras  # noqa: F401
+
+    def tensor(self, array: Array) -> Any:
+        import torch
+
+        return torch.tensor(array)
+
+    def function(self, task: Task, arrays: Arrays) -> Function:
+        import keras
+        import torch
+
+        import fastgru.keras
+
+        x, _, mask, *weights = arrays
+        layer = keras.layers.GRU(
+            task.shape.units,
+            reset_after=task.reset_after,
+            return_sequences=task.sequences,
+            return_state=True,
+            dtype=task.dtype,
+        )
+        layer.build(x.shape)
+        layer.set_weights(weights)
+        fastgru.keras.optimize(layer)
+        options = {"mask": torch.tensor(mask)} if task.masked else {}
+
+        @torch.inference_mode()
+        def run(x: Any, state: Any) -> Any:
+            return layer(x, initial_state=[state], **options)
 
         return run
 

@@ -1,0 +1,197 @@
+"""What is done to whole models: their recurrent layers are found, changed, changed back and reported."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from fastgru import _validate
+from fastgru.keras._call import Call, why_not
+from fastgru.keras._kinds import backend_of, is_recurrent, package_of
+
+Model = TypeVar("Model")
+
+
+class Entry(NamedTuple):
+    """What has become of one recurrent layer.
+
+    Attributes
+    ----------
+    name : str
+        The layer's.
+    layer : str
+        Its class: GRU, Bidirectional, RNN, or another recurrent one, which fastgru does not run.
+    changed : bool
+        True if its inference runs on fastgru.
+    reason : str
+        Why it does not; or what it costs, and when Keras' own computation runs nevertheless.
+    """
+
+    name: str
+    layer: str
+    changed: bool
+    reason: str
+
+
+class Report(list[Entry]):
+    """A list of `Entry`, one for each recurrent layer, which prints as a table."""
+
+    def __str__(self) -> str:
+        rows = [("layer", "class", "runs on", "because")]
+        rows += [(e.name, e.layer, "fastgru" if e.changed else "Keras", e.reason) for e in self]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        )
+
+
+def optimize(model: Model, *, weights_dtype: Any = None) -> Model:
+    """Have the GRUs of a model run on fastgru in inference.
+
+    Every layer keeps its name, variables, config, masks, states and training: only its `call` is another
+    one, which hands to Keras' own what fastgru does not compute. Nothing of it is saved, pickled or copied.
+
+    Parameters
+    ----------
+    model : keras.Model or keras.layers.Layer
+        Of Keras 3 or tf_keras: Functional, Sequential, subclassed, nested, or one layer. It is changed in
+        place. Layers that it gets later are not, until this is called again.
+    weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
+        As for `fastgru.GRU`: with 'float16' kernels are rounded to float16 for inference, which halves the
+        bytes that are read in each step. Layers that compute in float64 take 'float64' alone.
+
+    Returns
+    -------
+    keras.Model or keras.layers.Layer
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is no model or layer of Keras 3 or tf_keras, or `weights_dtype` is no type.
+    ValueError
+        If the layers' type cannot be kept in `weights_dtype`. Nothing is changed then.
+    """
+    changed = []
+    for layer in _layers_of(model):
+        if is_recurrent(layer) and why_not(layer) is None:
+            try:
+                _validate.weights_dtype(weights_dtype, _validate.dtype(layer.compute_dtype), True)
+            except ValueError as error:
+                raise ValueError(f"{error}, the type of layer {layer.name!r}") from None
+            changed.append(layer)
+    for layer in changed:
+        Call(layer, weights_dtype).attach()
+    _trace_anew(model)
+    return model
+
+
+def restore(model: Model) -> Model:
+    """Take back what `optimize` did.
+
+    Functions that have been traced or compiled with the model in them, but for its own `predict` and
+    `evaluate`, go on as they were traced, with the same results.
+
+    Parameters
+    ----------
+    model : keras.Model or keras.layers.Layer
+        Changed in place. It need not be optimized.
+
+    Returns
+    -------
+    keras.Model or keras.layers.Layer
+        The model.
+
+    Raises
+    ------
+    TypeError
+        If it is no model or layer of Keras 3 or tf_keras.
+    """
+    for layer in _layers_of(model):
+        if Call.of(layer) is not None:
+            del layer.__dict__["call"]
+    _trace_anew(model)
+    return model
+
+
+@contextlib.contextmanager
+def optimized(model: Model, *, weights_dtype: Any = None) -> Iterator[Model]:
+    """Have the GRUs of a model run on fastgru while a block runs.
+
+    Layers that were optimized before stay so afterwards, as they were.
+
+    Parameters
+    ----------
+    model : keras.Model or keras.layers.Layer
+        As for `optimize`.
+    weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
+        As for `optimize`.
+
+    Yields
+    ------
+    keras.Model or keras.layers.Layer
+        The model.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `optimize`.
+    """
+    before = list(filter(None, map(Call.of, _layers_of(model))))
+    optimize(model, weights_dtype=weights_dtype)
+    try:
+        yield model
+    finally:
+        restore(model)
+        for call in before:
+            call.attach()
+
+
+def report(model: Any) -> Report:
+    """What runs on fastgru, what does not, and why.
+
+    Parameters
+    ----------
+    model : keras.Model or keras.layers.Layer
+
+    Returns
+    -------
+    Report
+        A list with an `Entry` for each recurrent layer, those in a Bidirectional too. It prints as a table.
+
+    Raises
+    ------
+    TypeError
+        If it is no model or layer of Keras 3 or tf_keras.
+    """
+    found = Report()
+    for layer in _layers_of(model):
+        if is_recurrent(layer):
+            changed = Call.of(layer) is not None
+            reason = why_not(layer)
+            if reason is not None:
+                changed = False
+            elif changed:
+                reason = backend_of(layer).COSTS
+            else:
+                reason = "optimize has not been called since the model got it"
+            found.append(Entry(layer.name, type(layer).__name__, changed, reason))
+    return found
+
+
+def _layers_of(model: Any) -> list[Any]:
+    """The model and all layers in it, each once."""
+    if package_of(model) is None:
+        raise TypeError(
+            f"model must be a model or a layer of Keras 3 or tf_keras, got {type(model).__name__} of module "
+            f"{type(model).__module__}"
+        )
+    return list({id(layer): layer for layer in model._flatten_layers()}.values())
+
+
+def _trace_anew(model: Any) -> None:
+    """Have `predict` and `evaluate` be traced again, which have the layers' computation in them."""
+    for layer in _layers_of(model):
+        for name in ("predict_function", "test_function"):
+            if layer.__dict__.get(name) is not None:
+                setattr(layer, name, None)
