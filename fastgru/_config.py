@@ -51,6 +51,11 @@ def choose(environment: Mapping[str, str]) -> Choice:
 CHOICE = choose(os.environ)
 
 
+def engine_of(packed_as: str | None) -> str:
+    """The engine for weights that are packed as 'float16', 'int8' or, for None, as they are."""
+    return "packed" if packed_as == "int8" else CHOICE.engine  # BLAS has no products of such integers
+
+
 def _processor() -> str:
     """The CPU's model, as well as the system knows it."""
     cpuinfo = Path("/proc/cpuinfo")

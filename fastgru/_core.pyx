@@ -18,25 +18,10 @@ from fastgru._arguments cimport converted, copy_lengths, only_item, touches
 from fastgru._arrays cimport has_shape, is_plain, is_state, rows_are_whole, stride
 from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
-    FASTGRU_ACTIVATION_COUNT,
-    FASTGRU_AVE,
-    FASTGRU_CAST,
-    FASTGRU_GRU,
-    FASTGRU_MUL,
-    FASTGRU_SUM,
-    fastgru_activation_names,
-    fastgru_connect,
-    fastgru_has_dot,
-    fastgru_kernels,
-    fastgru_kernels_at,
-    fastgru_layer,
-    fastgru_node,
-    fastgru_pack,
-    fastgru_packed_size,
-    fastgru_run_network,
-    fastgru_run_of,
-    fastgru_value,
-    fastgru_workspace,
+    FASTGRU_ACTIVATION_COUNT, FASTGRU_AVE, FASTGRU_CAST, FASTGRU_GRU, FASTGRU_MUL, FASTGRU_SUM,
+    fastgru_activation_names, fastgru_connect, fastgru_has_dot, fastgru_kernels, fastgru_kernels_at,
+    fastgru_layer, fastgru_node, fastgru_pack, fastgru_packed_size, fastgru_run_network, fastgru_run_of,
+    fastgru_value, fastgru_workspace,
 )
 from fastgru._memory cimport (
     ALIGNMENT, Memory, aligned, allocate, allocated, exchange, give_back, scratch_of, take,

@@ -129,21 +129,19 @@ class GRUNode(WeightedLayer):
         )
         if f is None or g is None:
             return self._loop(arrays)
-        weights = None if self._weights_dtype == self._compute_dtype else self._weights_dtype.name
-        engine, isa = _config.CHOICE
-        if weights == "int8":  # which BLAS does not multiply
-            engine = "packed"
-        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, engine, isa, weights)
+        engine, isa = _config.engine_of(self._packed_as), _config.CHOICE.isa
+        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, engine, isa, self._packed_as)
+
+    @property
+    def _packed_as(self) -> str | None:
+        """'float16' or 'int8'; None: as the weights are computed with."""
+        return None if self._weights_dtype == self._compute_dtype else self._weights_dtype.name
 
     def _computed(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array | None]:
         """kernel, recurrent_kernel and bias in the dtype that is computed in."""
         kernel, recurrent_kernel, *rest = (array.astype(self._compute_dtype, copy=False) for array in arrays)
-        if self._weights_dtype == np.float16:
-            kernel = _validate.halved("kernel", kernel)
-            recurrent_kernel = _validate.halved("recurrent_kernel", recurrent_kernel)
-        if self._weights_dtype == np.int8:
-            kernel = _validate.rounded_to_int8("kernel", kernel)
-            recurrent_kernel = _validate.rounded_to_int8("recurrent_kernel", recurrent_kernel)
+        kernel = _validate.rounded("kernel", kernel, self._packed_as)
+        recurrent_kernel = _validate.rounded("recurrent_kernel", recurrent_kernel, self._packed_as)
         return kernel, recurrent_kernel, rest[0] if self._use_bias else None
 
     def _loop(self, arrays: tuple[Array, ...], **dropout: Any) -> Loop:

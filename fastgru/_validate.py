@@ -145,20 +145,16 @@ def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.
     return np.dtype(name)
 
 
-def rounded_to_int8(name: str, array: Array) -> Array:
-    """float32 with every column rounded to 127 steps of its largest weight either way; all must be finite."""
-    others = array[~np.isfinite(array)]
-    if others.size:
-        raise ValueError(f"{name} must be finite with weights_dtype='int8', got {others[0]}")
-    with np.errstate(all="ignore"):  # of columns that are tiny
-        scales = np.abs(array).max(axis=0, initial=0) / np.float32(127)
-        scales[scales == 0] = 1
-        rounded: Array = np.rint(array / scales) * scales
-    return rounded
+def rounded(name: str, array: Array, packed_as: str | None) -> Array:
+    """A kernel as its packed weights have it: of float32, if it is packed as 'float16' or 'int8'."""
+    if packed_as is None:
+        return array
+    with np.errstate(all="ignore"):
+        return (_halved if packed_as == "float16" else _in_steps)(name, array)
 
 
-def halved(name: str, array: Array) -> Array:
-    """The array in float32, with every value rounded to the nearest float16, which must be finite."""
+def _halved(name: str, array: Array) -> Array:
+    """Every value rounded to the nearest float16, which must have a finite one for it."""
     limit = float(np.finfo(np.float16).max)
     largest = float(np.nanmax(np.abs(array), initial=0))
     if largest > limit:
@@ -166,8 +162,18 @@ def halved(name: str, array: Array) -> Array:
             f"{name} must lie between {-limit:g} and {limit:g} with weights_dtype='float16', "
             f"got {largest:.9g}"
         )
-    with np.errstate(all="ignore"):
-        return array.astype(np.float16).astype(np.float32)
+    return array.astype(np.float16).astype(np.float32)
+
+
+def _in_steps(name: str, array: Array) -> Array:
+    """Every column rounded to 127 steps of its largest value either way; all must be finite."""
+    others = array[~np.isfinite(array)]
+    if others.size:
+        raise ValueError(f"{name} must be finite with weights_dtype='int8', got {others[0]}")
+    steps = np.abs(array).max(axis=0, initial=0) / np.float32(127)
+    steps[steps == 0] = 1
+    nearest: Array = np.rint(array / steps) * steps
+    return nearest
 
 
 def weight_list(value: Any) -> list[Any]:

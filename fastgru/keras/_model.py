@@ -18,7 +18,7 @@ class Entry(NamedTuple):
     ----------
     name : str
         The layer's.
-    layer : str
+    kind : str
         Its class: GRU, Bidirectional, RNN, or another recurrent one, which fastgru does not run.
     changed : bool
         True if its inference runs on fastgru.
@@ -27,22 +27,21 @@ class Entry(NamedTuple):
     """
 
     name: str
-    layer: str
+    kind: str
     changed: bool
     reason: str
 
 
 class Report(list[Entry]):
-    """A list of `Entry`, one for each recurrent layer, which prints as a table."""
+    """A list of `Entry`, one for each recurrent layer; as a string a line each, then what fastgru costs."""
 
     def __str__(self) -> str:
-        rows = [("layer", "class", "runs on", "because")]
-        rows += [(e.name, e.layer, "fastgru" if e.changed else "Keras", e.reason) for e in self]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
+        lines = [
+            f"{each.name}: {each.kind}, " + ("fastgru" if each.changed else f"Keras: {each.reason}")
+            for each in self
+        ]
+        costs = dict.fromkeys(each.reason for each in self if each.changed)
+        return "\n".join([*lines, *(f"fastgru: {cost}" for cost in costs)]) or "no recurrent layers"
 
 
 def optimize(model: Model, *, weights_dtype: Any = None) -> Model:
@@ -56,9 +55,9 @@ def optimize(model: Model, *, weights_dtype: Any = None) -> Model:
     model : keras.Model or keras.layers.Layer
         Of Keras 3 or tf_keras: Functional, Sequential, subclassed, nested, or one layer. It is changed in
         place. Layers that it gets later are not, until this is called again.
-    weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
-        As for `fastgru.GRU`: with 'float16' kernels are rounded to float16 for inference, which halves the
-        bytes that are read in each step. Layers that compute in float64 take 'float64' alone.
+    weights_dtype : {None, 'float32', 'float64', 'float16', 'int8'}, keyword
+        As for `fastgru.GRU`: with 'float16' or 'int8' kernels are rounded for inference, so that each step
+        reads fewer bytes. Layers that compute in float64 take 'float64' alone.
 
     Returns
     -------
@@ -124,7 +123,7 @@ def optimized(model: Model, *, weights_dtype: Any = None) -> Iterator[Model]:
     ----------
     model : keras.Model or keras.layers.Layer
         As for `optimize`.
-    weights_dtype : {None, 'float32', 'float64', 'float16'}, keyword
+    weights_dtype : {None, 'float32', 'float64', 'float16', 'int8'}, keyword
         As for `optimize`.
 
     Yields
@@ -157,7 +156,7 @@ def report(model: Any) -> Report:
     Returns
     -------
     Report
-        A list with an `Entry` for each recurrent layer, those in a Bidirectional too. It prints as a table.
+        A list with an `Entry` for each recurrent layer, those in a Bidirectional too; printed, a line each.
 
     Raises
     ------

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fastgru import _config, _validate
-from fastgru._core import float16_isas
+from fastgru._kernels import float16_isas
 from fastgru.torch._forward import CellForward, Forward, GRUForward, forward_of
 from fastgru.torch._report import hindrance
 
@@ -33,9 +33,9 @@ def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
     ----------
     model : torch.nn.Module
         Changed in place. Optimized once more, it has its weights read anew.
-    weights_dtype : {None, 'float32', 'float16'}, keyword
-        As of `fastgru.GRU`: with 'float16' calls compute with kernels rounded to that, while parameters stay
-        as they are.
+    weights_dtype : {None, 'float32', 'float16', 'int8'}, keyword
+        As of `fastgru.GRU`: with 'float16' or 'int8' calls compute with kernels rounded to that, while
+        parameters stay as they are.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def optimized(model: Any, *, weights_dtype: str | None = None) -> Iterator[Any]:
     ----------
     model : torch.nn.Module
         What `with ... as` names, too.
-    weights_dtype : {None, 'float32', 'float16'}, keyword
+    weights_dtype : {None, 'float32', 'float16', 'int8'}, keyword
         As of `optimize`.
 
     Raises

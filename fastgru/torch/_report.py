@@ -17,7 +17,7 @@ class Entry(NamedTuple):
         As `named_modules` has it; empty for the model itself.
     kind : str
         The name of its class.
-    optimized : bool
+    changed : bool
         True if `optimize` has changed it.
     reason : str or None
         Why it was not, or why all its calls are PyTorch's as it is now. None: nothing prevents fastgru.
@@ -27,12 +27,12 @@ class Entry(NamedTuple):
 
     name: str
     kind: str
-    optimized: bool
+    changed: bool
     reason: str | None
     last: str | None
 
     def __str__(self) -> str:
-        where = "fastgru" if self.optimized and self.reason is None else "PyTorch"
+        where = "fastgru" if self.changed and self.reason is None else "PyTorch"
         text = f"{self.name or '(the model)'}: {self.kind}, {where}"
         if self.reason is not None:
             text += f": {self.reason}"

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from fastgru import _config, _validate
 from fastgru._compile import Graph
-from fastgru._core import Network, Plan, float16_isas
+from fastgru._core import Network, Plan
+from fastgru._kernels import float16_isas
 from fastgru._tensors import TensorCalls
 from fastgru._writers.torch import swapped
 
@@ -68,14 +69,14 @@ class Packed(TensorCalls):
     """
 
     def __init__(self, weights: Mapping[str, Any], sizes: Sizes, weights_dtype: str | None) -> None:
-        float16 = check(weights, sizes, weights_dtype)
+        packed_as = check(weights, sizes, weights_dtype)
         tensors = tuple(weights.values())
         self.dtype = tensors[0].dtype
         self.features, self.units = sizes.features, sizes.units
         self.width = sizes.units * sizes.directions
         # First the marks: who writes while weights are read has them read again.
         super().__init__(tuple(weights), tensors, self.width, TYPES)
-        plans = _plans([tensor.detach().numpy() for tensor in tensors], sizes, float16)
+        plans = _plans([tensor.detach().numpy() for tensor in tensors], sizes, packed_as)
         network = _network(plans, DTYPES[self.dtype])
         self._run_on(network)
         self.alone = [network]
@@ -95,8 +96,8 @@ def _shapes(sizes: Sizes) -> Iterable[tuple[int, ...]]:
                 yield (width,)
 
 
-def check(weights: Mapping[str, Any], sizes: Sizes, weights_dtype: str | None) -> bool:
-    """Raise `Unfit` unless weights are plain and of a type that fastgru has; True if they become float16."""
+def check(weights: Mapping[str, Any], sizes: Sizes, weights_dtype: str | None) -> str | None:
+    """Raise `Unfit` unless weights are plain and of a type that fastgru has; what Plan packs them as."""
     dtype = next(iter(weights.values())).dtype
     for (name, tensor), shape in zip(weights.items(), _shapes(sizes), strict=True):
         if type(tensor) not in TYPES:
@@ -111,23 +112,33 @@ def check(weights: Mapping[str, Any], sizes: Sizes, weights_dtype: str | None) -
         kept = _validate.weights_dtype(weights_dtype, DTYPES[dtype], _config.CHOICE.isa in float16_isas())
     except ValueError as error:
         raise Unfit(str(error)) from None
-    return kept == np.float16
+    return None if kept == DTYPES[dtype] else kept.name
 
 
-def _plans(arrays: Sequence[Array], sizes: Sizes, float16: bool) -> dict[Direction, Plan]:
+def _plans(arrays: Sequence[Array], sizes: Sizes, packed_as: str | None) -> dict[Direction, Plan]:
     """Packed weights by level and direction, in the order of `h_n`."""
     each = iter(arrays)
     plans = {}
     for level, backwards in itertools.product(range(sizes.levels), range(sizes.directions)):
         kernel, recurrent = (np.ascontiguousarray(swapped(next(each)).T) for _ in range(2))
         bias = np.stack([swapped(next(each)) for _ in range(2)]) if sizes.bias else None
-        if float16:
-            try:
-                kernel, recurrent = (_validate.halved("weights", array) for array in (kernel, recurrent))
-            except ValueError as error:
-                raise Unfit(str(error)) from None
+        try:
+            kernel, recurrent = (
+                _validate.rounded("weights", array, packed_as) for array in (kernel, recurrent)
+            )
+        except ValueError as error:
+            raise Unfit(str(error)) from None
+        engine = _config.engine_of(packed_as)
         plans[Direction(level, bool(backwards))] = Plan(
-            kernel, recurrent, bias, True, ("tanh", 0.0), ("sigmoid", 0.0), *_config.CHOICE, float16
+            kernel,
+            recurrent,
+            bias,
+            True,
+            ("tanh", 0.0),
+            ("sigmoid", 0.0),
+            engine,
+            _config.CHOICE.isa,
+            packed_as,
         )
     return plans
 

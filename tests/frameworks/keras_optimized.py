@@ -425,8 +425,9 @@ def test_the_report_says_what_has_become_of_each_layer():
     assert first.reason
     assert second == fastgru.keras.Entry("second", "LSTM", False, "LSTM is no GRU")
     lines = str(fastgru.keras.report(model)).splitlines()
-    assert lines[1].split()[:3] == ["first", "GRU", "fastgru"]
-    assert lines[2].split()[:3] == ["second", "LSTM", "Keras"]
+    assert lines[:2] == ["first: GRU, fastgru", "second: LSTM, Keras: LSTM is no GRU"]
+    assert lines[2:] == [f"fastgru: {first.reason}"]
+    assert str(fastgru.keras.report(layers.Dense(1))) == "no recurrent layers"
 
 
 @pytest.mark.parametrize("function", ["optimize", "restore", "report"])

@@ -81,7 +81,7 @@ def test_pickles_have_the_bytes_of_an_ordinary_module(kind):
 def test_copies_are_ordinary_modules(kind, copied):
     module = make(kind)
     other = copied(nn.ModuleList([module]))[0] if copied is copy.deepcopy else copied(module)
-    assert not fastgru.torch.report(other)[0].optimized
+    assert not fastgru.torch.report(other)[0].changed
     assert vars(other).keys() == vars(kind(3, 4)).keys()
     with torch.no_grad():
         assert_same(module(X[0]), other(X[0]))
@@ -331,7 +331,7 @@ def test_a_replica_for_another_device_is_an_ordinary_module():
     replica = module._replicate_for_data_parallel()
     replica._parameters = {name: each * 2 for name, each in module._parameters.items()}
     replica._flat_weights = list(replica._parameters.values())
-    assert not fastgru.torch.report(replica)[0].optimized
+    assert not fastgru.torch.report(replica)[0].changed
     replica.forward(X)
     assert module._parameters["weight_hh_l0"] is not replica._parameters["weight_hh_l0"]
 
@@ -364,10 +364,10 @@ def test_a_report_says_what_runs_where_and_why():
     model["replaced"].forward = lambda x, hx=None: (x, hx)
     weight_norm(model["computed"])
     before = fastgru.torch.report(model)
-    assert {entry.name for entry in before if not entry.optimized} == model.keys() - {"linear"}
+    assert {entry.name for entry in before if not entry.changed} == model.keys() - {"linear"}
     fastgru.torch.optimize(model)
     report = {entry.name: entry for entry in fastgru.torch.report(model)}
-    assert [name for name, entry in report.items() if entry.optimized] == ["gru", "cell", "sixteen", "meta"]
+    assert [name for name, entry in report.items() if entry.changed] == ["gru", "cell", "sixteen", "meta"]
     reasons = {name: entry.reason for name, entry in report.items()}
     assert reasons["gru"] is reasons["cell"] is None
     for name, words in {
@@ -408,13 +408,13 @@ def test_a_block_is_optimized_and_then_is_what_it_was():
     def run():
         with fastgru.torch.optimized(model) as same:
             assert same is model
-            assert [entry.optimized for entry in fastgru.torch.report(model)] == [True, True]
+            assert [entry.changed for entry in fastgru.torch.report(model)] == [True, True]
             on_fastgru(model[0], X)
             raise KeyError
 
     with pytest.raises(KeyError):
         run()
-    assert [entry.optimized for entry in fastgru.torch.report(model)] == [False, True]
+    assert [entry.changed for entry in fastgru.torch.report(model)] == [False, True]
     assert model[1].forward is kept
     on_fastgru(model[1], X)
 
@@ -427,7 +427,7 @@ def test_what_wraps_a_forward_keeps_its_place():
         wanted = [2 * each for each in nn.GRU.forward(module, X)]
         assert_same(module(X), wanted)
         fastgru.torch.optimize(module)
-        assert fastgru.torch.report(module)[0].optimized
+        assert fastgru.torch.report(module)[0].changed
         assert_same(module(X), wanted)
         fastgru.torch.restore(module)
         assert_same(module(X), wanted, 0)
@@ -465,4 +465,4 @@ def test_another_type_of_weights_is_refused(value):
     module = nn.GRU(3, 4)
     with pytest.raises((ValueError, TypeError), match="weights_dtype"):
         fastgru.torch.optimize(module, weights_dtype=value)
-    assert not fastgru.torch.report(module)[0].optimized
+    assert not fastgru.torch.report(module)[0].changed

@@ -83,7 +83,7 @@ def test_threads_call_a_model_whose_weights_are_replaced():
 def child(model, queue):
     try:
         entries = fastgru.torch.report(model)
-        queue.put(([each.numpy() for each in results(model)], [entry.optimized for entry in entries]))
+        queue.put(([each.numpy() for each in results(model)], [entry.changed for entry in entries]))
     except BaseException as error:  # or the parent waits for ever
         queue.put((repr(error), None))
 
