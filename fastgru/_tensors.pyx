@@ -149,7 +149,7 @@ cdef class TensorCalls:
         """
         cdef Place x, h
         cdef int axes, time_axis = 0
-        cdef Py_ssize_t batch = 1, states = self.network.net.state_count, units = self.network.state_units[0]
+        cdef Py_ssize_t batch = 1, states = self.network.net.state_count, units = self.network.states.units[0]
         cdef object output, last, new
         inputs = placed(self, inputs, &x, False)
         if inputs is None:
@@ -226,7 +226,7 @@ cdef class TensorCalls:
         x and its strides are of the input. The output, (timesteps, batch, width), and states, (states, batch,
         units), are contiguous; start: NULL for zeros; last: overwritten, or NULL.
         """
-        cdef Py_ssize_t k, size = batch * self.network.state_units[0] * self.itemsize
+        cdef Py_ssize_t k, size = batch * self.network.states.units[0] * self.itemsize
         cdef Ready *ready = <Ready *> exchange(<void **> &self.spare, NULL)
         cdef fastgru_run_of *run
         if ready == NULL:

@@ -348,7 +348,7 @@ def names_of(tree):
 
 
 PROTOCOL = {*names_of(ast.parse(SOURCES["_member"].read_text()))}
-LAYERS = ["gru", "wrappers", "stack", "_gru_node", "_weighted", "_composite", "_layer", "_export", "streaming"]
+LAYERS = ["gru", "wrappers", "stack", "_gru_node", "_weighted", "_composite", "_layer", "_export"]
 PRIVATE = {name for module in LAYERS for name in names_of(ast.parse(SOURCES[module].read_text()))} - PROTOCOL
 FOREIGN = {"torch", "keras"}  # rooms in which other libraries' private names cannot be done without
 
