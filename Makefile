@@ -22,8 +22,8 @@ check: $(VENV)/test $(VENV)/built
 
 # Under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy: the tests of what computes and of what hands
 # to it. Not those against TensorFlow, which does not run under them, nor those that run other programs.
-SANITIZED := $(patsubst %,tests/%.py,$(addprefix engine/test_,activations bits packed plan) \
-    $(addprefix layer/test_,config default_state dropout gru lengths validate weights_dtype) \
+SANITIZED := $(patsubst %,tests/%.py,$(addprefix engine/test_,activations bits int8 packed plan) \
+    $(addprefix layer/test_,config default_state dropout gru int8_weights lengths validate weights_dtype) \
     $(addprefix networks/test_,streaming threads))
 
 sanitize: $(VENV)/test $(VENV)/build

@@ -35,8 +35,8 @@ class Graph:
         self._values.append((width, dtype, last))
         return len(self._values)
 
-    def gru(self, layer: Any, x: int, output: int, column: int = 0, turned: bool = False) -> None:
-        """Add a GRU that writes its units into a value from a column on; `turned` reverses the outputs."""
+    def gru(self, layer: Any, x: int, output: int, column: int = 0, reverse_output: bool = False) -> None:
+        """Add a GRU that writes its units into a value from a column on, in time as it runs or reversed."""
         self._nodes.append(
             (
                 "gru",
@@ -45,7 +45,7 @@ class Graph:
                 output,
                 column,
                 bool(layer.go_backwards),
-                turned,
+                reverse_output,
                 bool(layer.zero_output_for_mask),
                 self._states[layer],
             )

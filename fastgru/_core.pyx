@@ -159,8 +159,8 @@ cdef class Network:
     values : sequence of (int, dtype, bool)
         What nodes write, from number 1 on: width, type, and whether of the last step alone. Number 0 is the input.
     nodes : sequence of tuple
-        ("gru", Plan, input, output, column, go_backwards, turned, zero_output_for_mask, state): `column` is where
-        its units begin in the output's width, `turned` reverses the outputs in time, `state` is
+        ("gru", Plan, input, output, column, go_backwards, reverse_output, zero_output_for_mask, state): `column` is where
+        its units begin in the output's width, `reverse_output` reverses the outputs in time, `state` is
         the number of its state. ("cast", input, output). ("sum", "mul" or "ave", input, other, output).
     outputs : sequence of int
         The values that a call returns.
@@ -204,7 +204,7 @@ cdef class Network:
             if each[0] == "gru":
                 plan, node.kind = each[1], FASTGRU_GRU
                 node.layer = &plan.ready.layer
-                node.input, node.output, node.column, node.go_backwards, node.turned = each[2:7]
+                node.input, node.output, node.column, node.go_backwards, node.reverse_output = each[2:7]
                 node.zero_output_for_mask, node.state = each[7:9]
                 plans[node.state] = plan
                 self.states.units[node.state], self.states.types[node.state] = plan.units, plan.typenum

@@ -102,7 +102,7 @@ cdef extern from "fastgru/network.h" nogil:
         Py_ssize_t column
         const fastgru_layer *layer
         int go_backwards
-        int turned
+        int reverse_output
         int zero_output_for_mask
         int state
 

@@ -180,9 +180,9 @@ class GRUNode(WeightedLayer):
     def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
         return [self._add_part(graph, x, last)]
 
-    def _add_part(self, graph: Graph, x: int, last: bool, turned: bool = False) -> int:
+    def _add_part(self, graph: Graph, x: int, last: bool, reverse_output: bool = False) -> int:
         output = graph.value(self._units, self._compute_dtype, last)
-        graph.gru(self, graph.cast(x, self._compute_dtype), output, turned=turned)
+        graph.gru(self, graph.cast(x, self._compute_dtype), output, reverse_output=reverse_output)
         return graph.cast(output, self._dtype)
 
     def _check_fit(

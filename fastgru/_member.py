@@ -209,7 +209,7 @@ class WeightedMember(Member):
         """The state that a call starts from, (batch, units); None means zeros."""
         raise NotImplementedError
 
-    def _add_part(self, graph: Graph, x: int, last: bool, turned: bool = False) -> int:
+    def _add_part(self, graph: Graph, x: int, last: bool, reverse_output: bool = False) -> int:
         """Add the layer to a graph; its value, in the layer's dtype."""
         raise NotImplementedError
 

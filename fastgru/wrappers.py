@@ -125,8 +125,8 @@ class Bidirectional(CompositeLayer):
         made, config = type(layer).from_config, layer.get_config()
         forward = made(config | {"name": f"forward_{layer.name}"})
         if backward_layer is None:
-            turned = {"name": f"backward_{layer.name}", "go_backwards": not layer.go_backwards}
-            backward = made(config | turned)
+            opposite = {"name": f"backward_{layer.name}", "go_backwards": not layer.go_backwards}
+            backward = made(config | opposite)
         else:
             self._layer_configs["backward_layer"] = serialized(_gru("backward_layer", backward_layer))
             backward = copy.copy(backward_layer)
@@ -341,16 +341,16 @@ class Bidirectional(CompositeLayer):
     def _add_to(self, graph: Graph, x: int, last: bool) -> list[int]:
         x = graph.cast(x, self._compute_dtype)
         forward, backward = self._members
-        turned = {forward: False, backward: not last}
+        reverse_output = {forward: False, backward: not last}
         # first what needs the whole input: the other direction then runs together with what reads the output
-        order = sorted(self._members, key=lambda part: not (part.go_backwards or turned[part]))
+        order = sorted(self._members, key=lambda part: not (part.go_backwards or reverse_output[part]))
         if self._merge_mode == "concat":
             output = graph.value(self._width, forward._compute_dtype, last)
             for part in order:
                 column = 0 if part is forward else forward.units
-                graph.gru(part, graph.cast(x, part._compute_dtype), output, column, turned[part])
+                graph.gru(part, graph.cast(x, part._compute_dtype), output, column, reverse_output[part])
             return [graph.cast(output, forward._dtype)]
-        values = {part: part._add_part(graph, x, last, turned[part]) for part in order}
+        values = {part: part._add_part(graph, x, last, reverse_output[part]) for part in order}
         both = values[forward], values[backward]
         return list(both) if self._merge_mode is None else [graph.merge(self._merge_mode, *both)]
 

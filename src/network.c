@@ -92,7 +92,7 @@ static ptrdiff_t needed_steps(const struct fastgru_network *network, const struc
             continue;
         if (!node->layer->kernels->full_tile)  /* bits depend on how many steps a product is of     */
             least = FASTGRU_CHUNK_ROWS;
-        if (!network->values[node->output].last && node->go_backwards != node->turned)
+        if (!network->values[node->output].last && node->go_backwards != node->reverse_output)
             return run->timesteps;   /* outputs do not belong to the timesteps of the input        */
     }
     for (ptrdiff_t row = 0; row < run->batch; ++row)
@@ -204,7 +204,7 @@ int fastgru_connect(struct fastgru_network *network)
         network->values[network->outputs[i]].output = i;
     for (int n = 0; n < network->node_count; ++n) {
         struct fastgru_node *node = network->nodes + n;
-        const int whole = node->kind == FASTGRU_GRU && (node->go_backwards || node->turned);
+        const int whole = node->kind == FASTGRU_GRU && (node->go_backwards || node->reverse_output);
         if (whole || !open)
             ++segment;
         open = !whole;
@@ -281,7 +281,7 @@ static void run_gru(
     memset(&call, 0, sizeof call);
     x = part_of(network, run, w, node->input, chunk, chunk->first);
     out = part_of(network, run, w, node->output, chunk,
-                          node->turned ? run->timesteps - 1 - chunk->first : chunk->first);
+                          node->reverse_output ? run->timesteps - 1 - chunk->first : chunk->first);
     out.data += (size_t)node->column * itemsize;
     state = state ? state + offset : is_state(network, run, node) ? out.data : w->states[n];
     call.batch = chunk->rows;
@@ -308,7 +308,7 @@ static void run_gru(
     if (!gives_state(network, run, node)) {
         call.out = out.data;
         call.out_batch_stride = out.batch_stride;
-        call.out_time_stride = value->last ? 0 : node->turned ? -out.time_stride : out.time_stride;
+        call.out_time_stride = value->last ? 0 : node->reverse_output ? -out.time_stride : out.time_stride;
     }
     fastgru_sequence(node->layer, &call);
     run->walk = call.walk;

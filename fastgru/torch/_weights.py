@@ -154,6 +154,6 @@ def _network(plans: Mapping[Direction, Plan], dtype: np.dtype[Any]) -> Network:
         # first what needs the whole input: the other direction then runs together with what reads the output
         for node in sorted(nodes, key=lambda node: not node.go_backwards):
             column = first.units if node.go_backwards and len(nodes) > 1 else 0
-            graph.gru(node, value, output, column, turned=node.go_backwards)
+            graph.gru(node, value, output, column, reverse_output=node.go_backwards)
         value = output
     return graph.network([value], time_major=True, return_state=False, optional=False)

@@ -36,7 +36,7 @@ struct fastgru_node {
     ptrdiff_t column;                /* GRU: where in the output's width its units begin   */
     const struct fastgru_layer *layer;
     int go_backwards;
-    int turned;                      /* 1: outputs are written from the last timestep on   */
+    int reverse_output;              /* 1: outputs are written from the last timestep on   */
     int zero_output_for_mask;
     int state;                       /* its number among those of a run                    */
     int segment;                     /* set by fastgru_connect                             */

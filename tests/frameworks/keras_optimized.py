@@ -322,20 +322,21 @@ def test_weights_are_packed_once(rng, monkeypatch):
     assert sum(map(bool, made)) == 2
 
 
-def test_kernels_may_be_kept_in_float16(rng):
+@pytest.mark.parametrize("weights_dtype", ["float16", "int8"])
+def test_kernels_may_be_kept_in_fewer_bits(rng, weights_dtype):
     layer = built(gru(), rng)
     x = random_input(rng, "float32")
-    fastgru.keras.optimize(layer, weights_dtype="float16")
+    fastgru.keras.optimize(layer, weights_dtype=weights_dtype)
     found = infer(layer, tensor(x))
     plain = fastgru.from_keras(layer)
-    wanted = fastgru.GRU.from_config(plain.get_config() | {"weights_dtype": "float16"})
+    wanted = fastgru.GRU.from_config(plain.get_config() | {"weights_dtype": weights_dtype})
     wanted.build(x.shape)
     wanted.set_weights(plain.get_weights())
     assert_same(found, [wanted(x)])
     assert np.abs(found[0] - plain(x)).max() > 1e-6
     double = built(gru(dtype="float64"), rng)
     with pytest.raises(ValueError, match=f"weights_dtype must be .*layer '{double.name}'"):
-        fastgru.keras.optimize(keras.Sequential([layer, double]), weights_dtype="float16")
+        fastgru.keras.optimize(keras.Sequential([layer, double]), weights_dtype=weights_dtype)
 
 
 # ---- what is saved and copied ----------------------------------------------------------------

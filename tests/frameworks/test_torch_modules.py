@@ -452,6 +452,21 @@ def test_kernels_of_float16_round_weights_alone():
     assert "weights_dtype" in fastgru.torch.report(module)[0].reason
 
 
+def test_kernels_of_int8_are_those_of_a_layer():
+    module = nn.GRU(3, 64, batch_first=True).eval()
+    layer = fastgru.from_torch(module, weights_dtype="int8")
+    fastgru.torch.optimize(module, weights_dtype="int8")
+    x = X.transpose(0, 1).contiguous()
+    with torch.no_grad():
+        output, last = module(x)
+        for found, wanted in zip((output, last[0]), layer(x.numpy()), strict=True):
+            np.testing.assert_array_equal(found.numpy(), wanted)
+        assert (output - nn.GRU.forward(module, x)[0]).abs().max() > 1e-4
+        module.weight_ih_l0[0, 0] = float("nan")
+        assert_same(module(x), nn.GRU.forward(module, x), 0)
+    assert "must be finite with weights_dtype='int8'" in last_reason(module)
+
+
 @pytest.mark.parametrize("function", [fastgru.torch.optimize, fastgru.torch.restore, fastgru.torch.report])
 def test_what_is_no_module_is_refused(function):
     with pytest.raises(TypeError, match=r"model must be a torch\.nn\.Module, got dict"):
@@ -460,7 +475,7 @@ def test_what_is_no_module_is_refused(function):
         pass
 
 
-@pytest.mark.parametrize("value", ["int8", "bfloat16", 16])
+@pytest.mark.parametrize("value", ["int4", "bfloat16", 16])
 def test_another_type_of_weights_is_refused(value):
     module = nn.GRU(3, 4)
     with pytest.raises((ValueError, TypeError), match="weights_dtype"):
