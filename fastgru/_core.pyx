@@ -159,9 +159,9 @@ cdef class Network:
     values : sequence of (int, dtype, bool)
         What nodes write, from number 1 on: width, type, and whether of the last step alone. Number 0 is the input.
     nodes : sequence of tuple
-        ("gru", Plan, input, output, column, go_backwards, reverse_output, zero_output_for_mask, state): `column` is where
-        its units begin in the output's width, `reverse_output` reverses the outputs in time, `state` is
-        the number of its state. ("cast", input, output). ("sum", "mul" or "ave", input, other, output).
+        ("gru", Plan, input, output, column, go_backwards, reverse_output, zero_output_for_mask, state): `column`
+        is where its units begin in the output's width, `reverse_output` is in time, `state` is the number of its
+        state. ("cast", input, output). ("sum", "mul" or "ave", input, other, output).
     outputs : sequence of int
         The values that a call returns.
     time_major, return_state : bool
