@@ -3,36 +3,29 @@
  * A panel's part for a matrix: groups of four k, (groups, gates, VLEN, 4); the scales of its columns, (gates, VLEN);
  * and of each column 2^15 times the sum of its integers, (gates, VLEN), for machines that multiply unsigned bytes. */
 
-/* The nearest integer of x, |x| below 2^22, ties to even. */
-INLINE int32_t FORMAT(nearest)(real x)
+/* A vector of neighbouring columns: the first `lanes` are there, the others zero. */
+INLINE vreal FORMAT(columns_of)(const real *matrix, ptrdiff_t row, ptrdiff_t width, ptrdiff_t column, int lanes)
 {
-    vint lanes;
-    vnearest(vset(x), 1, &lanes);
-    return vlane(lanes, 0);
+    return lanes < 1 ? vset(0) : vload(matrix + row * width + column, lanes);
 }
 
-/* The scale of a column: the one that was given, or the largest weight's by 127; 0 if all weights are zero, and NaN if
- * one is not finite. */
-static real FORMAT(scale)(
-    const real *given,               /* of the column, or NULL                             */
-    const real *column,              /* (k), every `stride`-th element                     */
-    ptrdiff_t k, ptrdiff_t stride)
+/* The scales of such columns: the given ones, or the largest weight of each by 127; 0 where all weights are zero, NaN
+ * where one is not finite. */
+static vreal FORMAT(scales_of)(
+    const real *matrix,              /* (k, width)                                         */
+    const real *given,               /* (width) or NULL                                    */
+    ptrdiff_t k, ptrdiff_t width, ptrdiff_t column, int lanes)
 {
-    real most = 0;
+    const vreal zero = vset(0);
+    vreal most = zero, scales;
+    vint finite = vless(zero, vset(1));
     for (ptrdiff_t row = 0; row < k; ++row) {
-        const real size = column[row * stride] < 0 ? -column[row * stride] : column[row * stride];
-        if (!(size <= FLT_MAX))
-            return (real)NAN;
-        most = size > most ? size : most;
+        const vreal size = vabs(FORMAT(columns_of)(matrix, row, width, column, lanes));
+        finite &= vless(size, vset((real)INFINITY));
+        most = vselect(vless(most, size), size, most);
     }
-    return most == 0 ? 0 : given ? *given : most / 127;
-}
-
-/* A weight as an integer. */
-INLINE int32_t FORMAT(integer)(real x, real scale)
-{
-    const real quotient = scale > 0 ? x / scale : 0;
-    return quotient > 127 ? 127 : quotient < -127 ? -127 : FORMAT(nearest)(quotient);
+    scales = given && lanes > 0 ? vload(given + column, lanes) : most / vset(127);
+    return vselect(finite, vselect(vless(zero, most), scales, zero), vset((real)NAN));
 }
 
 /* The units from `unit` on of some gates' columns of a matrix, those beyond the last unit zero. Returns where the next
@@ -44,37 +37,42 @@ static char *FORMAT(pack_matrix)(
     ptrdiff_t k, ptrdiff_t units, int gates,
     const ptrdiff_t *columns,        /* (gates)  where the columns of a vector begin       */
     const ptrdiff_t *there,          /* (gates)  how many of its units there are, or less than 1 */
-    double *most)                    /* in and out                                         */
+    int32_t *most)                   /* in and out                                         */
 {
-    const ptrdiff_t groups = (k + 3) / 4;
+    const ptrdiff_t groups = (k + 3) / 4, width = 3 * units;
     real *scale = (real *)(void *)(packed + groups * gates * 4 * VLEN);
     int32_t *offset = (int32_t *)(void *)(scale + gates * VLEN);
     memset(packed, 0, (size_t)(groups * gates * 4 * VLEN));
-    for (int gate = 0; gate < gates; ++gate)
-        for (int i = 0; i < VLEN; ++i) {
-            const int is_there = i < there[gate];
-            const ptrdiff_t column = columns[gate] + i;
-            const real size = is_there
-                ? FORMAT(scale)(scales ? scales + column : NULL, matrix + column, k, 3 * units) : 0;
-            double sum = 0, sizes = 0;
-            for (ptrdiff_t row = 0; is_there && row < k; ++row) {
-                const int32_t integer = FORMAT(integer)(matrix[row * 3 * units + column], size);
-                packed[((row / 4 * gates + gate) * VLEN + i) * 4 + row % 4] = (char)integer;
-                sum += integer;
-                sizes += integer < 0 ? -integer : integer;
-            }
-            scale[gate * VLEN + i] = size;
-            offset[gate * VLEN + i] = (int32_t)(uint32_t)((int64_t)sum * 32768);
-            *most = sizes > *most ? sizes : *most;
+    for (int gate = 0; gate < gates; ++gate) {
+        const int lanes = there[gate] < 1 ? 0 : there[gate] < VLEN ? (int)there[gate] : VLEN;
+        const vreal steps = FORMAT(scales_of)(matrix, scales, k, width, columns[gate], lanes);
+        const vint used = vless(vset(0), steps);
+        const vint none = vbits(vset(0));
+        vint sums = none, sizes = none;
+        for (ptrdiff_t row = 0; row < k; ++row) {
+            const vreal x = FORMAT(columns_of)(matrix, row, width, columns[gate], lanes);
+            vint integers, negative;
+            vnearest(vat_most(vat_least(vselect(used, x / steps, vset(0)), -127), 127), 1, &integers);
+            negative = vint_less(integers, none);
+            sums += integers;
+            sizes += (integers ^ negative) - negative;  /* |integers| */
+            for (int i = 0; i < VLEN; ++i)
+                packed[((row / 4 * gates + gate) * VLEN + i) * 4 + row % 4] = (char)vlane(integers, i);
         }
+        vstore(scale + gate * VLEN, steps, VLEN);
+        for (int i = 0; i < VLEN; ++i) {
+            offset[gate * VLEN + i] = (int32_t)((uint32_t)vlane(sums, i) * 32768u);
+            *most = vlane(sizes, i) > *most ? vlane(sizes, i) : *most;
+        }
+    }
     return (char *)(offset + gates * VLEN);
 }
 
 /* The largest |factor| with which no sum of products leaves int32. */
-INLINE real FORMAT(limit)(double most)
+INLINE real FORMAT(limit)(int32_t most)
 {
-    const double limit = most > 0 ? 2147483647 / most : FASTGRU_MOST_FACTOR;
-    return (real)(int32_t)(limit < FASTGRU_MOST_FACTOR ? limit : FASTGRU_MOST_FACTOR);
+    const int32_t limit = most > 0 ? 2147483647 / most : FASTGRU_MOST_FACTOR;
+    return (real)(limit < FASTGRU_MOST_FACTOR ? limit : FASTGRU_MOST_FACTOR);
 }
 
 /* fastgru_pack, where the layer says what lies where. */
@@ -88,7 +86,7 @@ static void FORMAT(pack)(
     const real *scales = (const real *)layer->scales, *u = (const real *)recurrent_kernel;
     const real *u_scales = scales ? scales + 3 * units : NULL;
     real *limits = (real *)layer->biases + panels * 4 * VLEN;
-    double most_x = 0, most_h = 0;
+    int32_t most_x = 0, most_h = 0;
     ptrdiff_t columns[3], there[3];
     KERNEL(pack_biases)(layer, (const real *)bias);
     for (ptrdiff_t panel = 0; panel < panels; ++panel) {
