@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from fastgru._batcher import MicroBatcher
     from fastgru._config import show_config
     from fastgru._include import get_include, get_sources
+    from fastgru._quantize import quantize
     from fastgru._random import set_random_seed
     from fastgru._validate import InputSpec
     from fastgru.formats import FormatError, from_keras, from_onnx, from_torch, load, load_all
@@ -36,6 +37,7 @@ __all__ = [
     "initializers",
     "load",
     "load_all",
+    "quantize",
     "regularizers",
     "set_random_seed",
     "show_config",
@@ -53,6 +55,7 @@ _HOMES = {
     "StreamPool": "streaming",
     "get_include": "_include",
     "get_sources": "_include",
+    "quantize": "_quantize",
     "set_random_seed": "_random",
     "show_config": "_config",
 } | dict.fromkeys(["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"], "formats")

@@ -20,7 +20,7 @@ from click.testing import CliRunner
 import fastgru
 from fastgru.cli import _commands, _convert, _files, _main, _run, _terminal
 
-COMMANDS = ["inspect", "run", "convert", "bench", "compare", "config", "completion"]
+COMMANDS = ["inspect", "run", "convert", "quantize", "bench", "compare", "config", "completion"]
 
 
 def command(*arguments, **options):
@@ -370,6 +370,41 @@ def test_convert_writes_what_load_reads(ending, tmp_path, capfd):
     found = other(x.swapaxes(0, 1)).swapaxes(0, 1) if other.time_major else other(x)
     np.testing.assert_array_equal(found, layer(x))
     assert {path.name for path in tmp_path.iterdir()} == {"model.npz", out.name}
+
+
+def test_quantize_writes_a_layer_and_its_errors(tmp_path, capfd):
+    layer, out = built(gru()), tmp_path / "small.npz"
+    layer.save(tmp_path / "model.npz")
+    frames = np.random.default_rng(0).normal(size=(2, 50, 5)).astype("f4")
+    np.save(tmp_path / "frames.npy", frames)
+    np.save(tmp_path / "lengths.npy", np.array([50, 30]))
+    arguments = ["--calibration", tmp_path / "frames.npy", "--lengths", tmp_path / "lengths.npy", "-o", out]
+    status, text, err = quick(capfd, "quantize", tmp_path / "model.npz", *arguments)
+    assert (status, err) == (0, "")
+    small, report = fastgru.quantize(layer, frames, lengths=[50, 30])
+    assert text == f"{report}\n"
+    np.testing.assert_array_equal(fastgru.load(out)(frames), small(frames))
+    status, text, err = quick(capfd, "quantize", tmp_path / "model.npz", "-o", out)
+    assert (status, text.split()[-1], err) == (0, layer.name, "")
+    np.testing.assert_array_equal(fastgru.load(out)(frames), fastgru.quantize(layer).layer(frames))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "small.onnx"], "OUT must end in .npz, got 'small.onnx'"),
+        (["-o", "small.npz", "--lengths", "x.npy"], "--lengths must be given with --calibration"),
+        (["-o", "small.npz", "--calibration", "x.npy"], "calibration must have shape (batch, timesteps, 5)"),
+    ],
+)
+def test_quantize_says_what_is_wrong(arguments, message, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    built(gru()).save("model.npz")
+    np.save("x.npy", np.ones((2, 5, 7), "f4"))
+    status, text, err = quick(capfd, "quantize", "model.npz", *arguments)
+    assert (status, text) == (2, "")
+    assert message in err
+    assert err.count("\n") == 1
 
 
 def test_convert_takes_stacks_and_states(tmp_path, capfd):

@@ -1,0 +1,37 @@
+"""`fastgru quantize`: a layer with int8 weights, and the errors of its outputs."""
+
+from pathlib import Path
+
+import numpy as np
+
+import fastgru
+from fastgru.cli import _files, _model, _terminal
+
+MEGABYTES = 256  # of calibration at most: more takes time and makes it no better
+
+
+def quantize(
+    model: Path, output: Path, layer: str | None, calibration: Path | None, lengths: Path | None
+) -> None:
+    """Write the layer, and print the report."""
+    if output.suffix != ".npz":
+        raise ValueError(f"OUT must end in .npz, got {str(output)!r}")
+    found = _model.read(model, layer, weights_dtype=None)
+    frames = steps = None
+    if calibration is not None:
+        frames = _files.array(calibration, str(calibration))
+        if frames.nbytes > MEGABYTES << 20:
+            raise ValueError(
+                f"--calibration must have at most {MEGABYTES} MiB, got {frames.nbytes / 2**20:.0f}: "
+                "some hundred timesteps suffice"
+            )
+        frames = np.asarray(frames)
+        steps = None if lengths is None else _files.array(lengths, str(lengths))
+    elif lengths is not None:
+        raise ValueError("--lengths must be given with --calibration")
+    with _terminal.progress(found.name, 2 * len(found._parts), "kernels") as advance:
+        small, report = fastgru.quantize(
+            found, frames, lengths=steps, progress=lambda done, total: advance(1)
+        )
+    small.save(output)
+    print(report)
