@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
     "fastgru": ("#0072B2", "-"),
     "fastgru-f16": ("#0072B2", "--"),
+    "fastgru-int8": ("#0072B2", "-."),
     "fastgru-blas": ("#0072B2", ":"),
     "onnxruntime": ("#D55E00", "-"),
     "onnxruntime-bound": ("#D55E00", "--"),
@@ -32,7 +33,7 @@ STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
     "torch-int8": ("#009E73", "--"),
     "jax": ("#CC79A7", "-"),
     "keras": ("#CC79A7", "--"),
-    "keras+fastgru": ("#0072B2", "-."),
+    "keras+fastgru": ("#CC79A7", ":"),
     "tf_keras": ("#56B4E9", "-"),
     "litert": ("#56B4E9", "--"),
     "ncnn": ("#A08000", "-"),

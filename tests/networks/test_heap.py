@@ -36,14 +36,15 @@ assert taken(lambda: bytearray(1000)) >= 50  # the counter counts
 
 CALLS = """
 CASES = itertools.product(
-    ["packed", "blas"], [False, True], [False, True], [False, True], ["", "mask", "lengths"],
+    ["packed", "int8", "blas"], [False, True], [False, True], [False, True], ["", "mask", "lengths"],
     [(1, 1, 1, 1), (1, 1, 40, 300), (3, 60, 40, 300), (200, 2, 8, 64)],
 )
 for engine, reset_after, sequences, stateful, ends, (batch, timesteps, features, units) in CASES:
     if engine == "blas" and ends == "lengths":  # of which it makes a mask
         continue
-    _config.CHOICE = _config.Choice(engine, _kernels.isas()[0])
-    layer = fastgru.GRU(units, reset_after=reset_after, return_sequences=sequences, stateful=stateful)
+    _config.CHOICE = _config.Choice("blas" if engine == "blas" else "packed", _kernels.isas()[0])
+    flags = {"return_sequences": sequences, "stateful": stateful, "reset_after": reset_after}
+    layer = fastgru.GRU(units, weights_dtype="int8" if engine == "int8" else None, **flags)
     x = np.zeros((batch, timesteps, features), np.float32)
     out = np.empty((batch, timesteps, units) if sequences else (batch, units), np.float32)
     mask = np.ones((batch, timesteps), bool) if ends == "mask" else None
@@ -55,12 +56,13 @@ for engine, reset_after, sequences, stateful, ends, (batch, timesteps, features,
 
 STEPS = """
 CASES = itertools.product(
-    ["packed", "blas"], [False, True], ["float32", "float64"],
+    ["packed", "blas"], [False, True], ["float32", "float64", "int8"],
     [(1, 1, 1), (1, 40, 300), (3, 40, 300), (200, 8, 64)],
 )
 for engine, reset_after, dtype, (batch, features, units) in CASES:
     _config.CHOICE = _config.Choice(engine, _kernels.isas()[0])
-    layer = fastgru.GRU(units, reset_after=reset_after, dtype=dtype)
+    kept_in, dtype = (dtype, "float32") if dtype == "int8" else (None, dtype)
+    layer = fastgru.GRU(units, reset_after=reset_after, dtype=dtype, weights_dtype=kept_in)
     layer.build((None, None, features))
     stream, pool = layer.stream(batch), fastgru.StreamPool(layer, 2 * batch)
     x, out = np.zeros((batch, features), dtype), np.empty((batch, units), dtype)
@@ -98,11 +100,11 @@ def counted(tmp_path_factory):
 
 def test_a_repeated_call_with_out_allocates_nothing(counted):
     lines = counted(CALLS)
-    assert len(lines) == (3 + 2) * 2 * 2 * 2 * 4
+    assert len(lines) == (3 + 3 + 2) * 2 * 2 * 2 * 4
     assert [line for line in lines if not line.startswith("0 ")] == []
 
 
 def test_a_step_of_a_stream_or_of_a_pool_with_out_allocates_nothing(counted):
     lines = counted(STEPS)
-    assert len(lines) == 2 * 2 * 2 * 4
+    assert len(lines) == 2 * 2 * 3 * 4
     assert [line for line in lines if not line.startswith("0 0 0 0 0 1 ")] == []

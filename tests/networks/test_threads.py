@@ -146,6 +146,7 @@ def test_a_copy_has_a_state_from_between_calls(choice, twin_of):
 
 
 WEIGHTS = [(choice, None) for choice in CHOICES]
+WEIGHTS += [(choice, "int8") for choice in CHOICES if choice.engine == "packed"]
 WEIGHTS += [(choice, "float16") for choice in CHOICES if choice.isa in _kernels.float16_isas()]
 
 

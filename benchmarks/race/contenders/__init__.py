@@ -8,6 +8,7 @@ from benchmarks.race.contenders.fastgru import (
     FastGRUBlas,
     FastGRUGeneric,
     FastGRUHalf,
+    FastGRUInt8,
     FastGRUNeon,
     FastGRUSse2,
 )
@@ -21,6 +22,7 @@ from benchmarks.race.contenders.torch import Torch, TorchInt8, TorchOnFastGRU
 ALL: tuple[type[Contender], ...] = (
     FastGRU,
     FastGRUHalf,
+    FastGRUInt8,
     FastGRUBlas,
     FastGRUAvx512,
     FastGRUAvx2,

@@ -58,6 +58,14 @@ class FastGRUHalf(FastGRU):
     options: ClassVar[Mapping[str, Any]] = {"weights_dtype": "float16"}
 
 
+class FastGRUInt8(FastGRU):
+    name = "fastgru-int8"
+    weights_dtype = "int8"
+    limit = 0.1  # against the equations with weights that are not rounded
+    lacks = frozenset({"float64"})
+    options: ClassVar[Mapping[str, Any]] = {"weights_dtype": "int8"}
+
+
 class FastGRUBlas(FastGRU):
     name = "fastgru-blas"
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ENGINE": "blas"}
