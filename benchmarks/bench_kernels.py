@@ -6,16 +6,17 @@ from benchmarks.tasks import Array, Shape, Task
 from fastgru import _core, _kernels
 
 PLANS = {
-    "blas": ("blas", None, "float32", False),
+    "blas": ("blas", None, "float32", None),
     **{
-        f"packed {isa} {name}": ("packed", isa, dtype, half)
+        f"packed {isa} {name}": ("packed", isa, dtype, packed_as)
         for isa in _kernels.packed_isas()
-        for name, dtype, half in (
-            ("float32", "float32", False),
-            ("float64", "float64", False),
-            ("float16", "float32", True),
+        for name, dtype, packed_as in (
+            ("float32", "float32", None),
+            ("float64", "float64", None),
+            ("float16", "float32", "float16"),
+            ("int8", "float32", "int8"),
         )
-        if not half or isa in _kernels.float16_isas()
+        if packed_as != "float16" or isa in _kernels.float16_isas()
     },
 }
 
@@ -33,13 +34,13 @@ class Plans:
         if (name, shape) == self.key:  # asv sets up again between the calls that it times
             return
         self.key = name, shape
-        engine, isa, dtype, half = PLANS[name]
+        engine, isa, dtype, packed_as = PLANS[name]
         self.task = Task(Shape.parse(shape), dtype=dtype)
         self.x, self.initial, _, kernel, recurrent_kernel, bias = self.task.arrays()
         self.plan = _core.Plan(
-            kernel, recurrent_kernel, bias, True, ("tanh", 0.0), ("sigmoid", 0.0), engine, isa, half
+            kernel, recurrent_kernel, bias, True, ("tanh", 0.0), ("sigmoid", 0.0), engine, isa, packed_as
         )
-        self.weights_dtype = "float16" if half else None
+        self.weights_dtype = packed_as if packed_as == "float16" else None
         self.state = np.empty_like(self.initial)
         batch, timesteps, features, units = self.task.shape
         last = not self.task.sequences
@@ -56,7 +57,7 @@ class Plans:
         self.run()
 
     def track_max_error(self, *_: object) -> float:
-        """Against the equations in float64, on the weights that the plan holds."""
+        """Against the equations in float64, on the weights that the plan holds; of int8, those before."""
         error = np.abs(self.run() - self.task.exact(weights_dtype=self.weights_dtype)).max()
         return float(f"{error:.1e}")
 

@@ -25,7 +25,7 @@ from benchmarks import (
 )
 from benchmarks.tasks import Shape, Task
 
-LARGEST_ERROR = {"float32": 1e-5, "float64": 1e-12}
+LARGEST_ERROR = {"float32": 1e-5, "float64": 1e-12, "int8": 0.05}
 
 
 def suites(*modules):
@@ -74,9 +74,8 @@ def test_benchmarks_of_kernels_run_and_find_them_exact(suite, parameters):
     results = {name: benchmark(*parameters) for name, benchmark in benchmarks(kernels).items()}
     assert any(name.startswith("time_") for name in results)
     if suite is bench_kernels.Plans:
-        assert (
-            results["track_max_error"] < LARGEST_ERROR["float64" if "float64" in parameters[0] else "float32"]
-        )
+        dtype = next((name for name in ("float64", "int8") if name in parameters[0]), "float32")
+        assert results["track_max_error"] < LARGEST_ERROR[dtype]
         assert kernels.plan.engine == parameters[0].split()[0]
         assert parameters[0] == "blas" or kernels.plan.isa == parameters[0].split()[1]
 
