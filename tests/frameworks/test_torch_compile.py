@@ -209,6 +209,7 @@ def test_the_operators_see_changes_and_keep_no_weights():
         check(gru)
         gru.bias_hh_l0 = nn.Parameter(torch.randn(12), requires_grad=False)
     kept = [weakref.ref(each) for each in gru.parameters()]
+    gc.collect()  # what tests before have left
     count = len(_operator._kept)
     del gru
     gc.collect()
