@@ -74,6 +74,7 @@ class Quantized(NamedTuple):
 def quantize(
     layer: Layer,
     calibration: Any = None,
+    weights_dtype: Any = "int8",
     *,
     lengths: Any = None,
     progress: Callable[[int, int], None] | None = None,
@@ -90,6 +91,8 @@ def quantize(
         other, and each rounding error is made up for by the weights that follow, as far as inputs vary
         together (GPTQ, Frantar et al. 2022, arXiv:2210.17323); then biases make up for what is left on
         average. Calls of the result take the same time either way.
+    weights_dtype : {'int8'}
+        The type of the weights.
     lengths : array_like of int, shape (batch,), optional
         How many timesteps, the first ones, each row of the calibration has.
     progress : callable, optional
@@ -107,8 +110,8 @@ def quantize(
     TypeError
         If the layer is none of fastgru's, or the calibration is no array of floats.
     ValueError
-        If the layer is not built or computes in float64, a weight is not finite, or the calibration does not
-        have the layer's features, at least two timesteps, and finite numbers.
+        If the layer is not built or computes in float64, a weight is not finite, the calibration does not have
+        the layer's features, at least two timesteps, and finite numbers, or `weights_dtype` is another type.
 
     Examples
     --------
@@ -125,6 +128,10 @@ def quantize(
         raise TypeError(f"layer must be a GRU, Bidirectional or Stack, got {type(layer).__name__}")
     if not layer.built:
         raise ValueError(f"layer must be built to be quantized, got {layer.name!r}, which is not")
+    if _validate.weights_dtype(weights_dtype, np.dtype(np.float32), True) != np.int8:
+        raise ValueError(
+            f"weights_dtype must be 'int8', got {weights_dtype!r}: others need no rounding by inputs"
+        )
     members = list(layer.layers) if isinstance(layer, Stack) else [layer]
     made = type(layer).from_config(_with(layer.get_config(), weights_dtype="int8"))
     parts = iter(made._parts)
