@@ -110,8 +110,9 @@ def quantize(
     TypeError
         If the layer is none of fastgru's, or the calibration is no array of floats.
     ValueError
-        If the layer is not built or computes in float64, a weight is not finite, the calibration does not have
-        the layer's features, at least two timesteps, and finite numbers, or `weights_dtype` is another type.
+        If the layer is not built or computes in float64, a weight is not finite, or `weights_dtype` is
+        another type; or if the calibration does not have the layer's features and two timesteps, or is not
+        finite.
 
     Examples
     --------
