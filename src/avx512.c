@@ -5,8 +5,9 @@
 
 #if X86_64
 
+#define TARGET "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c"
 #ifdef __clang__
-#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target(TARGET))), apply_to = function)
 #else
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c")
 #endif

@@ -3,6 +3,7 @@
  * Included by the file of the instruction set, behind its target pragma, with
  *
  *     ISA          its name
+ *     TARGET       what the compiler calls it, where it has a target of its own
  *     VOCABULARY   the file of its vectors
  *     VBYTES       bytes of a register (16, 32, 64); 0: there are none, one lane
  *     REGISTERS    how many registers there are (16, 32)
@@ -49,7 +50,10 @@
 #define FLOAT16 0
 #define QUANTIZED 1
 #define FORMAT_ISA BYTE_ISA
-#ifdef __clang__
+#ifdef __clang__                     /* of two targets it would take the first              */
+#ifdef TARGET
+#pragma clang attribute pop
+#endif
 #pragma clang attribute push(__attribute__((target(BYTE_TARGET))), apply_to = function)
 #else
 #pragma GCC push_options
@@ -58,6 +62,9 @@ BYTE_PRAGMA
 #include "format.h"
 #ifdef __clang__
 #pragma clang attribute pop
+#ifdef TARGET
+#pragma clang attribute push(__attribute__((target(TARGET))), apply_to = function)
+#endif
 #else
 #pragma GCC pop_options
 #endif
