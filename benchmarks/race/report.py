@@ -262,7 +262,7 @@ def replaced(page: str, tables: str) -> str:
 
 
 def _markdown_table(heats: list[Heat]) -> Iterator[str]:
-    named = ("fastgru-f16", "fastgru-int8", "torch-int8", "tf_keras")
+    named = ("fastgru-f16", "torch-int8", "tf_keras")
     columns = ["layer", "fastgru", "of the roofline", "best peer", "best peer / fastgru", *named]
     plain = any(heat.plain for heat in heats)
     if plain:
