@@ -58,8 +58,21 @@ def cases() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
         )
 
 
+def overhead(units: int = 64) -> tuple[float, float]:
+    """Microseconds that a module, and its forward, take more for a step than the layer does for an array."""
+    module = nn.GRU(units, units, batch_first=True).eval()
+    layer = fastgru.from_torch(module)
+    x, h = torch.randn(1, 1, units), torch.zeros(1, 1, units)
+    arrays, forward = (x.numpy(), h[0].numpy()), fastgru.torch.optimize(module).forward
+    functions = [lambda: layer(*arrays), lambda: forward(x, h), lambda: module(x, h)]
+    calls = [max(1, int(1e6 * BLOCK / timed(function, 1000))) for function in functions]
+    rounds = [[timed(*each) for each in zip(functions, calls, strict=True)] for _ in range(ROUNDS)]
+    plain, forwards, modules = (statistics.median(each) for each in zip(*rounds, strict=True))
+    return modules - plain, forwards - plain
+
+
 def main() -> None:
-    """Print a row of a table for each case, in the order of `cases`."""
+    """Print a row of a table for each case, in the order of `cases`, and the overhead of a call."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     for name, module, arguments in cases():
@@ -67,6 +80,8 @@ def main() -> None:
             theirs, own, ratio = compared(module.eval(), *arguments)
         digits = 1 if theirs < 1000 else 0
         print(f"| {name} | {theirs:.{digits}f} | {own:.{digits}f} | {ratio:.1f} |", flush=True)
+    with torch.inference_mode():
+        print("a step takes {:.1f} us more than on an array, its forward {:.1f}".format(*overhead()))
 
 
 if __name__ == "__main__":

@@ -111,9 +111,9 @@ OUTLINE void FORMAT(infinite)(
             lanes[i] = 0;
             for (ptrdiff_t k = 0; k < n; ++k) {
                 const int sign = FORMAT(arranged_factor)(q, k);
-                const signed char weight_ = (signed char)w[((k / 4 * gates + gate) * VLEN + i) * 4 + k % 4];
+                const signed char integer = (signed char)w[((k / 4 * gates + gate) * VLEN + i) * 4 + k % 4];
                 if (sign)
-                    lanes[i] += (real)(sign * weight_) * (real)INFINITY;
+                    lanes[i] += (real)(sign * integer) * (real)INFINITY;
             }
         }
         memcpy(sums + gate, lanes, sizeof *sums);

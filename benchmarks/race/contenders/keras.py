@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from benchmarks.race.contenders import jax as on_jax
 from benchmarks.race.contenders import torch as on_torch
 from benchmarks.race.contenders.base import NUMPY, Contender, Function
 from benchmarks.tasks import Array, Arrays, Task
+
+
+def keras_layer(task: Task, x: Array, weights: Sequence[Array]) -> Any:
+    """Keras 3's layer for a task, with its weights."""
+    import keras
+
+    layer = keras.layers.GRU(
+        task.shape.units,
+        reset_after=task.reset_after,
+        return_sequences=task.sequences,
+        return_state=True,
+        dtype=task.dtype,
+    )
+    layer.build(x.shape)
+    layer.set_weights(weights)
+    return layer
 
 
 class Keras(Contender):
@@ -34,18 +50,9 @@ class Keras(Contender):
 
     def function(self, task: Task, arrays: Arrays) -> Function:
         import jax
-        import keras
 
         x, _, mask, *weights = arrays
-        layer = keras.layers.GRU(
-            task.shape.units,
-            reset_after=task.reset_after,
-            return_sequences=task.sequences,
-            return_state=True,
-            dtype=task.dtype,
-        )
-        layer.build(x.shape)
-        layer.set_weights(weights)
+        layer = keras_layer(task, x, weights)
         variables = [
             [v.value for v in kind] for kind in (layer.trainable_variables, layer.non_trainable_variables)
         ]
@@ -77,21 +84,12 @@ class KerasOnFastGRU(Contender):
         return torch.tensor(array)
 
     def function(self, task: Task, arrays: Arrays) -> Function:
-        import keras
         import torch
 
         import fastgru.keras
 
         x, _, mask, *weights = arrays
-        layer = keras.layers.GRU(
-            task.shape.units,
-            reset_after=task.reset_after,
-            return_sequences=task.sequences,
-            return_state=True,
-            dtype=task.dtype,
-        )
-        layer.build(x.shape)
-        layer.set_weights(weights)
+        layer = keras_layer(task, x, weights)
         fastgru.keras.optimize(layer)
         options = {"mask": torch.tensor(mask)} if task.masked else {}
 
