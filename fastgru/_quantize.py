@@ -85,7 +85,7 @@ def quantize(
     ----------
     layer : GRU, Bidirectional or Stack
         Built, and of dtype float32 or float16. It is not changed.
-    calibration : array_like, shape (batch, timesteps, features), optional
+    calibration : ndarray, shape (batch, timesteps, features), optional
         Inputs like those that the layer will get, time-major if the layer is; some hundred timesteps. Without
         them every weight is rounded to the nearest step. With them, weights are rounded one input after the
         other, and each rounding error is made up for by the weights that follow, as far as inputs vary
@@ -221,13 +221,14 @@ class _Calibration:
     def __init__(
         self, layer: Any, calibration: Any, lengths: Any, progress: Callable[[int, int], None] | None
     ) -> None:
-        x = _validate.inputs(calibration, layer.name, np.dtype(np.float32))
-        x = x.swapaxes(0, 1) if layer.time_major else x
+        float32 = np.dtype(np.float32)
+        x = _validate.cast(_validate.floats("calibration", calibration, float32), float32)
+        x = x.swapaxes(0, 1) if layer.time_major and x.ndim == 3 else x
         features = layer._parts[0].weights[0].shape[0]
-        if x.shape[2] != features or x.shape[1] < 2 or not x.shape[0]:
+        if x.ndim != 3 or x.shape[2] != features or x.shape[1] < 2 or not x.shape[0]:
             raise ValueError(
                 f"calibration must have shape (batch, timesteps, {features}) with at least two timesteps, "
-                f"got {np.shape(calibration)}"
+                f"got {x.shape}"
             )
         self._steps = None if lengths is None else _validate.lengths(lengths, *x.shape[:2])
         valid = _validate.mask_of_lengths(np.full(len(x), x.shape[1]), x.shape[1], False)

@@ -174,8 +174,20 @@ REFUSED = {
     "one timestep": (gru, {"calibration": signal(0)[:, :1]}, ValueError, "at least two timesteps, got"),
     "float16": (gru, {"weights_dtype": "float16"}, ValueError, "weights_dtype must be 'int8', got 'float16'"),
     "no type": (gru, {"weights_dtype": "int4"}, ValueError, "weights_dtype must be .* got 'int4'"),
+    "a list": (gru, {"calibration": [[[1.0] * 16] * 2]}, TypeError, "calibration must be an array, got list"),
+    "two axes": (
+        gru,
+        {"calibration": signal(0)[0]},
+        ValueError,
+        r"calibration must have shape .*\(400, 16\)",
+    ),
     "no rows": (gru, {"calibration": signal(0)[:0]}, ValueError, r"calibration must have shape .*got \(0,"),
-    "integers": (gru, {"calibration": np.ones((1, 2, 16), int)}, TypeError, "must be an array of float32"),
+    "integers": (
+        gru,
+        {"calibration": np.ones((1, 2, 16), int)},
+        TypeError,
+        "calibration must be an array of float32",
+    ),
     "NaN": (gru, {"calibration": signal(0) * np.nan}, ValueError, "calibration must be finite"),
     "lengths": (
         gru,
