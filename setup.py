@@ -38,12 +38,12 @@ depends = [
 modules = [
     Extension(
         f"fastgru.{name}",
-        sources=[f"fastgru/{name}.pyx", *(engine if name == "_core" else [])],
+        sources=[f"fastgru/{name}.pyx", *(engine if name == "_plans" else [])],
         include_dirs=["include", np.get_include()],
         depends=depends,
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=[] if sys.platform == "win32" else unix,
     )
-    for name in ("_core", "_kernels", "_blas_engine", "_calls", "_streams", "_pool", "_tensors")
+    for name in ("_plans", "_core", "_kernels", "_blas_engine", "_calls", "_streams", "_pool", "_tensors")
 ]
 setup(ext_modules=cythonize(modules, language_level=3), cmdclass={"build_ext": BuildInParallel})

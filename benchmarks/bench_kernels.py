@@ -3,7 +3,7 @@
 import numpy as np
 
 from benchmarks.tasks import Array, Shape, Task
-from fastgru import _core, _kernels
+from fastgru import _core, _kernels, _plans
 
 PLANS = {
     "blas": ("blas", None, "float32", None),
@@ -37,7 +37,7 @@ class Plans:
         engine, isa, dtype, packed_as = PLANS[name]
         self.task = Task(Shape.parse(shape), dtype=dtype)
         self.x, self.initial, _, kernel, recurrent_kernel, bias = self.task.arrays()
-        self.plan = _core.Plan(
+        self.plan = _plans.Plan(
             kernel, recurrent_kernel, bias, True, ("tanh", 0.0), ("sigmoid", 0.0), engine, isa, packed_as
         )
         self.weights_dtype = packed_as if packed_as == "float16" else None

@@ -3,7 +3,7 @@
 cimport numpy as cnp
 
 from fastgru._arrays cimport is_plain, overlap
-from fastgru._engine cimport fastgru_cast
+from fastgru._plans cimport cast_numbers
 
 
 cdef inline cnp.ndarray converted(cnp.ndarray array, int typenum):
@@ -25,12 +25,12 @@ cdef inline cnp.ndarray converted(cnp.ndarray array, int typenum):
     if cnp.PyArray_SIZE(array) == 0:
         return result
     if cnp.PyArray_IS_C_CONTIGUOUS(array):
-        fastgru_cast(cnp.PyArray_SIZE(array), cnp.PyArray_DATA(array), size, size, target,
+        cast_numbers(cnp.PyArray_SIZE(array), cnp.PyArray_DATA(array), size, size, target,
                      cnp.PyArray_ITEMSIZE(result))
         return result
     rows = cnp.PyArray_IterAllButAxis(array, &last)
     while cnp.PyArray_ITER_NOTDONE(rows):
-        fastgru_cast(n, cnp.PyArray_ITER_DATA(rows), size, gap, target, cnp.PyArray_ITEMSIZE(result))
+        cast_numbers(n, cnp.PyArray_ITER_DATA(rows), size, gap, target, cnp.PyArray_ITEMSIZE(result))
         target += n * cnp.PyArray_ITEMSIZE(result)
         cnp.PyArray_ITER_NEXT(rows)
     return result

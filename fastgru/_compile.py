@@ -1,13 +1,29 @@
-"""Layers -> the network that runs them: nodes in running order, and the values between them."""
+"""Layers and nodes -> the network that runs them: nodes in running order, and the values between them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fastgru._core import Network, Plan
+from fastgru._core import Network
+from fastgru._plans import DensePlan, Plan
+
+Array = NDArray[Any]
 
 CHUNK_BYTES, CHUNK_STEPS = 0, 0  # of the values between nodes; 0 is the engine's default
+CALL_MASK, NO_MASK = 0, -1  # in place of a mask's number: that of the call, and none
+
+
+class Clock(NamedTuple):
+    """Timesteps that values have in common; fields as those of struct fastgru_clock."""
+
+    input: int = -1
+    source: int = -1
+    span: int = 1
+    stride: int = 1
+    steps: int = 0
 
 
 class Graph:
@@ -25,47 +41,68 @@ class Graph:
 
     def __init__(self, features: int, dtype: np.dtype[Any], plans: Mapping[Any, Plan]) -> None:
         self.plans = plans
-        self._features, self._dtype = features, dtype
-        self._values: list[tuple[int, np.dtype[Any], bool]] = []
+        self._dtype = dtype
+        self._values: list[tuple[int, np.dtype[Any], bool, int]] = [(features, dtype, False, 0)]
+        self._inputs = 1
         self._nodes: list[tuple[Any, ...]] = []
-        self._states = {part: number for number, part in enumerate(plans)}
+        self._states: list[tuple[int, Any]] = [(plan.units, plan.dtype) for plan in plans.values()]
+        self._numbers = {part: number for number, part in enumerate(plans)}  # of their states
+        self._clocks = [Clock(input=0)]
+        # what GRUs that are added next have in common
+        self._clock, self._mask = 0, CALL_MASK
+        self._wired: dict[Any, tuple[int, int]] = {}
+
+    # ---- for layers ------------------------------------------------------------------------
 
     def value(self, width: int, dtype: np.dtype[Any], last: bool) -> int:
         """A new value, (batch, timesteps, width), or (batch, width) of the last step alone; its number."""
-        self._values.append((width, dtype, last))
-        return len(self._values)
+        self._values.append((width, dtype, last, self._clock))
+        return len(self._values) - 1
 
     def gru(self, layer: Any, x: int, output: int, column: int = 0, reverse_output: bool = False) -> None:
         """Add a GRU that writes its units into a value from a column on, in time as it runs or reversed."""
-        self._nodes.append(
-            (
-                "gru",
-                self.plans[layer],
-                x,
-                output,
-                column,
-                bool(layer.go_backwards),
-                reverse_output,
-                bool(layer.zero_output_for_mask),
-                self._states[layer],
-            )
-        )
+        initial, final = self._wired.get(layer, (0, 0))
+        settings = {
+            "plan": self.plans[layer],
+            "column": column,
+            "go_backwards": bool(layer.go_backwards),
+            "reverse_output": reverse_output,
+            "zero_output_for_mask": bool(layer.zero_output_for_mask),
+            "state": self._state_of(layer),
+            "mask": self._mask,
+            "initial": initial,
+            "final": final,
+        }
+        self.add("gru", x, output, **settings)
+
+    def _state_of(self, layer: Any) -> int:
+        """The number of the state of a GRU that is being added."""
+        return self._numbers[layer]
 
     def merge(self, mode: str, a: int, b: int) -> int:
         """The sum, product or average of two values of one type; its number."""
-        width, dtype, last = self._values[a - 1]
-        output = self.value(width, dtype, last)
-        self._nodes.append((mode, a, b, output))
+        output = self._like(a, self._values[a][1])
+        self.add(mode, a, output, other=b)
         return output
 
     def cast(self, value: int, dtype: np.dtype[Any]) -> int:
         """A value in another type; its number."""
-        width, own, last = self._values[value - 1] if value else (self._features, self._dtype, False)
-        if own == dtype:
+        if self._values[value][1] == dtype:
             return value
-        output = self.value(width, dtype, last)
-        self._nodes.append(("cast", value, output))
+        output = self._like(value, dtype)
+        self.add("cast", value, output)
         return output
+
+    def _like(self, value: int, dtype: np.dtype[Any]) -> int:
+        width, _, last, clock = self._values[value]
+        self._values.append((width, dtype, last, clock))
+        return len(self._values) - 1
+
+    # ---- for nodes -------------------------------------------------------------------------
+
+    def add(self, kind: str, x: int, output: int, **settings: Any) -> None:
+        """Add a node; settings are those of struct fastgru_node, and of `Network`."""
+        self._nodes.append((kind, x, output, settings))
 
     def network(
         self,
@@ -77,8 +114,6 @@ class Graph:
     ) -> Network:
         """All of it, returning these values."""
         return Network(
-            self._features,
-            self._dtype,
             self._values,
             self._nodes,
             outputs,
@@ -86,6 +121,143 @@ class Graph:
             return_state,
             optional,
             default_states,
-            CHUNK_BYTES,
-            CHUNK_STEPS,
+            inputs=self._inputs,
+            clocks=self._clocks,
+            states=self._states,
+            chunk_bytes=CHUNK_BYTES,
+            chunk_steps=CHUNK_STEPS,
         )
+
+
+class ModelGraph(Graph):
+    """The nodes of a model's network, as they are added.
+
+    Parameters
+    ----------
+    inputs : sequence of (shape, bool)
+        Of each its shape without the batch, and True if it is of indices, as `Value` of the nodes has them.
+    dtype : dtype
+        That everything is computed in.
+    plans : mapping
+        The packed weights of each GRU.
+    dense_plans : mapping
+        Those of other nodes, in and out: nodes whose weights are not packed yet are added.
+    streaming : bool
+        The network runs step by step: layers that return their last output alone return each.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[tuple[tuple[int | None, ...], bool]],
+        dtype: np.dtype[Any],
+        plans: Mapping[Any, Plan],
+        dense_plans: dict[Any, DensePlan],
+        weights_dtype: str | None = None,
+        streaming: bool = False,
+    ) -> None:
+        super().__init__(0, dtype, plans)
+        self.streaming = streaming
+        self.limits: dict[int, tuple[int, int]] = {}  # of the inputs that are indices
+        self._dense_plans, self._weights_dtype = dense_plans, weights_dtype
+        self._values.clear()
+        self._states.clear()
+        self._inputs = len(inputs)
+        for number, (shape, indices) in enumerate(inputs):
+            clock = None if len(shape) == 1 and not indices else 0
+            if clock is not None and number:
+                clock = self._new_clock(Clock(input=number))
+            width = 1 if indices else shape[-1]
+            assert width is not None
+            kind = np.dtype(np.int32) if indices else dtype
+            self._values.append((width, kind, clock is None, clock or 0))
+        self.clocks_of_inputs = [None if value[2] else value[3] for value in self._values]
+
+    def _new_clock(self, clock: Clock) -> int:
+        if clock in self._clocks:
+            return self._clocks.index(clock)
+        self._clocks.append(clock)
+        return len(self._clocks) - 1
+
+    def new_value(self, width: int, clock: int | None) -> int:
+        """A new value, (batch, timesteps, width), or (batch, width) without a clock; its number."""
+        self._values.append((width, self._dtype, clock is None, clock or 0))
+        return len(self._values) - 1
+
+    def new_mask(self, clock: int | None) -> int:
+        """A new mask, (batch, timesteps); its number."""
+        self._values.append((1, np.dtype(np.bool_), clock is None, clock or 0))
+        return len(self._values) - 1
+
+    def both(self, mask: int, other: int, clock: int | None) -> int:
+        """Where neither mask hides a timestep; its number. The first one is of a node."""
+        if other == NO_MASK or mask == other:
+            return mask
+        output = self.new_mask(clock)
+        if other == CALL_MASK:
+            self.add("hide", mask, output, mask=CALL_MASK)
+        else:
+            self.add("both", mask, output, other=other)
+        return output
+
+    def windows(self, clock: int | None, span: int, stride: int) -> int:
+        """The clock of windows of `span` steps, every `stride` steps."""
+        assert clock is not None
+        if span == stride == 1:
+            return clock
+        return self._new_clock(Clock(source=clock, span=span, stride=stride))
+
+    def fixed(self, steps: int) -> int:
+        """The clock of this many timesteps."""
+        return self._new_clock(Clock(steps=steps))
+
+    def state(self, width: int) -> int:
+        """A new state, (batch, width); its number."""
+        self._states.append((width, self._dtype))
+        return len(self._states) - 1
+
+    def _state_of(self, layer: Any) -> int:
+        """A new one: a layer may be in a model twice."""
+        plan = self.plans[layer]
+        self._states.append((plan.units, plan.dtype))
+        return len(self._states) - 1
+
+    def limit_indices(self, value: int, least: int, limit: int) -> None:
+        """Indices of an input must be from `least` on and less than `limit`."""
+        low, high = self.limits.get(value, (least, limit))
+        self.limits[value] = max(low, least), min(high, limit)
+
+    def constant(self, array: Array | None) -> Array | None:
+        """An array of a node, as the network reads it."""
+        return None if array is None else np.ascontiguousarray(array, self._dtype)
+
+    def table(self, array: Array) -> Array:
+        """The table of an embedding, as the network reads it."""
+        return np.ascontiguousarray(array, self._dtype)
+
+    def dense(self, node: Any, kernel: Array, bias: Array | None) -> DensePlan:
+        """The packed weights of a node."""
+        if node not in self._dense_plans:
+            kernel, given = np.ascontiguousarray(kernel, self._dtype), self.constant(bias)
+            self._dense_plans[node] = DensePlan(kernel, given, weights=self._weights_dtype)
+        return self._dense_plans[node]
+
+    def recurrent(
+        self, layer: Any, x: int, last: bool, clock: int | None, mask: int, initial: Sequence[int]
+    ) -> tuple[list[tuple[int, int]], list[int]]:
+        """Add a recurrent layer that starts from these values: its outputs with their widths; its last states."""
+        states = [self.new_value(part.units, None) if layer.return_state else 0 for part in layer._parts]
+        starts = initial or [0] * len(states)
+        wired = dict(zip(layer._parts, zip(starts, states, strict=True), strict=True))
+        with self._adding(self._values[x][3], mask, wired):
+            outputs = [self.cast(value, self._dtype) for value in layer._add_to(self, x, last)]
+        return [(value, self._values[value][0]) for value in outputs], states
+
+    @contextmanager
+    def _adding(self, clock: int, mask: int, wired: dict[Any, tuple[int, int]]) -> Iterator[None]:
+        """What GRUs that are added inside have in common."""
+        before = self._clock, self._mask, self._wired
+        self._clock, self._mask, self._wired = clock, mask, wired
+        try:
+            yield
+        finally:
+            self._clock, self._mask, self._wired = before

@@ -1,32 +1,21 @@
 """Networks, for the compiled modules that run them."""
 
-from fastgru._blas_engine cimport BlasLayer
-from fastgru._engine cimport fastgru_kernels, fastgru_network, fastgru_run_of
+from fastgru._engine cimport FASTGRU_OUTPUTS, fastgru_clock, fastgru_network, fastgru_run_of
 from fastgru._memory cimport Memory
 from fastgru._states cimport States
 
-cdef dict ACTIVATION_IDS                               # of the engine, by name
-
-
-cdef class Plan:
-    cdef readonly int features, units
-    cdef readonly bint reset_after
-    cdef readonly str isa, engine
-    cdef int typenum                                    # of all arrays
-    cdef BlasLayer ready                                # of the packed engine its layer alone
-    cdef tuple arrays                                   # that it points into
-
-
 cdef class Network:
     cdef fastgru_network net
-    cdef readonly tuple plans                           # in the order of their states
+    cdef fastgru_clock *clocks
+    cdef readonly tuple plans                           # of GRUs, in the order of their states
+    cdef tuple kept                                     # that nodes point into
     cdef readonly bint time_major, return_state, optional
     cdef readonly Py_ssize_t features
     cdef readonly object dtype                          # of the input
     cdef readonly tuple flags                           # time_major, of every step, return_state
     cdef tuple default_states                           # of calls without an initial state, or None
     cdef int typenum
-    cdef int output_types[2]
+    cdef int output_types[FASTGRU_OUTPUTS]
     cdef States states
     cdef Memory *spare                                  # of a call before, for the next one
     cdef Memory *spare_lengths
@@ -37,9 +26,6 @@ cdef class Network:
     ) except -1
 
 
-cdef const fastgru_kernels *kernels_at(int index) noexcept
-cdef const fastgru_kernels *kernels_of(isa) except NULL
-cdef bint has_dot(const fastgru_kernels *kernels) noexcept
 cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil
 cdef Memory *prepared(

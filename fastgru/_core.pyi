@@ -4,36 +4,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-__pyx_capi__: dict[str, object]
+from fastgru._plans import Plan
 
-@final
-class Plan:
-    @property
-    def features(self) -> int: ...
-    @property
-    def units(self) -> int: ...
-    @property
-    def reset_after(self) -> bool: ...
-    @property
-    def isa(self) -> str: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def nbytes(self) -> int: ...
-    def __init__(
-        self,
-        kernel: NDArray[Any],
-        recurrent_kernel: NDArray[Any],
-        bias: NDArray[Any] | None,
-        reset_after: bool,
-        activation: tuple[str, float],
-        recurrent_activation: tuple[str, float],
-        engine: str,
-        isa: str | None = None,
-        weights: str | None = None,
-        scales: NDArray[np.float32] | None = None,
-        dot: bool = True,
-    ) -> None: ...
+__pyx_capi__: dict[str, object]
 
 @final
 class Network:
@@ -53,17 +26,20 @@ class Network:
     def flags(self) -> tuple[bool, bool, bool]: ...
     def __init__(
         self,
-        features: int,
-        dtype: np.dtype[Any],
-        values: Sequence[tuple[int, np.dtype[Any], bool]],
-        nodes: Sequence[tuple[Any, ...]],
+        values: Sequence[tuple[int, np.dtype[Any], bool, int]],
+        nodes: Sequence[tuple[str, int, int, dict[str, Any]]],
         outputs: Sequence[int],
         time_major: bool,
         return_state: bool,
         optional: bool = False,
         default_states: tuple[NDArray[Any] | None, ...] | None = None,
+        *,
+        inputs: int = 1,
+        clocks: Sequence[tuple[int, int, int, int, int]] = (),
+        states: Sequence[tuple[int, Any]] = (),
         chunk_bytes: int = 0,
         chunk_steps: int = 0,
+        isa: str | None = None,
     ) -> None: ...
     def call(
         self,

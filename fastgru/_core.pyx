@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
-"""The central compiled module, linked with the C engine: Plan (weights ready to run), Network, and its calls.
+"""The central compiled module: Network, and its calls.
 
 Trusts its callers: the Python half has checked all user input.
 
@@ -16,134 +16,30 @@ import numpy as np
 
 from fastgru._arguments cimport converted, copy_lengths, only_item, touches
 from fastgru._arrays cimport has_shape, is_plain, is_state, rows_are_whole, stride
-from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
-    FASTGRU_ACTIVATION_COUNT, FASTGRU_AVE, FASTGRU_CAST, FASTGRU_GRU, FASTGRU_MUL, FASTGRU_SUM,
-    fastgru_activation_names, fastgru_connect, fastgru_has_dot, fastgru_kernels, fastgru_kernels_at,
-    fastgru_layer, fastgru_node, fastgru_pack, fastgru_packed_size, fastgru_run_network, fastgru_run_of,
-    fastgru_value, fastgru_workspace,
+    FASTGRU_CALL_MASK, FASTGRU_GRU, FASTGRU_NO_MASK, FASTGRU_OUTPUTS, fastgru_clock, fastgru_kernels,
+    fastgru_node, fastgru_run_of, fastgru_value,
 )
 from fastgru._memory cimport (
-    ALIGNMENT, Memory, aligned, allocate, allocated, exchange, give_back, scratch_of, take,
+    ALIGNMENT, Memory, allocate, allocated, exchange, give_back, scratch_of, take,
+)
+from fastgru._plans cimport (
+    ACTIVATION_IDS, DensePlan, Plan, connect, kernels_of, run_nodes, workspace_of,
 )
 from fastgru._states cimport add_states, are_states, copy_state, with_defaults
 
 cnp.import_array()
-
-cdef dict ACTIVATION_IDS = {
-    fastgru_activation_names[i].decode(): i for i in range(FASTGRU_ACTIVATION_COUNT)
-}
-
-
-cdef const fastgru_kernels *kernels_at(int index) noexcept:
-    """Kernels of the instruction sets that this machine can run, the fastest first; NULL after the last."""
-    return fastgru_kernels_at(index)
-
-
-cdef bint has_dot(const fastgru_kernels *kernels) noexcept:
-    """True if this machine multiplies bytes with these."""
-    return fastgru_has_dot(kernels)
-
-
-cdef const fastgru_kernels *kernels_of(isa) except NULL:
-    """Those of the named instruction set, or the fastest for None."""
-    cdef int index = 0
-    cdef const fastgru_kernels *row = fastgru_kernels_at(0)
-    cdef list names = []
-    if isa is None:
-        return row
-    while row != NULL:
-        names.append(row.isa.decode())
-        if names[index] == isa:
-            return row
-        index += 1
-        row = fastgru_kernels_at(index)
-    raise ValueError(f"isa must be one of {tuple(names)}, got {isa!r}")
-
-
-@cython.final
-@cython.auto_pickle(False)
-cdef class Plan:
-    """Weights of one layer, ready to run; immutable, shared by any number of threads.
-
-    Parameters
-    ----------
-    kernel : ndarray, shape (features, 3 * units)
-        float32 or float64, C-contiguous, like the rest.
-    recurrent_kernel : ndarray, shape (units, 3 * units)
-    bias : ndarray or None
-        (3 * units,), or (2, 3 * units) with `reset_after`: input bias, recurrent bias.
-    reset_after : bool
-    activation, recurrent_activation : (str, float)
-        Name of a kernel and its parameter.
-    engine : {'packed', 'blas'}
-        With 'packed' weights are copied, with 'blas' referred to.
-    isa : str, optional
-        Instruction set, one of `isas()`; the fastest by default.
-    weights : {None, 'float16', 'int8'}
-        Keep packed weights in that. They must be float32, with values that float16 can hold, or finite.
-    scales : ndarray, shape (2, 3 * units), optional
-        float32, of int8 weights: the step of each column of both kernels; by default the largest weight of the
-        column divided by 127.
-    dot : bool
-        Multiply int8 weights as bytes if the machine can.
-    """
-
-    def __init__(
-        self, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias, bint reset_after,
-        tuple activation, tuple recurrent_activation, str engine, isa=None, str weights=None,
-        cnp.ndarray scales=None, bint dot=True,
-    ):
-        cdef const fastgru_kernels *kernels = kernels_of(isa)
-        self.isa, self.engine, self.typenum = kernels.isa.decode(), engine, cnp.PyArray_TYPE(kernel)
-        self.features, self.units, self.reset_after = kernel.shape[0], recurrent_kernel.shape[0], reset_after
-        self.ready.layer.features, self.ready.layer.units = self.features, self.units
-        self.ready.layer.reset_after = reset_after
-        self.ready.layer.activation, self.ready.layer.alpha = ACTIVATION_IDS[activation[0]], activation[1]
-        self.ready.layer.recurrent_activation = ACTIVATION_IDS[recurrent_activation[0]]
-        self.ready.layer.recurrent_alpha = recurrent_activation[1]
-        if engine == "packed":
-            if weights == "int8":
-                self.ready.layer.kernels = &kernels.i8_dot if dot and fastgru_has_dot(kernels) else &kernels.i8
-                self.ready.layer.scales = (
-                    NULL if scales is None else <float *> cnp.PyArray_DATA(scales))
-            elif weights == "float16":
-                self.ready.layer.kernels = &kernels.f16
-            else:
-                self.ready.layer.kernels = &kernels.f32 if kernel.itemsize == 4 else &kernels.f64
-            self.arrays = pack(&self.ready.layer, kernel, recurrent_kernel, bias)
-            self.ready.layer.scales = NULL
-        else:
-            self.ready.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
-            self.arrays = refer_to(&self.ready, kernel, recurrent_kernel, bias)
-
-    @property
-    def nbytes(self):
-        """Bytes of the weights as they are read."""
-        if self.engine == "packed":
-            return fastgru_packed_size(&self.ready.layer)
-        return sum(array.nbytes for array in self.arrays)
-
-
-cdef tuple pack(fastgru_layer *layer, cnp.ndarray kernel, cnp.ndarray recurrent_kernel, cnp.ndarray bias):
-    """Pack these weights for a layer whose settings are set; returns the arrays to keep alive."""
-    cdef cnp.ndarray packed = np.empty(fastgru_packed_size(layer) + ALIGNMENT, np.uint8)
-    fastgru_pack(
-        layer, cnp.PyArray_DATA(kernel), cnp.PyArray_DATA(recurrent_kernel),
-        NULL if bias is None else cnp.PyArray_DATA(bias), aligned(cnp.PyArray_DATA(packed)))
-    return (packed,)
-
-
-# ---- networks ------------------------------------------------------------------------------
-
 
 cdef size_t TOO_LARGE = <size_t> -1
 
 cdef enum:
     FEW_LENGTHS = 32                                    # up to which they lie on the stack
 
-cdef dict KINDS = {"cast": FASTGRU_CAST, "sum": FASTGRU_SUM, "mul": FASTGRU_MUL, "ave": FASTGRU_AVE}
-
+cdef tuple KINDS = (                                    # in the order of enum fastgru_kind
+    "gru", "cast", "sum", "mul", "ave", "sub", "max", "min", "copy", "dense", "convolution", "depthwise", "embedding",
+    "activation", "softmax", "log_softmax", "prelu", "scale", "clip", "norm", "differs", "nonzero", "both", "hide",
+    "mean", "most", "last", "repeat", "reshape", "transpose",
+)
 
 @cython.final
 @cython.auto_pickle(False)
@@ -152,16 +48,11 @@ cdef class Network:
 
     Parameters
     ----------
-    features : int
-        Width of the input.
-    dtype : dtype
-        Of the input.
-    values : sequence of (int, dtype, bool)
-        What nodes write, from number 1 on: width, type, and whether of the last step alone. Number 0 is the input.
-    nodes : sequence of tuple
-        ("gru", Plan, input, output, column, go_backwards, reverse_output, zero_output_for_mask, state): `column`
-        is where its units begin in the output's width, `reverse_output` is in time, `state` is the number of its
-        state. ("cast", input, output). ("sum", "mul" or "ave", input, other, output).
+    values : sequence of (int, dtype, bool, int)
+        What nodes read and write: width, type, whether it has no timesteps, and its clock. The inputs come first.
+    nodes : sequence of (str, int, int, dict)
+        Kind, the value that it reads, the one that it writes, and more fields of struct fastgru_node, which
+        network.h describes, by name. Of a "gru" its `plan`; of others `layer`, `weights` and `bias`.
     outputs : sequence of int
         The values that a call returns.
     time_major, return_state : bool
@@ -170,59 +61,72 @@ cdef class Network:
         True if one of several initial states of a call may be None.
     default_states : tuple of (ndarray or None), optional
         (1 or batch, units) each, as `initial_state`: the states of calls without any. None means zeros.
+    inputs : int
+        How many values are inputs.
+    clocks : sequence of tuple
+        Fields of struct fastgru_clock.
+    states : sequence of (int, dtype)
+        Width and type of each.
     chunk_bytes, chunk_steps : int
         Of the values between nodes; 0 means as many as stay in the cache.
+    isa : str, optional
+        Of nodes that have no plan: as of `Plan`.
     """
 
     def __init__(
-        self, Py_ssize_t features, dtype, values, nodes, outputs, bint time_major, bint return_state,
-        bint optional=False, tuple default_states=None, size_t chunk_bytes=0, Py_ssize_t chunk_steps=0,
+        self, values, nodes, outputs, bint time_major, bint return_state, bint optional=False,
+        tuple default_states=None, *, int inputs=1, clocks=(), states=(), size_t chunk_bytes=0,
+        Py_ssize_t chunk_steps=0, isa=None,
     ):
-        cdef int i, kinds = len(nodes), count = len(values) + 1
-        cdef fastgru_node *node
-        cdef Plan plan
+        cdef const fastgru_kernels *kernels = kernels_of(isa)
+        cdef int i, count = len(nodes)
         if self.net.nodes != NULL:
             raise RuntimeError("__init__ must be called once")
-        grus = [each for each in nodes if each[0] == "gru"]
-        self.net.nodes = <fastgru_node *> allocated(kinds * sizeof(fastgru_node))
-        self.net.values = <fastgru_value *> allocated(count * sizeof(fastgru_value))
-        self.states.units = <Py_ssize_t *> allocated(len(grus) * sizeof(Py_ssize_t))
-        self.states.types = <int *> allocated(len(grus) * sizeof(int))
-        self.net.node_count, self.net.value_count = kinds, count
-        self.net.state_count = self.states.count = len(grus)
-        self.features, self.dtype, self.typenum = features, np.dtype(dtype), np.dtype(dtype).num
+        if len(outputs) > FASTGRU_OUTPUTS:
+            raise ValueError(f"a network must have at most {FASTGRU_OUTPUTS} outputs, got {len(outputs)}")
+        self.net.nodes = <fastgru_node *> allocated(count * sizeof(fastgru_node))
+        self.net.values = <fastgru_value *> allocated(len(values) * sizeof(fastgru_value))
+        self.clocks = <fastgru_clock *> allocated(len(clocks) * sizeof(fastgru_clock))
+        self.states.units = <Py_ssize_t *> allocated(len(states) * sizeof(Py_ssize_t))
+        self.states.types = <int *> allocated(len(states) * sizeof(int))
+        self.net.node_count, self.net.value_count, self.net.input_count = count, len(values), inputs
+        self.net.clocks, self.net.clock_count = self.clocks, len(clocks)
+        self.net.state_count = self.states.count = len(states)
         self.time_major, self.return_state, self.optional = time_major, return_state, optional
         self.default_states = default_states
-        dtypes = [np.dtype(dtype)] + [np.dtype(each[1]) for each in values]
-        self.net.values[0].width, self.net.values[0].itemsize = features, dtypes[0].itemsize
-        for i in range(1, count):
-            self.net.values[i].width, self.net.values[i].itemsize = values[i - 1][0], dtypes[i].itemsize
-            self.net.values[i].last = values[i - 1][2]
-        plans = [None] * len(grus)
-        for i in range(kinds):
-            node, each = &self.net.nodes[i], nodes[i]
-            if each[0] == "gru":
-                plan, node.kind = each[1], FASTGRU_GRU
-                node.layer = &plan.ready.layer
-                node.input, node.output, node.column, node.go_backwards, node.reverse_output = each[2:7]
-                node.zero_output_for_mask, node.state = each[7:9]
-                plans[node.state] = plan
-                self.states.units[node.state], self.states.types[node.state] = plan.units, plan.typenum
+        dtypes = []
+        for i in range(len(values)):
+            dtypes.append(np.dtype(values[i][1]))
+            self.net.values[i].width, self.net.values[i].itemsize = values[i][0], dtypes[i].itemsize
+            self.net.values[i].last, self.net.values[i].clock = values[i][2], values[i][3]
+        self.features, self.dtype, self.typenum = values[0][0], dtypes[0], dtypes[0].num
+        for i in range(len(clocks)):
+            self.clocks[i].input, self.clocks[i].from_clock, self.clocks[i].span = clocks[i][:3]
+            self.clocks[i].stride, self.clocks[i].steps = clocks[i][3:]
+        for i in range(len(states)):
+            self.states.units[i], self.states.types[i] = states[i][0], np.dtype(states[i][1]).num
+        kept, plans = [], {}
+        for i in range(count):
+            kept.append(describe_node(&self.net.nodes[i], nodes[i]))
+            if self.net.nodes[i].kind == FASTGRU_GRU:
+                plans[self.net.nodes[i].state] = kept[i][0]
+            elif self.net.values[self.net.nodes[i].output].itemsize == 8:
+                self.net.nodes[i].functions = &kernels.f64_functions
             else:
-                node.kind, node.input, node.output = KINDS[each[0]], each[1], each[len(each) - 1]
-                node.other = each[2]
-        self.plans = tuple(plans)
+                self.net.nodes[i].functions = &kernels.f32_functions
+        self.kept, self.plans = tuple(kept), tuple([plans[i] for i in sorted(plans)])
         self.net.output_count = len(outputs)
         for i in range(len(outputs)):
             self.net.outputs[i], self.output_types[i] = outputs[i], dtypes[outputs[i]].num
         self.net.chunk_bytes, self.net.chunk_steps = chunk_bytes, chunk_steps
         self.flags = time_major, not self.net.values[self.net.outputs[0]].last, return_state
-        if fastgru_connect(&self.net):
+        if connect(&self.net):
             raise ValueError("nodes must be in running order")
 
     def __dealloc__(self):
         PyMem_RawFree(self.net.nodes)
         PyMem_RawFree(self.net.values)
+        PyMem_RawFree(self.clocks)
         PyMem_RawFree(self.states.units)
         PyMem_RawFree(self.states.types)
         PyMem_RawFree(self.spare)
@@ -408,7 +312,7 @@ cdef class Network:
             memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
             or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
         ):
-            bytes = fastgru_workspace(&self.net, run)
+            bytes = workspace_of(&self.net, run)
             if bytes == TOO_LARGE:
                 PyMem_RawFree(memory)
                 raise MemoryError()
@@ -430,10 +334,50 @@ cdef class Network:
         run.initial_states, run.states = <const void *const *> table, <void *const *> table + count
         run.memory, run.walk = <char *> table + tables, memory.walk
         with nogil:
-            fastgru_run_network(&self.net, run)
+            run_nodes(&self.net, run)
         memory.walk = run.walk
         give_back(&self.spare, memory)
         return 0
+
+
+cdef tuple describe_node(fastgru_node *node, given_node):
+    """Set the fields of a node; returns what it points into."""
+    cdef Plan plan
+    cdef DensePlan dense
+    cdef cnp.ndarray array
+    kind, x, output, given = given_node
+    given = dict(given)
+    node.kind, node.input, node.output = KINDS.index(kind), x, output
+    node.state, node.other = given.pop("state", -1), given.pop("other", 0)
+    node.column = given.pop("column", 0)
+    node.mask = given.pop("mask", FASTGRU_CALL_MASK if node.kind == FASTGRU_GRU else FASTGRU_NO_MASK)
+    if node.kind == FASTGRU_GRU:
+        plan = given.pop("plan")
+        node.layer = &plan.ready.layer
+        node.go_backwards, node.reverse_output = given.pop("go_backwards", 0), given.pop("reverse_output", 0)
+        node.zero_output_for_mask = given.pop("zero_output_for_mask", 0)
+        node.initial, node.final_state = given.pop("initial", 0), given.pop("final", 0)
+        kept = (plan,)
+    else:
+        dense = given.pop("layer", None)
+        weights, bias = given.pop("weights", None), given.pop("bias", None)
+        if dense is not None:
+            node.layer = &dense.layer
+        for array in (weights, bias):
+            if array is not None and not cnp.PyArray_IS_C_CONTIGUOUS(array):
+                raise ValueError("weights of nodes must be C-contiguous")
+        node.weights = NULL if weights is None else cnp.PyArray_DATA(<cnp.ndarray> weights)
+        node.bias = NULL if bias is None else cnp.PyArray_DATA(<cnp.ndarray> bias)
+        node.activation = ACTIVATION_IDS[given.pop("activation", "linear")]
+        node.alpha, node.beta = given.pop("alpha", 0), given.pop("beta", 0)
+        node.from_column, node.limit = given.pop("from_column", 0), given.pop("limit", 0)
+        node.from_end, node.size = given.pop("from_end", 0), given.pop("size", 0)
+        node.stride, node.dilation = given.pop("stride", 1), given.pop("dilation", 1)
+        node.padding = given.pop("padding", 0)
+        kept = dense, weights, bias
+    if given:
+        raise TypeError(f"a node has no field {next(iter(given))!r}")
+    return kept
 
 
 cdef inline void direct(Network self, fastgru_run_of *run, int i, cnp.ndarray output) noexcept:
@@ -459,12 +403,12 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
 
 cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept:
     """Bytes of memory that a run takes."""
-    return fastgru_workspace(&network.net, run)
+    return workspace_of(&network.net, run)
 
 
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
     """Run what has been described."""
-    fastgru_run_network(&network.net, run)
+    run_nodes(&network.net, run)
 
 
 cdef Memory *prepared(
@@ -477,7 +421,7 @@ cdef Memory *prepared(
     cdef char *scratch
     memset(run, 0, sizeof(run[0]))
     run.batch, run.timesteps = rows, timesteps
-    bytes = fastgru_workspace(&network.net, run)
+    bytes = workspace_of(&network.net, run)
     if bytes == TOO_LARGE:
         raise MemoryError()
     memory = take(spare, tables + bytes)

@@ -21,6 +21,7 @@ cdef extern from "fastgru/fastgru.h" nogil:
         const fastgru_format *kernels
         Py_ssize_t features
         Py_ssize_t units
+        int dense
         int reset_after
         int activation
         int recurrent_activation
@@ -83,16 +84,22 @@ cdef extern from "fastgru/network.h" nogil:
 
     enum:
         FASTGRU_GRU
-        FASTGRU_CAST
-        FASTGRU_SUM
-        FASTGRU_MUL
-        FASTGRU_AVE
+        FASTGRU_CALL_MASK
+        FASTGRU_NO_MASK
         FASTGRU_OUTPUTS
+
+    struct fastgru_clock:
+        int input
+        int from_clock "from"
+        Py_ssize_t span
+        Py_ssize_t stride
+        Py_ssize_t steps
 
     struct fastgru_value:
         Py_ssize_t width
         size_t itemsize
         int last
+        int clock
 
     struct fastgru_node:
         int kind
@@ -100,22 +107,47 @@ cdef extern from "fastgru/network.h" nogil:
         int other
         int output
         Py_ssize_t column
+        Py_ssize_t from_column "from"
         const fastgru_layer *layer
         int go_backwards
         int reverse_output
         int zero_output_for_mask
         int state
+        int mask
+        int initial
+        int final_state "final"
+        int activation
+        double alpha
+        double beta
+        const void *weights
+        const void *bias
+        Py_ssize_t limit
+        int from_end
+        Py_ssize_t size
+        Py_ssize_t stride
+        Py_ssize_t dilation
+        int padding
+        const fastgru_functions *functions
 
     struct fastgru_network:
         fastgru_node *nodes
         fastgru_value *values
+        const fastgru_clock *clocks
         int node_count
         int value_count
+        int input_count
+        int clock_count
         int state_count
         int output_count
-        int outputs[2]
+        int outputs[8]
         size_t chunk_bytes
         Py_ssize_t chunk_steps
+
+    struct fastgru_input:
+        const void *data
+        Py_ssize_t batch_stride
+        Py_ssize_t time_stride
+        Py_ssize_t timesteps
 
     struct fastgru_run_of "fastgru_network_call":
         Py_ssize_t batch
@@ -123,11 +155,12 @@ cdef extern from "fastgru/network.h" nogil:
         const void *x
         Py_ssize_t x_batch_stride
         Py_ssize_t x_time_stride
+        const fastgru_input *inputs
         const void *const *initial_states
         void *const *states
-        void *out[2]
-        Py_ssize_t out_batch_stride[2]
-        Py_ssize_t out_time_stride[2]
+        void *out[8]
+        Py_ssize_t out_batch_stride[8]
+        Py_ssize_t out_time_stride[8]
         const unsigned char *mask
         Py_ssize_t mask_batch_stride
         Py_ssize_t mask_time_stride

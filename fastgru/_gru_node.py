@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from fastgru import _config, _random, _validate, activations, initializers
 from fastgru._calls import commit
 from fastgru._compile import Graph
-from fastgru._core import Plan
 from fastgru._loop import Loop
 from fastgru._member import Built, Call, Outcome, Weight, WeightedMember
+from fastgru._plans import Plan
 from fastgru._weighted import WeightedLayer
 
 Array = NDArray[Any]

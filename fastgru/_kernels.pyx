@@ -6,7 +6,7 @@ cimport numpy as cnp
 import numpy as np
 
 from fastgru._arrays cimport rows_are_whole as whole
-from fastgru._core cimport ACTIVATION_IDS, has_dot, kernels_at, kernels_of
+from fastgru._plans cimport ACTIVATION_IDS, has_dot, kernels_at, kernels_of
 from fastgru._engine cimport FASTGRU_CHAINS, fastgru_functions, fastgru_kernels
 
 cnp.import_array()

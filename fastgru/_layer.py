@@ -16,9 +16,10 @@ from fastgru import _validate
 from fastgru._calls import Caller, Holding, Lock, commit
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import Graph
-from fastgru._core import Network, Plan
+from fastgru._core import Network
 from fastgru._export import Exports
 from fastgru._member import Built, Call, Member, Outcome
+from fastgru._plans import Plan
 from fastgru.streaming import Streamable
 
 Array = NDArray[Any]

@@ -1,11 +1,15 @@
 /* biases.h - where biases lie, for each format of the weights: of every panel z, r, the candidate's and, reset after, its
- * recurrent one; z and r see only the sum of both. */
+ * recurrent one; z and r see only the sum of both. Dense: as the units lie. */
 
 static void KERNEL(pack_biases)(
     const struct fastgru_layer *layer,
-    const real *bias)                /* (3 * units), reset after (2, 3 * units), or NULL   */
+    const real *bias)                /* as fastgru_pack has it                             */
 {
     const ptrdiff_t units = layer->units;
+    for (ptrdiff_t i = 0; layer->dense && i < (ptrdiff_t)fastgru_bias_count(layer); ++i)
+        ((real *)layer->biases)[i] = bias && i < units ? bias[i] : 0;
+    if (layer->dense)
+        return;
     for (ptrdiff_t panel = 0; panel < (ptrdiff_t)layer->panel_count; ++panel) {
         real *b = (real *)layer->biases + panel * 4 * VLEN;
         for (ptrdiff_t i = 0, unit = panel * VLEN; i < VLEN; ++i, ++b, ++unit) {

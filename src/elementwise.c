@@ -93,7 +93,11 @@ void fastgru_cast(ptrdiff_t n, const void *x, size_t x_size, ptrdiff_t x_stride,
 #define MERGE(type)                                                                  \
     for (ptrdiff_t i = 0; i < n; ++i) {                                              \
         const type left = ((const type *)a)[i], right = ((const type *)b)[i];        \
-        const type merged = kind == FASTGRU_MUL ? left * right : left + right;       \
+        const int greater = left > right || left != left, less = left < right || left != left; \
+        const type merged = kind == FASTGRU_MUL ? left * right                       \
+            : kind == FASTGRU_SUB ? left - right                                     \
+            : kind == FASTGRU_MAX ? (greater ? left : right)                         \
+            : kind == FASTGRU_MIN ? (less ? left : right) : left + right;            \
         ((type *)y)[i] = kind == FASTGRU_AVE ? merged / 2 : merged;                  \
     }
 

@@ -15,6 +15,7 @@
 #include "product.h"
 #endif
 #include "gru.h"
+#include "dense.h"
 #if QUANTIZED                        /* tiles of other formats are of other sizes           */
 #undef EACH_TILE
 #undef TILE_ROWS

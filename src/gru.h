@@ -206,7 +206,7 @@ static void FORMAT(cover)(
 /* The largest factor of x, or of the state. */
 INLINE real FORMAT(limit_of)(const struct fastgru_layer *layer, int of_state)
 {
-    return ((const real *)layer->biases)[(ptrdiff_t)layer->panel_count * 4 * VLEN + of_state];
+    return ((const real *)layer->biases)[(ptrdiff_t)fastgru_bias_count(layer) + of_state];
 }
 
 /* The factors of x of all steps and rows of a projection, behind their sums. */
@@ -301,6 +301,5 @@ static void FORMAT(step)(const struct fastgru_layer *layer, const struct fastgru
     }
 }
 
-#undef EACH
 #undef FACTORS
 #undef FACTORS_STRIDE

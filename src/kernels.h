@@ -92,8 +92,8 @@ BYTE_PRAGMA
 #define PASTE_ROW_NAME(isa) fastgru_kernels_##isa
 #define FORMAT_ROW(weights, itemsize, weight_size, quantized, isa)                                   \
     {itemsize, weight_size, quantized, VBYTES ? VBYTES / itemsize : 1, FASTGRU_FULL_TILE, {1, 0},    \
-     NAME(pack, weights, isa), NAME(project_all, weights, isa), NAME(step, weights, isa)}
-#define NO_FORMAT {4, 1, 0, 1, FASTGRU_FULL_TILE, {1, 0}, NULL, NULL, NULL}
+     NAME(pack, weights, isa), NAME(project_all, weights, isa), NAME(step, weights, isa), NAME(dense_all, weights, isa)}
+#define NO_FORMAT {4, 1, 0, 1, FASTGRU_FULL_TILE, {1, 0}, NULL, NULL, NULL, NULL}
 #if HALF
 #define F16_ROW(isa) FORMAT_ROW(f16, 4, 2, 0, isa)
 #else

@@ -17,7 +17,13 @@ static inline size_t fastgru_lines(size_t bytes)
 
 static inline size_t fastgru_candidate_count(const struct fastgru_layer *layer)
 {
-    return layer->reset_after ? 0 : (layer->panel_count + 2) / 3;
+    return layer->dense || layer->reset_after ? 0 : (layer->panel_count + 2) / 3;
+}
+
+/* Biases; quantized, two more numbers follow them: the largest factors of x and of h. */
+static inline size_t fastgru_bias_count(const struct fastgru_layer *layer)
+{
+    return layer->panel_count * (layer->dense ? 3 : 4) * (size_t)layer->kernels->vlen;
 }
 
 enum {
@@ -42,12 +48,14 @@ static inline size_t fastgru_panel_part(const struct fastgru_format *kernels, pt
 static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
 {
     const struct fastgru_format *kernels = layer->kernels;
-    const size_t panels = (size_t)((layer->units + kernels->vlen - 1) / kernels->vlen);
-    const size_t limits = kernels->quantized ? 2 : 0;  /* of factors: the largest of x and of h */
-    const size_t biases = fastgru_lines((panels * 4 * (size_t)kernels->vlen + limits) * kernels->itemsize);
+    const ptrdiff_t width = kernels->vlen * (layer->dense ? 3 : 1);
+    const size_t panels = (size_t)((layer->units + width - 1) / width);
+    size_t biases, recurrent = 0;
     layer->panel_count = panels;
-    layer->panel_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->features, 3)
-                                       + fastgru_panel_part(kernels, layer->units, layer->reset_after ? 3 : 2));
+    biases = fastgru_lines((fastgru_bias_count(layer) + (kernels->quantized ? 2 : 0)) * kernels->itemsize);
+    if (!layer->dense)
+        recurrent = fastgru_panel_part(kernels, layer->units, layer->reset_after ? 3 : 2);
+    layer->panel_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->features, 3) + recurrent);
     layer->candidate_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->units, 3));
     if (memory) {
         layer->biases = memory;
@@ -85,6 +93,7 @@ enum {
     FASTGRU_CHUNK_ROWS = 128,        /* or this many rows, to share one reading of the kernel */
     FASTGRU_CHUNK_MOST = 2 << 20,    /* bytes of those, at most                            */
     FASTGRU_PASSES = 8,              /* rows, or steps, of a chunk that share one reading  */
+    FASTGRU_DENSE_ROWS = 64,         /* of one of them, in a dense layer                   */
     FASTGRU_FULL_TILE = 4,           /* rows                                               */
     FASTGRU_FEW_OF_SOME = 7,         /* rows that wait for the third-level cache, where there are ... */
     FASTGRU_SOME_BYTES = 2 << 20,    /* ... this many bytes of weights, or more            */
@@ -218,6 +227,13 @@ static inline struct fastgru_blocks fastgru_ragged_blocking(
     once = fastgru_step_width(layer) ? (size_t)b.rows : 0;
     b.xw_rows = b.xw_rows > once ? b.xw_rows : once;
     return b;
+}
+
+/* Bytes of scratch that a dense layer takes: what its passes are multiplied as. */
+static inline size_t fastgru_dense_scratch(const struct fastgru_layer *layer)
+{
+    return layer->kernels->quantized ? (size_t)fastgru_quantized_width(layer->features) * layer->kernels->itemsize
+        * FASTGRU_PASSES * FASTGRU_DENSE_ROWS : 0;
 }
 
 /* ---- a block's scratch ------------------------------------------------------------------ */

@@ -1,14 +1,16 @@
 /* network.c - the one executor.
  *
- * A run cuts rows into blocks. Nodes that can run while their input arrives form a segment with the node before;
- * a GRU that goes backwards, or whose outputs are reversed, is a segment of its own. A segment goes through time chunk
- * by chunk, its nodes one after the other on each chunk, so that the values between them stay in the cache. */
+ * A run cuts rows into blocks. Nodes that can run while their input arrives, and go through the same timesteps, form a
+ * segment with the node before; one that needs the whole sequence, such as a GRU that goes backwards, is a segment of
+ * its own. A segment goes through time chunk by chunk, its nodes one after the other on each chunk, so that the values
+ * between them stay in the cache. */
 
 #include <stdint.h>
 #include <string.h>
 
 #include "fastgru/network.h"
 #include "layout.h"
+#include "nodes.h"
 
 /* ---- sizes ------------------------------------------------------------------------------------ */
 
@@ -51,6 +53,33 @@ static char *take(struct workspace *w, size_t bytes)
     return part;
 }
 
+/* Timesteps of a clock. */
+static ptrdiff_t clock_steps(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, int number)
+{
+    const struct fastgru_clock *clock;
+    if (number == 0)
+        return run->timesteps;
+    clock = network->clocks + number;
+    if (clock->input > 0)
+        return run->inputs[clock->input - 1].timesteps;
+    return clock->from < 0 ? clock->steps
+        : (clock_steps(network, run, clock->from) - clock->span) / clock->stride + 1;
+}
+
+/* Timesteps of a value; 1 if it has none. */
+static ptrdiff_t steps_of(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, int value)
+{
+    return network->values[value].last ? 1 : clock_steps(network, run, network->values[value].clock);
+}
+
+/* 1 if the call masks some of what the node reads. */
+static int is_masked(const struct fastgru_network_call *run, const struct fastgru_node *node)
+{
+    return node->mask > 0 || (node->mask == FASTGRU_CALL_MASK && (run->mask || run->lengths));
+}
+
 /* 1 if the node is the only one of its segment. */
 static int is_alone(const struct fastgru_network *network, int node)
 {
@@ -64,7 +93,8 @@ static int gives_state(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct fastgru_node *node)
 {
     const struct fastgru_value *value = network->values + node->output;
-    return !run->mask && !run->lengths && (value->last || (run->timesteps == 1 && value->output >= 0));
+    return !is_masked(run, node)
+        && (value->last || (value->output >= 0 && steps_of(network, run, node->output) == 1));
 }
 
 /* 1 if that output has the layout of a state, which is then written there directly. */
@@ -81,13 +111,15 @@ static int is_state(
 static ptrdiff_t needed_steps(const struct fastgru_network *network, const struct fastgru_network_call *run)
 {
     ptrdiff_t most = 0, least = 1;
-    if (!run->lengths)
+    if (!run->lengths || network->clock_count > 1)
         return run->timesteps;
     for (int i = 0; i < network->output_count; ++i)
         if (!network->values[network->outputs[i]].last)
             return run->timesteps;
     for (int n = 0; n < network->node_count; ++n) {
         const struct fastgru_node *node = network->nodes + n;
+        if (node->kind == FASTGRU_MEAN || node->kind == FASTGRU_MOST || node->kind == FASTGRU_LAST)
+            return run->timesteps;
         if (node->kind != FASTGRU_GRU)
             continue;
         if (!node->layer->kernels->full_tile)  /* bits depend on how many steps a product is of     */
@@ -108,7 +140,6 @@ static struct workspace laid_out(
     const struct fastgru_network *network, const struct fastgru_network_call *run, char *memory)
 {
     const ptrdiff_t batch = run->batch;
-    const int masked = run->mask || run->lengths;
     struct workspace w;
     size_t step_bytes = 1, all = 0, scratch = 0;
     memset(&w, 0, sizeof w);
@@ -118,7 +149,7 @@ static struct workspace laid_out(
         const ptrdiff_t blocks = batch / RUN_ROWS + (batch % RUN_ROWS != 0);
         w.rows = (batch / blocks + (batch % blocks != 0) + 7) / 8 * 8;
     }
-    for (int v = 1; v < network->value_count; ++v) {
+    for (int v = network->input_count; v < network->value_count; ++v) {
         const struct fastgru_value *value = network->values + v;
         const size_t bytes = (size_t)w.rows * (size_t)value->width * value->itemsize;
         if (value->output < 0 && !value->whole) {
@@ -134,9 +165,9 @@ static struct workspace laid_out(
     w.values = (char **)(void *)take(&w, (size_t)network->value_count * sizeof(char *));
     w.states = (char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
     w.seen = (unsigned char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
-    for (int v = 1; v < network->value_count; ++v) {
+    for (int v = network->input_count; v < network->value_count; ++v) {
         const struct fastgru_value *value = network->values + v;
-        const size_t steps = value->last ? 1 : (size_t)(value->whole ? run->timesteps : w.steps);
+        const size_t steps = value->last ? 1 : (size_t)(value->whole ? steps_of(network, run, v) : w.steps);
         const size_t row = (size_t)value->width * value->itemsize;
         char *part = value->output >= 0 ? NULL
             : take(&w, product(product((size_t)w.rows, row), steps));
@@ -147,19 +178,27 @@ static struct workspace laid_out(
         const struct fastgru_node *node = network->nodes + n;
         const int alone = is_alone(network, n);
         char *state = NULL, *seen = NULL;
-        size_t bytes;
+        size_t bytes = 0;
         if (node->kind == FASTGRU_GRU) {
             const size_t row = (size_t)node->layer->units * network->values[node->output].itemsize;
-            if (!memory) {           /* scratch is the last part: where it ends is of no use later */
-                bytes = (run->lengths ? fastgru_ragged_scratch_size : fastgru_scratch_size)(
-                    node->layer, w.rows, alone ? run->timesteps : w.steps);
-                scratch = bytes > scratch ? bytes : scratch;
-            }
-            if (!is_state(network, run, node) && (!alone || gives_state(network, run, node)))
+            if (!memory)             /* scratch is the last part: where it ends is of no use later */
+                bytes = (run->lengths && node->mask == FASTGRU_CALL_MASK
+                         ? fastgru_ragged_scratch_size : fastgru_scratch_size)(
+                    node->layer, w.rows, alone ? steps_of(network, run, node->input) : w.steps);
+            if ((!is_state(network, run, node) && (!alone || gives_state(network, run, node)))
+                    || node->initial || node->final)
                 state = take(&w, product((size_t)w.rows, row));
-            if (masked)
+            if (is_masked(run, node))
                 seen = take(&w, (size_t)w.rows);
+        } else {
+            const struct fastgru_value *x = network->values + node->input;
+            const size_t row = (size_t)(fastgru_past(node) * x->width) * x->itemsize;
+            if (!memory)
+                bytes = fastgru_node_scratch(node, x->width, x->itemsize);
+            if (row)
+                state = take(&w, product((size_t)w.rows, row));
         }
+        scratch = bytes > scratch ? bytes : scratch;
         if (memory) {
             w.states[n] = state;
             w.seen[n] = (unsigned char *)seen;
@@ -184,51 +223,69 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
 
 /* ---- a run ------------------------------------------------------------------------------------ */
 
-/* 1 if the node reads `other`, too. */
-static int reads_two(const struct fastgru_node *node)
+/* 1 if the node reads or writes the value. */
+static int uses(const struct fastgru_node *node, int value)
 {
-    return node->kind == FASTGRU_SUM || node->kind == FASTGRU_MUL || node->kind == FASTGRU_AVE;
+    return node->output == value || node->input == value || (reads_two(node) && node->other == value)
+        || (node->mask > 0 && node->mask == value)
+        || (node->kind == FASTGRU_GRU && value && (node->initial == value || node->final == value));
+}
+
+/* 1 if the node cannot run while its input arrives. */
+static int needs_all(const struct fastgru_network *network, const struct fastgru_node *node)
+{
+    const struct fastgru_value *x = network->values + node->input, *out = network->values + node->output;
+    if (node->kind == FASTGRU_GRU)
+        return node->go_backwards || node->reverse_output;
+    return node->kind >= FASTGRU_RESHAPE || (node->kind >= FASTGRU_MEAN && x->last != out->last)
+        || (has_windows(node) && !fastgru_past(node) && (node->size > 1 || node->stride > 1));
+}
+
+/* The clock by which a node runs, or -1 if it runs once. */
+static int clock_of(const struct fastgru_network *network, const struct fastgru_node *node)
+{
+    const struct fastgru_value *value = network->values + (node->kind == FASTGRU_GRU ? node->input : node->output);
+    return value->last ? -1 : value->clock;
 }
 
 /* Find segments, and which values are needed whole. Returns 0, or -1 if nodes are not in running order. */
 int fastgru_connect(struct fastgru_network *network)
 {
     int segment = -1, open = 0;      /* 1 if the next node can join                        */
+    int clock = -1;
+    network->input_count = network->input_count ? network->input_count : 1;
     network->chunk_bytes = network->chunk_bytes ? network->chunk_bytes : RUN_BYTES;
     network->chunk_steps = network->chunk_steps ? network->chunk_steps : RUN_STEPS;
     for (int v = 0; v < network->value_count; ++v) {
-        network->values[v].whole = v == 0;
+        network->values[v].whole = v < network->input_count;
         network->values[v].output = -1;
     }
     for (int i = 0; i < network->output_count; ++i)
         network->values[network->outputs[i]].output = i;
     for (int n = 0; n < network->node_count; ++n) {
         struct fastgru_node *node = network->nodes + n;
-        const int whole = node->kind == FASTGRU_GRU && (node->go_backwards || node->reverse_output);
-        if (whole || !open)
+        const int whole = needs_all(network, node);
+        if (whole || !open || clock_of(network, node) != clock)
             ++segment;
         open = !whole;
+        clock = clock_of(network, node);
         node->segment = segment;
-        if (node->output <= 0 || node->output >= network->value_count || node->input >= network->value_count)
+        if (node->output < network->input_count || node->output >= network->value_count
+                || node->input >= network->value_count)
             return -1;
     }
     for (int n = 0; n < network->node_count; ++n)  /* whole: written in a segment, and read, or written, in another */
         for (int m = 0; m < network->node_count; ++m) {
             const struct fastgru_node *node = network->nodes + n, *user = network->nodes + m;
-            const int uses = user->output == node->output || user->input == node->output
-                || (reads_two(user) && user->other == node->output);
-            if (uses && user->segment != node->segment)
+            if (user->segment == node->segment)
+                continue;
+            if (uses(user, node->output))
                 network->values[node->output].whole = 1;
+            if (node->kind == FASTGRU_GRU && node->final && uses(user, node->final))
+                network->values[node->final].whole = 1;
         }
     return 0;
 }
-
-/* A part of a value: some rows and steps. */
-struct part {
-    char *data;
-    ptrdiff_t batch_stride;          /* in elements                                        */
-    ptrdiff_t time_stride;
-};
 
 /* What a run's chunk is. */
 struct chunk {
@@ -246,10 +303,17 @@ static struct part part_of(
     const struct fastgru_value *value = network->values + number;
     struct part part;
     ptrdiff_t first_row = chunk->first_row;
+    part.width = value->width;
+    part.itemsize = value->itemsize;
     if (number == 0) {
         part.data = (char *)(uintptr_t)run->x;
         part.batch_stride = run->x_batch_stride;
         part.time_stride = run->x_time_stride;
+    } else if (number < network->input_count) {
+        const struct fastgru_input *input = run->inputs + number - 1;
+        part.data = (char *)(uintptr_t)input->data;
+        part.batch_stride = input->batch_stride;
+        part.time_stride = value->last ? 0 : input->time_stride;
     } else if (value->output >= 0) {
         part.data = (char *)run->out[value->output];
         part.batch_stride = run->out_batch_stride[value->output];
@@ -265,6 +329,29 @@ static struct part part_of(
     return part;
 }
 
+/* What is masked of a node's part. */
+static struct masking mask_of(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
+    const struct fastgru_node *node, const struct chunk *chunk)
+{
+    struct masking mask;
+    memset(&mask, 0, sizeof mask);
+    mask.first = chunk->first;
+    if (node->mask > 0) {
+        const struct part part = part_of(network, run, w, node->mask, chunk, chunk->first);
+        mask.bytes = (const unsigned char *)part.data;
+        mask.batch_stride = part.batch_stride;
+        mask.time_stride = part.time_stride;
+    } else if (node->mask == FASTGRU_CALL_MASK && run->mask) {
+        mask.bytes = run->mask + chunk->first_row * run->mask_batch_stride + chunk->first * run->mask_time_stride;
+        mask.batch_stride = run->mask_batch_stride;
+        mask.time_stride = run->mask_time_stride;
+    } else if (node->mask == FASTGRU_CALL_MASK && run->lengths) {
+        mask.lengths = run->lengths + chunk->first_row;
+    }
+    return mask;
+}
+
 /* A GRU on a chunk. */
 static void run_gru(
     const struct fastgru_network *network, struct fastgru_network_call *run, const struct workspace *w, int n,
@@ -274,6 +361,7 @@ static void run_gru(
     const struct fastgru_value *value = network->values + node->output;
     const size_t itemsize = value->itemsize, width = (size_t)node->layer->units * itemsize;
     const size_t offset = (size_t)chunk->first_row * width;
+    const struct masking mask = mask_of(network, run, w, node, chunk);
     const char *initial = (const char *)run->initial_states[node->state];
     char *state = (char *)run->states[node->state];
     struct part x, out;
@@ -281,27 +369,31 @@ static void run_gru(
     memset(&call, 0, sizeof call);
     x = part_of(network, run, w, node->input, chunk, chunk->first);
     out = part_of(network, run, w, node->output, chunk,
-                          node->reverse_output ? run->timesteps - 1 - chunk->first : chunk->first);
+                          node->reverse_output ? steps_of(network, run, node->input) - 1 - chunk->first : chunk->first);
     out.data += (size_t)node->column * itemsize;
-    state = state ? state + offset : is_state(network, run, node) ? out.data : w->states[n];
+    state = state ? state + offset : w->states[n] ? w->states[n] : is_state(network, run, node) ? out.data : NULL;
     call.batch = chunk->rows;
     call.timesteps = chunk->steps;
     call.x = x.data;
     call.x_batch_stride = x.batch_stride;
     call.x_time_stride = x.time_stride;
     call.initial_state = chunk->first ? state : initial ? initial + offset : NULL;
+    if (node->initial && !chunk->first) {
+        const struct part given = part_of(network, run, w, node->initial, chunk, 0);
+        for (ptrdiff_t row = 0; row < chunk->rows; ++row)
+            memcpy(state + (size_t)row * width, at(&given, row, 0), width);
+        call.initial_state = state;
+    }
     call.state = state;
     call.go_backwards = node->go_backwards;
     call.zero_output_for_mask = node->zero_output_for_mask;
     call.seen = w->seen[n];
     call.walk = run->walk;
     call.scratch = w->scratch;
-    if (run->mask) {
-        call.mask = run->mask + chunk->first_row * run->mask_batch_stride + chunk->first * run->mask_time_stride;
-        call.mask_batch_stride = run->mask_batch_stride;
-        call.mask_time_stride = run->mask_time_stride;
-    }
-    if (run->lengths) {
+    call.mask = mask.bytes;
+    call.mask_batch_stride = mask.batch_stride;
+    call.mask_time_stride = mask.time_stride;
+    if (mask.lengths) {
         call.lengths = w->clipped;
         call.rows = w->lengths + chunk->rows;
     }
@@ -315,30 +407,42 @@ static void run_gru(
     if (!call.out && state != out.data)  /* the last output is the state */
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
             memcpy(out.data + row * out.batch_stride * (ptrdiff_t)itemsize, state + (size_t)row * width, width);
+    if (node->final) {
+        const struct part final = part_of(network, run, w, node->final, chunk, 0);
+        for (ptrdiff_t row = 0; row < chunk->rows; ++row)
+            memcpy(at(&final, row, 0), state + (size_t)row * width, width);
+    }
 }
 
 /* Any other node on a chunk. */
-static void run_elementwise(
+static void run_other(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w, int n,
     const struct chunk *chunk)
 {
     const struct fastgru_node *node = network->nodes + n;
-    const struct fastgru_value *from = network->values + node->input, *to = network->values + node->output;
-    const ptrdiff_t in_size = (ptrdiff_t)from->itemsize, out_size = (ptrdiff_t)to->itemsize;
-    const int merges = reads_two(node);
-    const struct part a = part_of(network, run, w, node->input, chunk, chunk->first);
-    const struct part y = part_of(network, run, w, node->output, chunk, chunk->first);
-    const struct part b = merges ? part_of(network, run, w, node->other, chunk, chunk->first) : a;
-    for (ptrdiff_t row = 0; row < chunk->rows; ++row)
-        for (ptrdiff_t step = 0; step < (to->last ? 1 : chunk->steps); ++step) {
-            const char *left = a.data + (row * a.batch_stride + step * a.time_stride) * in_size;
-            char *merged = y.data + (row * y.batch_stride + step * y.time_stride) * out_size;
-            if (merges)
-                fastgru_merge(node->kind, to->itemsize, to->width, left,
-                              b.data + (row * b.batch_stride + step * b.time_stride) * in_size, merged);
-            else
-                fastgru_cast(to->width, left, from->itemsize, in_size, merged, to->itemsize);
-        }
+    const int whole = needs_all(network, node);
+    struct work work;
+    work.node = node;
+    work.rows = chunk->rows;
+    work.x_steps = whole ? steps_of(network, run, node->input) : chunk->steps;
+    work.steps = whole ? steps_of(network, run, node->output) : chunk->steps;
+    work.x = part_of(network, run, w, node->input, chunk, chunk->first);
+    work.y = reads_two(node) ? part_of(network, run, w, node->other, chunk, chunk->first) : work.x;
+    work.out = part_of(network, run, w, node->output, chunk, chunk->first);
+    work.mask = mask_of(network, run, w, node, chunk);
+    work.scratch = w->scratch;
+    work.past = NULL;
+    if (fastgru_past(node)) {
+        const size_t row = (size_t)(fastgru_past(node) * work.x.width) * work.x.itemsize;
+        const char *initial = (const char *)run->initial_states[node->state];
+        char *state = (char *)run->states[node->state];
+        work.past = state ? state + (size_t)chunk->first_row * row : w->states[n];
+        if (!chunk->first && !initial)
+            memset(work.past, 0, (size_t)chunk->rows * row);
+        else if (!chunk->first)
+            memmove(work.past, initial + (size_t)chunk->first_row * row, (size_t)chunk->rows * row);
+    }
+    fastgru_run_node(&work);
 }
 
 /* The lengths that are left of a chunk. */
@@ -397,19 +501,21 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
             if (w.seen[n])
                 memset(w.seen[n], 0, (size_t)chunk.rows);
         for (int start = 0; start < network->node_count; start = end) {
-            ptrdiff_t steps = run->timesteps;
+            const int clock = clock_of(network, network->nodes + start);
+            const ptrdiff_t all = clock < 0 ? 1 : clock_steps(network, run, clock);
+            ptrdiff_t steps = all;
             for (end = start + 1; end < network->node_count
                     && network->nodes[end].segment == network->nodes[start].segment; ++end)
                 steps = w.steps;
-            for (chunk.first = 0; chunk.first < run->timesteps; chunk.first += steps) {
-                chunk.steps = run->timesteps - chunk.first < steps ? run->timesteps - chunk.first : steps;
+            for (chunk.first = 0; chunk.first < all; chunk.first += steps) {
+                chunk.steps = all - chunk.first < steps ? all - chunk.first : steps;
                 if (run->lengths)
                     clip(&w, &chunk);
                 for (int n = start; n < end; ++n)
                     if (network->nodes[n].kind == FASTGRU_GRU)
                         run_gru(network, run, &w, n, &chunk);
                     else
-                        run_elementwise(network, run, &w, n, &chunk);
+                        run_other(network, run, &w, n, &chunk);
             }
         }
     }

@@ -39,12 +39,26 @@ INLINE weight *FORMAT(pack_gates)(
     return packed;
 }
 
+/* A panel of three neighbouring blocks of units, of columns of a matrix. */
+static void FORMAT(pack_blocks)(
+    weight *packed,                  /* (k, 3, VLEN)  overwritten                          */
+    const real *matrix,              /* (k, width): the columns of the units               */
+    ptrdiff_t k, ptrdiff_t width, ptrdiff_t units, ptrdiff_t panel)
+{
+    for (ptrdiff_t row = 0; row < k; ++row)
+        for (ptrdiff_t block = 0; block < 3; ++block) {
+            const ptrdiff_t unit = (panel * 3 + block) * VLEN;
+            const ptrdiff_t n = unit < units ? units - unit : 0;
+            packed = FORMAT(pack_vector)(packed, matrix + row * width + (n ? unit : 0), n);
+        }
+}
+
 /* fastgru_pack into a layer that is laid out. */
 static void FORMAT(pack)(
     const struct fastgru_layer *layer,
-    const void *kernel,              /* (features, 3 * units)                              */
-    const void *recurrent_kernel,    /* (units, 3 * units)                                 */
-    const void *bias)                /* (3 * units), reset after (2, 3 * units), or NULL   */
+    const void *kernel,              /* as fastgru_pack has them                           */
+    const void *recurrent_kernel,
+    const void *bias)
 {
     const ptrdiff_t units = layer->units, panels = (ptrdiff_t)layer->panel_count;
     const real *u = (const real *)recurrent_kernel;
@@ -52,16 +66,14 @@ static void FORMAT(pack)(
     for (ptrdiff_t panel = 0; panel < panels; ++panel) {
         const ptrdiff_t unit = panel * VLEN;
         weight *packed = (weight *)(layer->panels + (size_t)panel * layer->panel_bytes);
+        if (layer->dense) {
+            FORMAT(pack_blocks)(packed, (const real *)kernel, layer->features, units, units, panel);
+            continue;
+        }
         packed = FORMAT(pack_gates)(packed, (const real *)kernel, layer->features, units, unit, 3);
         FORMAT(pack_gates)(packed, u, units, units, unit, layer->reset_after ? 3 : 2);
     }
-    for (size_t panel = 0; panel < fastgru_candidate_count(layer); ++panel) {
-        weight *packed = (weight *)(layer->candidates + panel * layer->candidate_bytes);
-        for (ptrdiff_t row = 0; row < units; ++row)
-            for (ptrdiff_t block = 0; block < 3; ++block) {
-                const ptrdiff_t unit = ((ptrdiff_t)panel * 3 + block) * VLEN;
-                const ptrdiff_t n = unit < units ? units - unit : 0;
-                packed = FORMAT(pack_vector)(packed, u + (row * 3 + 2) * units + (n ? unit : 0), n);
-            }
-    }
+    for (size_t panel = 0; panel < fastgru_candidate_count(layer); ++panel)
+        FORMAT(pack_blocks)((weight *)(layer->candidates + panel * layer->candidate_bytes), u + 2 * units, units,
+                            3 * units, units, (ptrdiff_t)panel);
 }

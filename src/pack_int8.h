@@ -32,14 +32,14 @@ static vreal FORMAT(scales_of)(
  * part goes; `most` becomes the largest sum of a column's |integers|, if that is more. */
 static char *FORMAT(pack_matrix)(
     char *packed,                    /* overwritten                                        */
-    const real *matrix,              /* (k, 3 * units)                                     */
-    const real *scales,              /* (3 * units) or NULL                                */
-    ptrdiff_t k, ptrdiff_t units, int gates,
+    const real *matrix,              /* (k, width)                                         */
+    const real *scales,              /* (width) or NULL                                    */
+    ptrdiff_t k, ptrdiff_t width, int gates,
     const ptrdiff_t *columns,        /* (gates)  where the columns of a vector begin       */
     const ptrdiff_t *there,          /* (gates)  how many of its units there are, or less than 1 */
     int32_t *most)                   /* in and out                                         */
 {
-    const ptrdiff_t groups = (k + 3) / 4, width = 3 * units;
+    const ptrdiff_t groups = (k + 3) / 4;
     real *scale = (real *)(void *)(packed + groups * gates * 4 * VLEN);
     int32_t *offset = (int32_t *)(void *)(scale + gates * VLEN);
     memset(packed, 0, (size_t)(groups * gates * 4 * VLEN));
@@ -78,26 +78,34 @@ INLINE real FORMAT(limit)(int32_t most)
 /* fastgru_pack, where the layer says what lies where. */
 static void FORMAT(pack)(
     const struct fastgru_layer *layer,
-    const void *kernel,              /* (features, 3 * units)                              */
-    const void *recurrent_kernel,    /* (units, 3 * units)                                 */
-    const void *bias)                /* (3 * units), reset after (2, 3 * units), or NULL   */
+    const void *kernel,              /* as fastgru_pack has them                           */
+    const void *recurrent_kernel,
+    const void *bias)
 {
     const ptrdiff_t units = layer->units, panels = (ptrdiff_t)layer->panel_count;
     const real *scales = (const real *)layer->scales, *u = (const real *)recurrent_kernel;
     const real *u_scales = scales ? scales + 3 * units : NULL;
-    real *limits = (real *)layer->biases + panels * 4 * VLEN;
+    real *limits = (real *)layer->biases + fastgru_bias_count(layer);
     int32_t most_x = 0, most_h = 0;
     ptrdiff_t columns[3], there[3];
     KERNEL(pack_biases)(layer, (const real *)bias);
-    for (ptrdiff_t panel = 0; panel < panels; ++panel) {
+    for (ptrdiff_t panel = 0; layer->dense && panel < panels; ++panel) {
+        for (int block = 0; block < 3; ++block) {
+            columns[block] = (panel * 3 + block) * VLEN;
+            there[block] = units - columns[block];
+        }
+        FORMAT(pack_matrix)((char *)(uintptr_t)layer->panels + (size_t)panel * layer->panel_bytes, (const real *)kernel,
+                            scales, layer->features, units, 3, columns, there, &most_x);
+    }
+    for (ptrdiff_t panel = 0; !layer->dense && panel < panels; ++panel) {
         char *packed = (char *)(uintptr_t)layer->panels + (size_t)panel * layer->panel_bytes;
         for (int gate = 0; gate < 3; ++gate) {
             columns[gate] = gate * units + panel * VLEN;
             there[gate] = units - panel * VLEN;
         }
-        packed = FORMAT(pack_matrix)(packed, (const real *)kernel, scales, layer->features, units, 3, columns, there,
-                                     &most_x);
-        FORMAT(pack_matrix)(packed, u, u_scales, units, units, layer->reset_after ? 3 : 2, columns, there, &most_h);
+        packed = FORMAT(pack_matrix)(packed, (const real *)kernel, scales, layer->features, 3 * units, 3, columns,
+                                     there, &most_x);
+        FORMAT(pack_matrix)(packed, u, u_scales, units, 3 * units, layer->reset_after ? 3 : 2, columns, there, &most_h);
     }
     for (size_t panel = 0; panel < fastgru_candidate_count(layer); ++panel) {
         for (int block = 0; block < 3; ++block) {
@@ -106,7 +114,7 @@ static void FORMAT(pack)(
             there[block] = units - unit;
         }
         FORMAT(pack_matrix)((char *)(uintptr_t)layer->candidates + panel * layer->candidate_bytes, u, u_scales, units,
-                            units, 3, columns, there, &most_h);
+                            3 * units, 3, columns, there, &most_h);
     }
     limits[0] = FORMAT(limit)(most_x);
     limits[1] = FORMAT(limit)(most_h);

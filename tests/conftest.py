@@ -95,10 +95,12 @@ def run_plan(plan, x, initial_state, state, out, mask, time_major, go_backwards,
     if out is None:
         out = np.empty_like(state)
     lengths, mask = (mask, None) if mask is not None and mask.ndim == 1 else (None, mask)
-    node = ("gru", plan, 0, 1, 0, go_backwards, False, zero_output_for_mask, 0)
-    network = _core.Network(
-        x.shape[2], x.dtype, [(plan.units, x.dtype, last)], [node], [1], time_major, False
-    )
+    settings = {
+        "plan": plan, "state": 0, "go_backwards": go_backwards, "zero_output_for_mask": zero_output_for_mask
+    }  # fmt: skip
+    values = [(x.shape[2], x.dtype, False, 0), (plan.units, x.dtype, last, 0)]
+    nodes, states = [("gru", 0, 1, settings)], [(plan.units, x.dtype)]
+    network = _core.Network(values, nodes, [1], time_major, False, states=states)
     if not _kernels.rows_are_whole(x):
         x = np.array(x, order="C")
     network.run(x, (initial_state,), (state,), (out,), mask, lengths)

@@ -5,7 +5,7 @@ from typing import Any
 
 import fastgru
 from fastgru import activations, formats
-from fastgru._core import Plan
+from fastgru._plans import Plan
 from fastgru.cli import _model, _terminal
 
 COLUMNS = (

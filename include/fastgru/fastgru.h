@@ -77,18 +77,21 @@ struct fastgru_layer {
     const struct fastgru_format *kernels;  /* f32, f64, f16 or i8 of an instruction set    */
     ptrdiff_t features;
     ptrdiff_t units;
+    int dense;                       /* 1: no GRU, but units = g(x.kernel + bias)          */
     int reset_after;
     int activation;                  /* g and its parameter                                */
     int recurrent_activation;        /* f and its parameter                                */
     double alpha;
     double recurrent_alpha;
-    const float *scales;             /* i8: (2, 3 * units) of the columns of both kernels; NULL: the
-                                        largest weight of each by 127                      */
+    const float *scales;             /* i8: (2, 3 * units) of the columns of both kernels, dense
+                                        (units); NULL: the largest weight of each by 127   */
 
     const void *biases;              /* (panels, 4, vlen)  z, r, candidate, its recurrent; reset
-                                        after, z and r with their recurrent ones           */
+                                        after, z and r with their recurrent ones; dense
+                                        (panels, 3, vlen)                                  */
     const char *panels;              /* panels of (features, 3, vlen) and (units, 3, vlen), reset
-                                        before (units, 2, vlen): gates side by side        */
+                                        before (units, 2, vlen): gates side by side; dense
+                                        (features, 3, vlen): three blocks of units         */
     const char *candidates;          /* reset before: panels of (units, 3, vlen), three
                                         neighbouring blocks of units side by side          */
     size_t panel_count;
@@ -103,9 +106,9 @@ size_t fastgru_packed_size(const struct fastgru_layer *layer);
  * +-65504 or NaN), into memory that the layer refers to from then on. */
 void fastgru_pack(
     struct fastgru_layer *layer,     /* in and out                                         */
-    const void *kernel,              /* (features, 3 * units)                              */
-    const void *recurrent_kernel,    /* (units, 3 * units)                                 */
-    const void *bias,                /* (3 * units), reset after (2, 3 * units), or NULL   */
+    const void *kernel,              /* (features, 3 * units); dense (features, units)     */
+    const void *recurrent_kernel,    /* (units, 3 * units); dense NULL                     */
+    const void *bias,                /* (3 * units), reset after (2, 3 * units), dense (units); or NULL */
     void *memory);                   /* fastgru_packed_size bytes, overwritten; aligned to 64 */
 
 /* ---- a call ----------------------------------------------------------------------------- */
@@ -183,15 +186,19 @@ struct fastgru_format {
     ptrdiff_t step_units[2];         /* reset before, reset after: scratch of a row in a step, in units */
     void (*pack)(
         const struct fastgru_layer *layer,
-        const void *kernel,          /* (features, 3 * units)                              */
-        const void *recurrent_kernel,  /* (units, 3 * units)                               */
-        const void *bias);           /* (3 * units), reset after (2, 3 * units), or NULL   */
+        const void *kernel,          /* as fastgru_pack has them                           */
+        const void *recurrent_kernel,
+        const void *bias);
     void (*project)(                 /* x.kernel of some steps                             */
         const struct fastgru_layer *layer,
         struct fastgru_projection *projection);
     void (*step)(                    /* one timestep                                       */
         const struct fastgru_layer *layer,
         const struct fastgru_pass *pass);
+    void (*dense)(                   /* a dense layer without its activation; NULL: none   */
+        const struct fastgru_layer *layer,
+        const struct fastgru_projection *projection,
+        void *scratch);              /* fastgru_dense_scratch bytes, overwritten           */
 };
 
 /* The elementwise half of a step, for products that come from elsewhere; network.h has the arrays. */

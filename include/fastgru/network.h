@@ -1,7 +1,7 @@
 /* network.h - networks: nodes in running order over packed weights, and the function that runs them.
  *
  * A GRU is a network of one node, a Bidirectional layer of two and a merge; layers on top of each other are a chain.
- * Nodes read and write values: sequences (batch, timesteps, width). Value 0 is the input; outputs lie in the
+ * Nodes read and write values: sequences (batch, timesteps, width). The first values are the inputs; outputs lie in the
  * caller's memory, all others in the workspace.
  *
  *     struct fastgru_network network = {nodes, values, ...};   examples/c has it all
@@ -18,42 +18,111 @@
 extern "C" {
 #endif
 
-enum fastgru_kind { FASTGRU_GRU, FASTGRU_CAST, FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE };
+/* What a node writes, x being what it reads and y its other value. A node of two values may read one that has no
+ * timesteps, for each of the other's. */
+enum fastgru_kind {
+    FASTGRU_GRU,
+    FASTGRU_CAST,                    /* x in another type                                  */
+    FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE, FASTGRU_SUB, FASTGRU_MAX, FASTGRU_MIN,  /* of x and y */
+    FASTGRU_COPY,                    /* columns from `from` on into those from `column` on */
+    FASTGRU_DENSE,                   /* activation(x.kernel + bias)                        */
+    FASTGRU_CONVOLUTION,             /* the same of windows: (size, channels) side by side */
+    FASTGRU_DEPTHWISE,               /* the same of each channel: weights (size, channels, multiplier), bias */
+    FASTGRU_EMBEDDING,               /* weights (limit, width): the row that x, an int32, says */
+    FASTGRU_ACTIVATION,
+    FASTGRU_SOFTMAX, FASTGRU_LOG_SOFTMAX,  /* of each step                                 */
+    FASTGRU_PRELU,                   /* x where x >= 0, else x * weights                   */
+    FASTGRU_SCALE,                   /* x * weights + bias                                 */
+    FASTGRU_CLIP,                    /* max(alpha, min(x, beta))                           */
+    FASTGRU_NORM,                    /* (x - mean) / sqrt(variance + alpha) * weights + bias, of each step;
+                                        without a mean if `size` is 1                      */
+    FASTGRU_DIFFERS,                 /* a mask: 1 if a number of the step is not alpha     */
+    FASTGRU_NONZERO,                 /* a mask: 1 if the index x is not 0                  */
+    FASTGRU_BOTH,                    /* of two masks                                       */
+    FASTGRU_HIDE,                    /* x, zeros where it is masked                        */
+    FASTGRU_MEAN, FASTGRU_MOST,      /* over all timesteps, or windows; the mean over all without masked ones */
+    FASTGRU_LAST,                    /* the last timestep                                  */
+    FASTGRU_REPEAT,                  /* x, without timesteps, as each of them              */
+    FASTGRU_RESHAPE,                 /* the numbers of a row, in another shape             */
+    FASTGRU_TRANSPOSE                /* timesteps as features                              */
+};
+
+/* Timesteps that values have in common: those of an input, or fixed, or of windows of another clock's. */
+struct fastgru_clock {
+    int input;                       /* its number, or -1                                  */
+    int from;                        /* another clock before this one, or -1               */
+    ptrdiff_t span;                  /* steps of a window; 1: windows reach over both ends */
+    ptrdiff_t stride;
+    ptrdiff_t steps;                 /* if it has neither                                  */
+};
 
 struct fastgru_value {
     ptrdiff_t width;
-    size_t itemsize;                 /* 2, 4 or 8: float16, float32 or float64             */
-    int last;                        /* the output of the last step alone: (batch, width)  */
+    size_t itemsize;                 /* 2, 4 or 8: float16, float32 or float64; of indices 4, of a mask 1 */
+    int last;                        /* 1: no timesteps, (batch, width), as the output of the last one alone */
+    int clock;                       /* its number, unless `last`: 0 for that of the first input */
     int whole;                       /* set by fastgru_connect: not chunk by chunk         */
     int output;                      /* set by fastgru_connect: its number, or -1          */
 };
 
+enum fastgru_padding { FASTGRU_VALID, FASTGRU_SAME, FASTGRU_CAUSAL };  /* as Keras has them */
+
+enum { FASTGRU_CALL_MASK = 0, FASTGRU_NO_MASK = -1 };
+
 struct fastgru_node {
     int kind;
     int input;                       /* the value that it reads                            */
-    int other;                       /* SUM, MUL, AVE: the second one                      */
+    int other;                       /* the second one, if it reads two                    */
     int output;                      /* the value that it writes                           */
-    ptrdiff_t column;                /* GRU: where in the output's width its units begin   */
-    const struct fastgru_layer *layer;
+    ptrdiff_t column;                /* GRU, COPY: where in the output's width it begins   */
+    ptrdiff_t from;                  /* COPY                                               */
+    const struct fastgru_layer *layer;  /* GRU, DENSE, CONVOLUTION                         */
     int go_backwards;
     int reverse_output;              /* 1: outputs are written from the last timestep on   */
     int zero_output_for_mask;
-    int state;                       /* its number among those of a run                    */
+    int state;                       /* its number among those of a run, or -1. Of windows that are causal and do
+                                        not stride: the steps before the first one, (batch, past, width of x) */
+    int mask;                        /* GRU, HIDE, MEAN: the value that is its mask, or FASTGRU_..._MASK */
+    int initial;                     /* GRU: the value, (batch, units), that it starts from; 0: none */
+    int final;                       /* GRU: the value, (batch, units), of its last state; 0: none */
+    int activation;                  /* of all but GRUs                                    */
+    double alpha;                    /* its parameter, and others                          */
+    double beta;
+    const void *weights;
+    const void *bias;                /* or NULL: none                                      */
+    ptrdiff_t limit;                 /* rows of an embedding                               */
+    int from_end;                    /* 1: negative indices count from the end             */
+    ptrdiff_t size;                  /* of windows: steps that they read; 0: all           */
+    ptrdiff_t stride;
+    ptrdiff_t dilation;
+    int padding;
+    const struct fastgru_functions *functions;  /* unless it is a GRU                      */
     int segment;                     /* set by fastgru_connect                             */
 };
 
-enum { FASTGRU_OUTPUTS = 2 };
+enum { FASTGRU_OUTPUTS = 8 };
 
 struct fastgru_network {
     struct fastgru_node *nodes;
     struct fastgru_value *values;
+    const struct fastgru_clock *clocks;  /* the first is that of the first input; NULL: there is no other */
     int node_count;
-    int value_count;
+    int value_count;                 /* with the inputs, which come first                  */
+    int input_count;                 /* 0: one                                             */
+    int clock_count;
     int state_count;
     int output_count;
     int outputs[FASTGRU_OUTPUTS];    /* values                                             */
     size_t chunk_bytes;              /* of a value; 0: set by fastgru_connect              */
     ptrdiff_t chunk_steps;           /* at least; 0: set by fastgru_connect                */
+};
+
+/* An input after the first one. */
+struct fastgru_input {
+    const void *data;                /* (batch, timesteps, width)                          */
+    ptrdiff_t batch_stride;
+    ptrdiff_t time_stride;
+    ptrdiff_t timesteps;
 };
 
 /* Some timesteps of some rows. */
@@ -63,6 +132,7 @@ struct fastgru_network_call {
     const void *x;                   /* (batch, timesteps, features)                       */
     ptrdiff_t x_batch_stride;
     ptrdiff_t x_time_stride;
+    const struct fastgru_input *inputs;  /* (inputs - 1)  the others                       */
     const void *const *initial_states;  /* (states) of (batch, units) each; NULL: zeros    */
     void *const *states;             /* (states) of (batch, units) each, overwritten; may be the initial
                                         ones; NULL: not wanted                             */
@@ -105,7 +175,8 @@ struct fastgru_projection {
                                         are left out; NULL: all                            */
     ptrdiff_t start;                 /* of the steps, among those that lengths count       */
     void *xw;                        /* (steps, rows, panels, 3, vlen)  overwritten: x.kernel + bias, or, if
-                                        full_tile is 0, x.kernel in three parts of `units` */
+                                        full_tile is 0, x.kernel in three parts of `units`; dense
+                                        (steps, rows, units)                               */
     ptrdiff_t xw_stride;             /* in and out: of a row                               */
     ptrdiff_t xw_time_stride;        /* in and out                                         */
     int backwards;                   /* 1 from the last panel to the first                 */

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastgru
-from fastgru import _config, _core, _kernels
+from fastgru import _config, _kernels, _plans
 
 USUAL = ["tanh", "sigmoid", "hard_sigmoid"]
 OTHERS = [
@@ -104,7 +104,7 @@ def weights_of(call):
 def plan_of(call, isa=None):
     g, f = (fastgru.activations.get(name).kernel for name in (call.activation, call.recurrent_activation))
     packed_as = call.weights if call.weights in ("float16", "int8") else None
-    return _core.Plan(*weights_of(call), call.reset_after, g, f, "packed", isa or call.isa, packed_as)
+    return _plans.Plan(*weights_of(call), call.reset_after, g, f, "packed", isa or call.isa, packed_as)
 
 
 def mask_of(call, rng):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastgru import _core, _kernels
+from fastgru import _core, _kernels, _plans
 
 # instruction set, and whether bytes are multiplied where it can
 KERNELS = [(isa, dot) for isa in _kernels.isas() for dot in (True, False)[: 1 + (isa in _kernels.dot_isas())]]
@@ -69,14 +69,14 @@ def random_weights(rng, features, units, reset_after):
 def plan_of(weights, reset_after, isa, dot, scales=None, activations=("tanh", "sigmoid")):
     g, f = ((name, 0.0) for name in activations)
     scales = None if scales is None else np.concatenate(scales).astype("float32")
-    return _core.Plan(*weights, reset_after, g, f, "packed", isa, "int8", scales, dot)
+    return _plans.Plan(*weights, reset_after, g, f, "packed", isa, "int8", scales, dot)
 
 
 def run(plan, x, h, mask=None):
     """Outputs of all steps, and the last state."""
-    node = ("gru", plan, 0, 1, 0, False, False, False, 0)
-    values = [(plan.units, x.dtype, False)]
-    return _core.Network(x.shape[2], x.dtype, values, [node], [1], False, True).call(x, h, mask, None, None)
+    values = [(x.shape[2], x.dtype, False, 0), (plan.units, x.dtype, False, 0)]
+    nodes, states = [("gru", 0, 1, {"plan": plan, "state": 0})], [(plan.units, x.dtype)]
+    return _core.Network(values, nodes, [1], False, True, states=states).call(x, h, mask, None, None)
 
 
 def identical(found, wanted):
@@ -171,7 +171,7 @@ def test_infinities_are_passed_on_as_by_float32(isa, dot, reset_after):
     weights[0][0, 2] = 0
     g, f = ("relu", 0.0), ("sigmoid", 0.0)
     plan = plan_of(weights, reset_after, isa, dot, activations=("relu", "sigmoid"))
-    exact = _core.Plan(*weights, reset_after, g, f, "packed", isa)
+    exact = _plans.Plan(*weights, reset_after, g, f, "packed", isa)
     x, h = rng.normal(size=(9, 1, 9)).astype("float32"), rng.normal(size=(9, 20)).astype("float32")
     x[0, 0, 0], x[1, 0, 4], x[2, 0, [3, 5]], x[3, 0, [1, 8]] = np.inf, -np.inf, np.inf, [np.inf, -np.inf]
     h[4, 0], h[5, 19], h[6, [2, 7]] = np.inf, -np.inf, [np.inf, -np.inf]

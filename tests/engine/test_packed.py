@@ -6,7 +6,7 @@ import reference
 from conftest import run_plan
 
 import fastgru
-from fastgru import _core, _kernels
+from fastgru import _kernels, _plans
 
 # instruction set and type of the weights
 KERNELS = [(isa, weights) for isa in _kernels.isas() for weights in ("float32", "float64")]
@@ -66,7 +66,7 @@ def test_every_tile_gives_the_equations_and_writes_nothing_else(isa, weights, re
     features = int(rng.integers(0, 20))
     arrays = random_weights(units, features, reset_after, weights, rng)
     dtype = arrays[0].dtype
-    plan = _core.Plan(*arrays, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), "packed", isa, HALF.get(weights))
+    plan = _plans.Plan(*arrays, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), "packed", isa, HALF.get(weights))
     x = Guarded(rng.normal(size=(ROWS, TIMESTEPS, features)).astype(dtype)).values
     h = Guarded(rng.normal(size=ROWS * units).astype(dtype)).values.reshape(ROWS, units)
     mask = rng.random((ROWS, TIMESTEPS)) < 0.7
@@ -110,7 +110,7 @@ def test_every_activation_gives_the_equations_in_either_place(isa, weights, rese
         dtype = arrays[0].dtype
         x = rng.normal(size=(7, TIMESTEPS, 5)).astype(dtype)
         for g, f in ((activation, usual["hard_sigmoid"]), (usual["tanh"], activation)):
-            plan = _core.Plan(*arrays, reset_after, g, f, "packed", isa, HALF.get(weights))
+            plan = _plans.Plan(*arrays, reset_after, g, f, "packed", isa, HALF.get(weights))
             wanted, last = reference.gru(
                 x,
                 *arrays,

@@ -8,14 +8,14 @@ import reference
 from conftest import CHOICES, run_plan
 
 import fastgru
-from fastgru import _core, _kernels
+from fastgru import _core, _kernels, _plans
 
 
 def random_plan(units, features, reset_after, dtype, choice, rng):
     kernel = rng.normal(size=(features, 3 * units)).astype(dtype) / 3
     recurrent = (rng.normal(size=(units, 3 * units)) / np.sqrt(units)).astype(dtype)
     bias = rng.normal(size=(2, 3 * units) if reset_after else 3 * units).astype(dtype)
-    plan = _core.Plan(kernel, recurrent, bias, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), *choice)
+    plan = _plans.Plan(kernel, recurrent, bias, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), *choice)
     return plan, (kernel, recurrent, bias)
 
 
@@ -162,7 +162,8 @@ def test_engines_and_instruction_sets_agree_to_rounding():
 
 @pytest.mark.parametrize("timesteps", [1, 3])
 def test_a_network_may_be_without_a_gru(timesteps):
-    network = _core.Network(3, np.float32, [(3, np.float64, False)], [("cast", 0, 1)], [1], False, False)
+    values = [(3, np.float32, False, 0), (3, np.float64, False, 0)]
+    network = _core.Network(values, [("cast", 0, 1, {})], [1], False, False)
     x = np.random.default_rng(0).normal(size=(2, timesteps, 3)).astype("float32")
     found = network.call(x, None, None, None, None)
     assert found.dtype == np.float64

@@ -1,0 +1,28 @@
+"""The nodes of a model: what each reads and writes, its weights, and what computes it in a network."""
+
+from fastgru._nodes._node import Array, Node, Shape, Value
+from fastgru._nodes.dense import Convolution, Dense, Depthwise, Embedding, WindowPool
+from fastgru._nodes.elementwise import (
+    Activation,
+    Clip,
+    Concatenate,
+    LayerNormalization,
+    Masking,
+    Merge,
+    PReLU,
+    Scale,
+    Slice,
+)
+from fastgru._nodes.recurrent import Recurrent
+from fastgru._nodes.shapes import Identity, Last, Pool, Repeat, Reshape, Transpose
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Embedding, Identity, Last),
+        *(LayerNormalization, Masking, Merge, PReLU, Pool, Recurrent, Repeat, Reshape, Scale, Slice),
+        *(Transpose, WindowPool),
+    )
+}
+
+__all__ = ["KINDS", "Array", "Node", "Shape", "Value", *KINDS]

@@ -1,0 +1,55 @@
+"""The node of a GRU or Bidirectional layer, whose states may come from other nodes and go to them."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from fastgru._compile import NO_MASK, Graph
+from fastgru._nodes._node import Node, Value
+from fastgru.gru import GRU
+from fastgru.wrappers import Bidirectional
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class Recurrent(Node):
+    """A recurrent layer.
+
+    It reads x and, after it, an initial state of each GRU in it, or none; it writes its output, both of a
+    Bidirectional with merge_mode=None, and then, if the layer's `return_state` is true, the last states.
+
+    Parameters
+    ----------
+    layer : GRU or Bidirectional
+        Built, not time-major, not stateful.
+    """
+
+    layer: Any
+
+    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+        layer = self.layer
+        x, *initial = inputs
+        self.sequence([x])
+        if not isinstance(layer, GRU | Bidirectional) or not layer.built:
+            raise self.wrong(f"must have a layer that is built, got {layer!r}")
+        if layer.time_major:
+            raise self.wrong("must be batch-major, got a layer with time_major=True")
+        features = layer._parts[0]._plan.features
+        if features != x.width:
+            raise self.wrong(f"must read {features} features, got {x.shape}")
+        parts = layer._parts
+        if initial and [state.shape for state in initial] != [(part.units,) for part in parts]:
+            raise self.wrong(
+                f"must start from {[(part.units,) for part in parts]}, got {[state.shape for state in initial]}"
+            )
+        last = not layer.return_sequences and not graph.streaming
+        clock = None if last else x.clock
+        numbers = [state.number for state in initial]
+        outputs, states = graph.recurrent(layer, x.number, last, clock, x.mask, numbers)
+        mask = NO_MASK if last else self.mask_of(x)
+        shape = () if last else (x.timesteps,)
+        values = [Value(number, (*shape, width), clock, mask) for number, width in outputs]
+        if layer.return_state:
+            values += [
+                Value(number, (part.units,), None) for number, part in zip(states, parts, strict=True)
+            ]
+        return values

@@ -1,0 +1,299 @@
+/* nodes.c - nodes other than GRUs: those that work step by step, those that read windows of steps, and those that read
+ * a whole sequence. Sums have one order, and no multiply-add is fused, so that all instruction sets give the same
+ * bits. */
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "nodes.h"
+
+enum { WINDOWS = 64 };               /* of a convolution, laid side by side                */
+
+/* The position of the element i of a node's arrays. */
+static const char *element(const void *array, ptrdiff_t i, size_t itemsize)
+{
+    return (const char *)array + i * (ptrdiff_t)itemsize;
+}
+
+static void activate(const struct work *w, ptrdiff_t n, char *y)
+{
+    if (w->node->activation != FASTGRU_linear)
+        w->node->functions->activate(w->node->activation, w->node->alpha, n, y, y);
+}
+
+#define REAL float
+#define TYPED(name) name##_f32
+#include "nodes_by_type.h"
+#undef REAL
+#undef TYPED
+#define REAL double
+#define TYPED(name) name##_f64
+#include "nodes_by_type.h"
+#undef REAL
+#undef TYPED
+
+/* ---- step by step -------------------------------------------------------------------------- */
+
+/* The row of a table for an index that is in it: the caller has checked that, but the array may have changed since. */
+static ptrdiff_t row_of(const struct fastgru_node *node, const char *x)
+{
+    int32_t index;
+    memcpy(&index, x, sizeof index);
+    if (node->from_end && index < 0)
+        return index + node->limit < 0 ? 0 : index + node->limit;
+    return index < 0 || index >= node->limit ? 0 : index;
+}
+
+static int is_nonzero(const char *x)
+{
+    int32_t index;
+    memcpy(&index, x, sizeof index);
+    return index != 0;
+}
+
+static int is_masked(const struct masking *mask, ptrdiff_t row, ptrdiff_t step)
+{
+    if (mask->bytes)
+        return !mask->bytes[row * mask->batch_stride + step * mask->time_stride];
+    return mask->lengths && mask->first + step >= mask->lengths[row];
+}
+
+/* One step of one row of a node that needs no other step. */
+static void run_one(const struct work *w, ptrdiff_t row, ptrdiff_t step)
+{
+    const struct fastgru_node *node = w->node;
+    const char *x = at(&w->x, row, step);
+    char *out = at(&w->out, row, step);
+    const size_t itemsize = w->out.itemsize, bytes = (size_t)w->out.width * itemsize;
+    switch (node->kind) {
+    case FASTGRU_CAST:
+        fastgru_cast(w->out.width, x, w->x.itemsize, (ptrdiff_t)w->x.itemsize, out, itemsize);
+        break;
+    case FASTGRU_COPY:
+        memcpy(out + node->column * (ptrdiff_t)itemsize, x + node->from * (ptrdiff_t)itemsize, (size_t)node->size * itemsize);
+        break;
+    case FASTGRU_EMBEDDING:
+        memcpy(out, element(node->weights, row_of(node, x) * w->out.width, itemsize), bytes);
+        break;
+    case FASTGRU_DIFFERS:
+        *out = (char)(w->x.itemsize == 4 ? differs_f32(w, x) : differs_f64(w, x));
+        break;
+    case FASTGRU_NONZERO:
+        *out = (char)is_nonzero(x);
+        break;
+    case FASTGRU_BOTH:
+        *out = (char)(*x && *at(&w->y, row, step));
+        break;
+    case FASTGRU_HIDE:
+        if (is_masked(&w->mask, row, step))
+            memset(out, 0, bytes);
+        else
+            memcpy(out, x, bytes);
+        break;
+    case FASTGRU_REPEAT:
+        memcpy(out, x, bytes);
+        break;
+    case FASTGRU_ACTIVATION:
+        node->functions->activate(node->activation, node->alpha, w->out.width, x, out);
+        break;
+    default:
+        if (node->kind <= FASTGRU_MIN)
+            fastgru_merge(node->kind, itemsize, w->out.width, x, at(&w->y, row, step), out);
+        else if (itemsize == 4)
+            step_f32(w, x, out);
+        else
+            step_f64(w, x, out);
+    }
+}
+
+/* ---- products ------------------------------------------------------------------------------ */
+
+static void run_dense(const struct work *w)
+{
+    const struct fastgru_layer *layer = w->node->layer;
+    struct fastgru_projection projection;
+    memset(&projection, 0, sizeof projection);
+    projection.rows = w->rows;
+    projection.steps = w->steps;
+    projection.x = w->x.data;
+    projection.x_batch_stride = w->x.batch_stride;
+    projection.x_time_stride = w->x.time_stride;
+    projection.xw = w->out.data;
+    projection.xw_stride = w->out.batch_stride;
+    projection.xw_time_stride = w->out.time_stride;
+    layer->kernels->dense(layer, &projection, w->scratch);
+    for (ptrdiff_t row = 0; row < w->rows; ++row)
+        for (ptrdiff_t step = 0; step < w->steps; ++step)
+            activate(w, layer->units, at(&w->out, row, step));
+}
+
+/* ---- windows ------------------------------------------------------------------------------- */
+
+/* Steps of padding before the first one. */
+static ptrdiff_t padding_before(const struct work *w)
+{
+    const struct fastgru_node *node = w->node;
+    const ptrdiff_t span = (node->size - 1) * node->dilation + 1;
+    const ptrdiff_t reach = (w->steps - 1) * node->stride + span - w->x_steps;
+    if (node->padding == FASTGRU_CAUSAL)
+        return span - 1;
+    return node->padding == FASTGRU_SAME && reach > 0 ? reach / 2 : 0;
+}
+
+/* What position i of the window of a step reads of a row, (width); NULL: padding. */
+static const char *in_window(const struct work *w, ptrdiff_t before, ptrdiff_t row, ptrdiff_t step, ptrdiff_t i)
+{
+    const struct fastgru_node *node = w->node;
+    const ptrdiff_t from = step * node->stride + i * node->dilation - before, past = fastgru_past(node);
+    if (from >= 0)
+        return from < w->x_steps ? at(&w->x, row, from) : NULL;
+    return w->past ? w->past + (row * past + past + from) * w->x.width * (ptrdiff_t)w->x.itemsize : NULL;
+}
+
+/* Keep the last steps for the windows of the next chunk. */
+static void remember(const struct work *w)
+{
+    const ptrdiff_t past = fastgru_past(w->node), bytes = w->x.width * (ptrdiff_t)w->x.itemsize;
+    const ptrdiff_t kept = past > w->x_steps ? past - w->x_steps : 0;
+    for (ptrdiff_t row = 0; row < w->rows; ++row) {
+        char *memory = w->past + row * past * bytes;
+        memmove(memory, memory + (past - kept) * bytes, (size_t)(kept * bytes));
+        for (ptrdiff_t i = kept; i < past; ++i)
+            memcpy(memory + i * bytes, at(&w->x, row, w->x_steps - past + i), (size_t)bytes);
+    }
+}
+
+static void run_convolution(const struct work *w)
+{
+    const struct fastgru_node *node = w->node;
+    const ptrdiff_t before = padding_before(w), bytes = w->x.width * (ptrdiff_t)w->x.itemsize;
+    struct work part = *w;
+    part.scratch = w->scratch + fastgru_lines((size_t)(WINDOWS * node->size * bytes));
+    part.rows = 1;
+    part.x.data = w->scratch;
+    part.x.time_stride = node->size * w->x.width;
+    for (ptrdiff_t row = 0; row < w->rows; ++row)
+        for (ptrdiff_t first = 0; first < w->steps; first += WINDOWS) {
+            part.steps = w->steps - first < WINDOWS ? w->steps - first : WINDOWS;
+            for (ptrdiff_t step = 0; step < part.steps; ++step)
+                for (ptrdiff_t i = 0; i < node->size; ++i) {
+                    const char *x = in_window(w, before, row, first + step, i);
+                    char *to = w->scratch + (step * node->size + i) * bytes;
+                    if (x)
+                        memcpy(to, x, (size_t)bytes);
+                    else
+                        memset(to, 0, (size_t)bytes);
+                }
+            part.out.data = at(&w->out, row, first);
+            run_dense(&part);
+        }
+}
+
+/* Depthwise convolutions and pooling, of one window. */
+static void run_window(const struct work *w, ptrdiff_t before, ptrdiff_t row, ptrdiff_t step)
+{
+    char *out = at(&w->out, row, step);
+    if (w->out.itemsize == 4)
+        start_window_f32(w, out);
+    else
+        start_window_f64(w, out);
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < w->node->size; ++i) {
+        const char *x = in_window(w, before, row, step, i);
+        if (!x)
+            continue;
+        if (w->out.itemsize == 4)
+            add_to_window_f32(w, i, count, x, out);
+        else
+            add_to_window_f64(w, i, count, x, out);
+        ++count;
+    }
+    if (w->out.itemsize == 4)
+        end_window_f32(w, count, out);
+    else
+        end_window_f64(w, count, out);
+}
+
+/* ---- whole sequences ----------------------------------------------------------------------- */
+
+static void run_pool(const struct work *w, ptrdiff_t row)
+{
+    double *sums = (double *)(void *)w->scratch;
+    double count = 0;
+    memset(sums, 0, (size_t)w->x.width * sizeof *sums);
+    for (ptrdiff_t step = 0; step < w->x_steps; ++step) {
+        if (w->node->kind == FASTGRU_MEAN && is_masked(&w->mask, row, step))
+            continue;
+        if (w->x.itemsize == 4)
+            pool_f32(w, count == 0, at(&w->x, row, step), sums);
+        else
+            pool_f64(w, count == 0, at(&w->x, row, step), sums);
+        ++count;
+    }
+    for (ptrdiff_t i = 0; w->node->kind == FASTGRU_MEAN && i < w->x.width; ++i)
+        sums[i] /= count;
+    fastgru_cast(w->x.width, sums, sizeof *sums, sizeof *sums, at(&w->out, row, 0), w->out.itemsize);
+}
+
+/* The numbers of a row in their order, or with timesteps and features exchanged. */
+static void run_reshape(const struct work *w, ptrdiff_t row)
+{
+    const ptrdiff_t itemsize = (ptrdiff_t)w->x.itemsize;
+    const int exchanges = w->node->kind == FASTGRU_TRANSPOSE;
+    ptrdiff_t step = 0, column = 0;  /* of the output */
+    for (ptrdiff_t t = 0; t < w->x_steps; ++t)
+        for (ptrdiff_t i = 0; i < w->x.width; ++i) {
+            if (exchanges)
+                step = i, column = t;
+            memcpy(at(&w->out, row, step) + column * itemsize, at(&w->x, row, t) + i * itemsize, (size_t)itemsize);
+            if (++column == w->out.width)
+                column = 0, ++step;
+        }
+}
+
+/* ---- all ------------------------------------------------------------------------------------ */
+
+size_t fastgru_node_scratch(const struct fastgru_node *node, ptrdiff_t width, size_t itemsize)
+{
+    switch (node->kind) {
+    case FASTGRU_DENSE:
+        return fastgru_dense_scratch(node->layer);
+    case FASTGRU_CONVOLUTION:
+        return fastgru_lines((size_t)(WINDOWS * node->size * width) * itemsize) + fastgru_dense_scratch(node->layer);
+    case FASTGRU_MEAN:
+    case FASTGRU_MOST:
+        return (size_t)width * sizeof(double);
+    default:
+        return 0;
+    }
+}
+
+void fastgru_run_node(const struct work *w)
+{
+    const int kind = w->node->kind;
+    const ptrdiff_t before = has_windows(w->node) ? padding_before(w) : 0;
+    if (kind == FASTGRU_DENSE) {
+        run_dense(w);
+    } else if (kind == FASTGRU_CONVOLUTION) {
+        run_convolution(w);
+    } else {
+        for (ptrdiff_t row = 0; row < w->rows; ++row) {
+            if (kind == FASTGRU_RESHAPE || kind == FASTGRU_TRANSPOSE)
+                run_reshape(w, row);
+            else if ((kind == FASTGRU_MEAN || kind == FASTGRU_MOST) && !w->node->size)
+                run_pool(w, row);
+            else if (kind == FASTGRU_LAST)
+                memcpy(at(&w->out, row, 0), at(&w->x, row, w->x_steps - 1), (size_t)w->x.width * w->x.itemsize);
+            else
+                for (ptrdiff_t step = 0; step < w->steps; ++step) {
+                    if (has_windows(w->node))
+                        run_window(w, before, row, step);
+                    else
+                        run_one(w, row, step);
+                }
+        }
+    }
+    if (w->past)
+        remember(w);
+}

@@ -1,0 +1,70 @@
+/* nodes.h - what nodes other than GRUs do with a chunk. */
+
+#ifndef FASTGRU_NODES_H
+#define FASTGRU_NODES_H
+
+#include "layout.h"
+
+/* A part of a value: some rows and steps. */
+struct part {
+    char *data;
+    ptrdiff_t batch_stride;          /* in elements                                        */
+    ptrdiff_t time_stride;           /* 0: it has no timesteps                             */
+    ptrdiff_t width;
+    size_t itemsize;
+};
+
+/* Which rows are masked at which steps: where `bytes` are 0, or from `lengths` on. */
+struct masking {
+    const unsigned char *bytes;      /* (rows, steps) or NULL                              */
+    ptrdiff_t batch_stride;
+    ptrdiff_t time_stride;
+    const ptrdiff_t *lengths;        /* (rows) of the whole sequence, or NULL              */
+    ptrdiff_t first;                 /* the sequence's step at which the chunk begins      */
+};
+
+/* A node and its part of the values. */
+struct work {
+    const struct fastgru_node *node;
+    struct part x;
+    struct part y;                   /* the other value                                    */
+    struct part out;
+    ptrdiff_t rows;
+    ptrdiff_t x_steps;
+    ptrdiff_t steps;                 /* of out; 1 if it has none                           */
+    struct masking mask;
+    char *past;                      /* (rows, past, width of x)  in and out, or NULL      */
+    char *scratch;                   /* fastgru_node_scratch bytes                         */
+};
+
+static inline char *at(const struct part *part, ptrdiff_t row, ptrdiff_t step)
+{
+    return part->data + (row * part->batch_stride + step * part->time_stride) * (ptrdiff_t)part->itemsize;
+}
+
+/* Steps before the first one that windows read. */
+static inline ptrdiff_t fastgru_past(const struct fastgru_node *node)
+{
+    return node->state < 0 || node->kind == FASTGRU_GRU ? 0 : (node->size - 1) * node->dilation;
+}
+
+/* 1 if the node reads `other`, too. */
+static inline int reads_two(const struct fastgru_node *node)
+{
+    return (node->kind >= FASTGRU_SUM && node->kind <= FASTGRU_MIN) || node->kind == FASTGRU_BOTH;
+}
+
+/* 1 if the node runs window by window. */
+static inline int has_windows(const struct fastgru_node *node)
+{
+    return node->kind == FASTGRU_CONVOLUTION || node->kind == FASTGRU_DEPTHWISE
+        || ((node->kind == FASTGRU_MEAN || node->kind == FASTGRU_MOST) && node->size);
+}
+
+/* Bytes of scratch of a node whose inputs are this wide. */
+HIDDEN size_t fastgru_node_scratch(const struct fastgru_node *node, ptrdiff_t width, size_t itemsize);
+
+/* Run a node that is no GRU. */
+HIDDEN void fastgru_run_node(const struct work *work);
+
+#endif
