@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from fastgru._random import set_random_seed
     from fastgru._validate import InputSpec
     from fastgru.formats import FormatError, from_keras, from_onnx, from_torch, load, load_all
+    from fastgru.formats.models import from_keras_model, from_onnx_model, load_model
     from fastgru.gru import GRU
+    from fastgru.model import Model
     from fastgru.stack import Stack
     from fastgru.streaming import Stream, StreamPool
     from fastgru.wrappers import Bidirectional
@@ -24,19 +26,23 @@ __all__ = [
     "FormatError",
     "InputSpec",
     "MicroBatcher",
+    "Model",
     "Stack",
     "Stream",
     "StreamPool",
     "activations",
     "constraints",
     "from_keras",
+    "from_keras_model",
     "from_onnx",
+    "from_onnx_model",
     "from_torch",
     "get_include",
     "get_sources",
     "initializers",
     "load",
     "load_all",
+    "load_model",
     "quantize",
     "regularizers",
     "set_random_seed",
@@ -50,6 +56,7 @@ _HOMES = {
     "Bidirectional": "wrappers",
     "InputSpec": "_validate",
     "MicroBatcher": "_batcher",
+    "Model": "model",
     "Stack": "stack",
     "Stream": "streaming",
     "StreamPool": "streaming",
@@ -57,6 +64,9 @@ _HOMES = {
     "get_sources": "_include",
     "quantize": "_quantize",
     "set_random_seed": "_random",
+    "from_keras_model": "formats.models",
+    "from_onnx_model": "formats.models",
+    "load_model": "formats.models",
     "show_config": "_config",
 } | dict.fromkeys(["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"], "formats")
 

@@ -215,6 +215,14 @@ cdef class Caller:
         return results
 
 
+@cython.auto_pickle(False)
+cdef class ModelCaller(Caller):
+    """Base of models."""
+
+    def __call__(self, inputs, mask=None, lengths=None, initial_state=None, out=None):
+        return self.result(inputs, initial_state, mask, None, lengths, out)
+
+
 def compiled(method):
     """A compiled `call` with the signature and docstring of `method`: `Caller.__call__`, with its second to
     fourth arguments in the order of `GRU.call` or of the other layers' `call`."""

@@ -46,6 +46,8 @@ class Cascade(NamedTuple):
         Runs all of them; None if one needs Python.
     alone : sequence of Network or Loop
         In that case, runs each GRU by itself, from a state to the last one.
+    limits : (int, int) or None
+        If inputs are indices: the least, and the first one that is too large.
     """
 
     layers: list[Any]
@@ -54,6 +56,7 @@ class Cascade(NamedTuple):
     single: bool
     network: Network | None
     alone: Sequence[Network | Loop]
+    limits: tuple[int, int] | None = None
 
     @property
     def features(self) -> int:
@@ -63,17 +66,17 @@ class Cascade(NamedTuple):
     @property
     def units(self) -> int:
         """Size of the last axis of outputs."""
-        return self.parts[-1].units
+        return self.parts[-1].units if self.network is None else self.network.units
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of outputs."""
-        return self.parts[-1].dtype
+        return self.parts[-1].dtype if self.network is None else self.network.output_dtype
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
         """What inputs are cast to."""
-        return self.parts[0].compute_dtype
+        return self.parts[0].compute_dtype if self.network is None else self.network.dtype
 
     def default_states(self, rows: int) -> list[Array]:
         """What streams start from, each (rows, units)."""

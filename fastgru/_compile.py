@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru import _config, _validate
 from fastgru._core import Network
 from fastgru._plans import DensePlan, Plan
 
@@ -24,6 +25,15 @@ class Clock(NamedTuple):
     span: int = 1
     stride: int = 1
     steps: int = 0
+
+
+class State(NamedTuple):
+    """A state of a network: its name in messages, width and type, and what it is by default."""
+
+    name: str
+    width: int
+    dtype: np.dtype[Any]
+    default: Array | None = None
 
 
 class Graph:
@@ -45,7 +55,7 @@ class Graph:
         self._values: list[tuple[int, np.dtype[Any], bool, int]] = [(features, dtype, False, 0)]
         self._inputs = 1
         self._nodes: list[tuple[Any, ...]] = []
-        self._states: list[tuple[int, Any]] = [(plan.units, plan.dtype) for plan in plans.values()]
+        self.states = [State(part.name, plan.units, plan.dtype) for part, plan in plans.items()]
         self._numbers = {part: number for number, part in enumerate(plans)}  # of their states
         self._clocks = [Clock(input=0)]
         # what GRUs that are added next have in common
@@ -123,7 +133,7 @@ class Graph:
             default_states,
             inputs=self._inputs,
             clocks=self._clocks,
-            states=self._states,
+            states=[(state.width, state.dtype) for state in self.states],
             chunk_bytes=CHUNK_BYTES,
             chunk_steps=CHUNK_STEPS,
         )
@@ -140,8 +150,10 @@ class ModelGraph(Graph):
         That everything is computed in.
     plans : mapping
         The packed weights of each GRU.
-    dense_plans : mapping
+    dense_plans : dict
         Those of other nodes, in and out: nodes whose weights are not packed yet are added.
+    weights_dtype : {None, 'float16', 'int8'}
+        What these are packed as.
     streaming : bool
         The network runs step by step: layers that return their last output alone return each.
     """
@@ -158,9 +170,10 @@ class ModelGraph(Graph):
         super().__init__(0, dtype, plans)
         self.streaming = streaming
         self.limits: dict[int, tuple[int, int]] = {}  # of the inputs that are indices
+        self.blocking: list[str] = []  # nodes that cannot run step by step
         self._dense_plans, self._weights_dtype = dense_plans, weights_dtype
         self._values.clear()
-        self._states.clear()
+        self.states.clear()
         self._inputs = len(inputs)
         for number, (shape, indices) in enumerate(inputs):
             clock = None if len(shape) == 1 and not indices else 0
@@ -210,16 +223,61 @@ class ModelGraph(Graph):
         """The clock of this many timesteps."""
         return self._new_clock(Clock(steps=steps))
 
-    def state(self, width: int) -> int:
-        """A new state, (batch, width); its number."""
-        self._states.append((width, self._dtype))
-        return len(self._states) - 1
+    def state(self, name: str, width: int) -> int:
+        """A new state, (batch, width), that is zeros at first; its number."""
+        self.states.append(State(name, width, self._dtype))
+        return len(self.states) - 1
 
     def _state_of(self, layer: Any) -> int:
         """A new one: a layer may be in a model twice."""
         plan = self.plans[layer]
-        self._states.append((plan.units, plan.dtype))
-        return len(self._states) - 1
+        self.states.append(State(layer.name, plan.units, plan.dtype, layer._default_state))
+        return len(self.states) - 1
+
+    def timesteps(self, given: Sequence[int | None]) -> list[int]:
+        """Those of every clock, if the inputs have these; less than 1 where they are too few."""
+        found: list[int] = []
+        for clock in self._clocks:
+            if clock.input >= 0:
+                found.append(given[clock.input] or 0)
+            elif clock.source >= 0:
+                found.append((found[clock.source] - clock.span) // clock.stride + 1)
+            else:
+                found.append(clock.steps)
+        return found
+
+    def least_timesteps(self) -> list[int]:
+        """The fewest that inputs may have, in the order of the inputs."""
+        needed = [1] * len(self._clocks)
+        for number in reversed(range(len(self._clocks))):
+            clock = self._clocks[number]
+            if clock.source >= 0:
+                least = clock.span + (needed[number] - 1) * clock.stride
+                needed[clock.source] = max(needed[clock.source], least)
+        of_inputs = {clock.input: least for clock, least in zip(self._clocks, needed, strict=True)}
+        return [of_inputs.get(number, 1) for number in range(self._inputs)]
+
+    def model_network(self, outputs: Sequence[int], steps: int | None) -> Network:
+        """All of it, whose first input has `steps` timesteps, or any number that is enough."""
+        defaults = tuple(state.default for state in self.states)
+        least = self.least_timesteps()[0] if steps is None else steps
+        return Network(
+            self._values,
+            self._nodes,
+            outputs,
+            False,
+            False,
+            True,
+            defaults if any(default is not None for default in defaults) else None,
+            inputs=self._inputs,
+            clocks=self._clocks,
+            states=[(state.width, state.dtype) for state in self.states],
+            chunk_bytes=CHUNK_BYTES,
+            chunk_steps=CHUNK_STEPS,
+            isa=_config.CHOICE.isa,
+            least=least,
+            **({} if steps is None else {"most": steps}),
+        )
 
     def limit_indices(self, value: int, least: int, limit: int) -> None:
         """Indices of an input must be from `least` on and less than `limit`."""
@@ -237,8 +295,11 @@ class ModelGraph(Graph):
     def dense(self, node: Any, kernel: Array, bias: Array | None) -> DensePlan:
         """The packed weights of a node."""
         if node not in self._dense_plans:
-            kernel, given = np.ascontiguousarray(kernel, self._dtype), self.constant(bias)
-            self._dense_plans[node] = DensePlan(kernel, given, weights=self._weights_dtype)
+            kernel = np.ascontiguousarray(kernel, self._dtype)
+            kernel = _validate.rounded(f"the kernel of {node.name!r}", kernel, self._weights_dtype)
+            self._dense_plans[node] = DensePlan(
+                kernel, self.constant(bias), _config.CHOICE.isa, self._weights_dtype
+            )
         return self._dense_plans[node]
 
     def recurrent(

@@ -12,8 +12,12 @@ cdef class Network:
     cdef readonly bint time_major, return_state, optional
     cdef readonly Py_ssize_t features
     cdef readonly object dtype                          # of the input
+    cdef readonly Py_ssize_t units                      # width of the first output
+    cdef readonly object output_dtype
     cdef readonly tuple flags                           # time_major, of every step, return_state
     cdef tuple default_states                           # of calls without an initial state, or None
+    cdef bint short                                     # `call` runs it
+    cdef Py_ssize_t least, most                         # timesteps of the first input
     cdef int typenum
     cdef int output_types[FASTGRU_OUTPUTS]
     cdef States states

@@ -23,6 +23,10 @@ class Network:
     @property
     def dtype(self) -> np.dtype[Any]: ...
     @property
+    def units(self) -> int: ...
+    @property
+    def output_dtype(self) -> np.dtype[Any]: ...
+    @property
     def flags(self) -> tuple[bool, bool, bool]: ...
     def __init__(
         self,
@@ -40,6 +44,8 @@ class Network:
         chunk_bytes: int = 0,
         chunk_steps: int = 0,
         isa: str | None = None,
+        least: int = 1,
+        most: int = ...,
     ) -> None: ...
     def call(
         self,
@@ -58,4 +64,5 @@ class Network:
         out: tuple[NDArray[Any], ...],
         mask: NDArray[np.bool_] | None = None,
         lengths: NDArray[np.intp] | None = None,
+        others: tuple[NDArray[Any], ...] = (),
     ) -> None: ...

@@ -17,7 +17,7 @@ import numpy as np
 from fastgru._arguments cimport converted, copy_lengths, only_item, touches
 from fastgru._arrays cimport has_shape, is_plain, is_state, rows_are_whole, stride
 from fastgru._engine cimport (
-    FASTGRU_CALL_MASK, FASTGRU_GRU, FASTGRU_NO_MASK, FASTGRU_OUTPUTS, fastgru_clock, fastgru_kernels,
+    FASTGRU_CALL_MASK, FASTGRU_GRU, FASTGRU_NO_MASK, FASTGRU_OUTPUTS, fastgru_clock, fastgru_input, fastgru_kernels,
     fastgru_node, fastgru_run_of, fastgru_value,
 )
 from fastgru._memory cimport (
@@ -29,6 +29,9 @@ from fastgru._plans cimport (
 from fastgru._states cimport add_states, are_states, copy_state, with_defaults
 
 cnp.import_array()
+
+cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
 
 cdef size_t TOO_LARGE = <size_t> -1
 
@@ -71,12 +74,14 @@ cdef class Network:
         Of the values between nodes; 0 means as many as stay in the cache.
     isa : str, optional
         Of nodes that have no plan: as of `Plan`.
+    least, most : int
+        Timesteps that the first input may have.
     """
 
     def __init__(
         self, values, nodes, outputs, bint time_major, bint return_state, bint optional=False,
         tuple default_states=None, *, int inputs=1, clocks=(), states=(), size_t chunk_bytes=0,
-        Py_ssize_t chunk_steps=0, isa=None,
+        Py_ssize_t chunk_steps=0, isa=None, Py_ssize_t least=1, Py_ssize_t most=PY_SSIZE_T_MAX,
     ):
         cdef const fastgru_kernels *kernels = kernels_of(isa)
         cdef int i, count = len(nodes)
@@ -100,6 +105,7 @@ cdef class Network:
             self.net.values[i].width, self.net.values[i].itemsize = values[i][0], dtypes[i].itemsize
             self.net.values[i].last, self.net.values[i].clock = values[i][2], values[i][3]
         self.features, self.dtype, self.typenum = values[0][0], dtypes[0], dtypes[0].num
+        self.units, self.output_dtype = values[outputs[0]][0], dtypes[outputs[0]]
         for i in range(len(clocks)):
             self.clocks[i].input, self.clocks[i].from_clock, self.clocks[i].span = clocks[i][:3]
             self.clocks[i].stride, self.clocks[i].steps = clocks[i][3:]
@@ -119,6 +125,10 @@ cdef class Network:
         for i in range(len(outputs)):
             self.net.outputs[i], self.output_types[i] = outputs[i], dtypes[outputs[i]].num
         self.net.chunk_bytes, self.net.chunk_steps = chunk_bytes, chunk_steps
+        self.least, self.most = least, most
+        self.short = inputs == 1 and not self.net.values[0].last and self.dtype.kind == "f"
+        for i in range(len(outputs)):
+            self.short &= self.net.values[outputs[i]].last or self.net.values[outputs[i]].clock == 0
         self.flags = time_major, not self.net.values[self.net.outputs[0]].last, return_state
         if connect(&self.net):
             raise ValueError("nodes must be in running order")
@@ -163,11 +173,11 @@ cdef class Network:
         cdef list results = None
         cdef tuple given = None
         cdef Memory *more = NULL
-        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray> x) != 3:
+        if not cnp.PyArray_CheckExact(x) or cnp.PyArray_NDIM(<cnp.ndarray> x) != 3 or not self.short:
             return NotImplemented
         array = <cnp.ndarray> x
         sizes = cnp.PyArray_DIMS(array)
-        if sizes[time_axis] == 0 or sizes[2] != self.features:
+        if not self.least <= sizes[time_axis] <= self.most or sizes[2] != self.features:
             return NotImplemented
         if not is_plain(array, 3, self.typenum) or not rows_are_whole(array):
             array = converted(array, self.typenum)
@@ -269,7 +279,10 @@ cdef class Network:
                 copy_state(results[outputs + i], states[i])
         return output if results is None else results
 
-    def run(self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None):
+    def run(
+        self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None,
+        tuple others=(),
+    ):
         """Run a call of arrays that are known to be right and share no memory.
 
         Parameters
@@ -286,15 +299,30 @@ cdef class Network:
             (batch, timesteps), time-major as x.
         lengths : intp ndarray or None
             (batch,), C-contiguous, from 0 to timesteps.
+        others : tuple of ndarray
+            The inputs after x, as x, or (batch, width) if they have no timesteps.
         """
         cdef fastgru_run_of run
+        cdef fastgru_input *inputs = <fastgru_input *> allocated(len(others) * sizeof(fastgru_input))
+        cdef cnp.ndarray other
         cdef int i
         for i in range(len(out)):
             direct(self, &run, i, out[i])
         describe(self, &run, x, mask)
+        run.inputs = inputs
+        for i in range(len(others)):
+            other = others[i]
+            inputs[i].data, inputs[i].timesteps = cnp.PyArray_DATA(other), 1
+            inputs[i].batch_stride = stride(other, 0 if self.net.values[1 + i].last else self.time_major)
+            if not self.net.values[1 + i].last:
+                inputs[i].time_stride = stride(other, not self.time_major)
+                inputs[i].timesteps = cnp.PyArray_DIMS(other)[not self.time_major]
         if lengths is not None:
             run.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
-        self.execute(&run, initial_states, None, list(states), 0)
+        try:
+            self.execute(&run, initial_states, None, list(states), 0)
+        finally:
+            PyMem_RawFree(inputs)
 
     cdef int execute(
         self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
@@ -311,6 +339,7 @@ cdef class Network:
         if (
             memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
             or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
+            or self.net.input_count > 1 or self.net.output_count > 1
         ):
             bytes = workspace_of(&self.net, run)
             if bytes == TOO_LARGE:
@@ -391,9 +420,12 @@ cdef inline void direct(Network self, fastgru_run_of *run, int i, cnp.ndarray ou
 cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask) noexcept:
     """Say where the input and the mask lie; there are no lengths."""
     cdef int batch_axis = self.time_major, time_axis = not self.time_major
-    run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
     run.x = cnp.PyArray_DATA(x)
-    run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
+    if self.net.values[0].last:
+        run.batch, run.timesteps, run.x_batch_stride, run.x_time_stride = x.shape[0], 1, stride(x, 0), 0
+    else:
+        run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
+        run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
     run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths = NULL, 0, 0, NULL
     if mask is not None and not (run.batch == run.timesteps == 1 and (<const char *> cnp.PyArray_DATA(mask))[0]):
         run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)

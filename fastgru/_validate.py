@@ -302,6 +302,14 @@ def floats(name: str, value: Any, wanted: np.dtype[Any]) -> Array:
     return array
 
 
+def indices(name: str, value: Any) -> Array:
+    """An array of integers, or of whole numbers that Keras would cast to them."""
+    array = _array(name, value)
+    if array.dtype.kind not in "iu" and not (array.dtype.kind == "f" and np.all(array == np.rint(array))):
+        raise TypeError(f"{name} must be an array of integers, got {array.dtype}")
+    return array
+
+
 def inputs_and_state(inputs: list[Any], initial_state: Any) -> tuple[Any, Any]:
     """Keras' list inputs: [x], or [x, state] unless a state is given apart."""
     if not inputs or not hasattr(inputs[0], "ndim"):

@@ -142,6 +142,7 @@ static struct workspace laid_out(
     const ptrdiff_t batch = run->batch;
     struct workspace w;
     size_t step_bytes = 1, all = 0, scratch = 0;
+    ptrdiff_t longest = 1;
     memset(&w, 0, sizeof w);
     w.memory = memory;
     w.rows = batch;
@@ -160,7 +161,11 @@ static struct workspace laid_out(
     step_bytes = all / 2 > step_bytes ? all / 2 : step_bytes;  /* all together are at most two chunks of bytes */
     w.steps = (ptrdiff_t)(network->chunk_bytes / step_bytes);
     w.steps = w.steps < network->chunk_steps ? network->chunk_steps : w.steps;
-    w.steps = w.steps < run->timesteps ? w.steps : run->timesteps;
+    for (int c = 0; c < network->clock_count || c < 1; ++c) {
+        const ptrdiff_t steps = clock_steps(network, run, c);
+        longest = steps > longest ? steps : longest;
+    }
+    w.steps = w.steps < longest ? w.steps : longest;
 
     w.values = (char **)(void *)take(&w, (size_t)network->value_count * sizeof(char *));
     w.states = (char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru._compile import NO_MASK, Graph
+from fastgru._compile import NO_MASK, ModelGraph
 
 Array = NDArray[Any]
 Shape = tuple[int | None, ...]
@@ -73,7 +73,7 @@ class Node:
     outputs: tuple[str, ...]
     passes_mask: bool = True
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         """Add what computes the node, and return what it writes.
 
         Raises
@@ -89,9 +89,19 @@ class Node:
         found = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
 
+    @property
+    def label(self) -> str:
+        """What it is, for tables."""
+        return type(self).__name__
+
     def wrong(self, what: str) -> ValueError:
         """An error that names the node."""
         return ValueError(f"{type(self).__name__} {self.name!r} {what}")
+
+    def blocks(self, graph: ModelGraph, why: str) -> None:
+        """Say that a network that runs step by step cannot have this node."""
+        if graph.streaming:
+            graph.blocking.append(f"{type(self).__name__} {self.name!r} {why}")
 
     # ---- for subclasses --------------------------------------------------------------------
 
@@ -114,7 +124,7 @@ class Node:
         """The mask of what it writes, if it reads x."""
         return x.mask if self.passes_mask else NO_MASK
 
-    def like(self, graph: Graph, x: Value, width: int | None = None) -> Value:
+    def like(self, graph: ModelGraph, x: Value, width: int | None = None) -> Value:
         """A new value with the timesteps and the mask of another one, and with this width."""
         width = x.width if width is None else width
         number = graph.new_value(width, x.clock)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from fastgru._compile import NO_MASK, Graph
+from fastgru._compile import NO_MASK, ModelGraph
 from fastgru._nodes._node import Array, Node, Value
 from fastgru._nodes.elementwise import Activated, activate
 
@@ -26,7 +26,7 @@ class Dense(Activated):
     kernel: Array
     bias: Array | None = None
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         if self.kernel.ndim != 2:
             raise self.wrong(f"must have a kernel (features, units), got {self.kernel.shape}")
@@ -56,7 +56,7 @@ class Windowed(Activated):
     strides: int = 1
     dilation: int = 1
 
-    def windows(self, graph: Graph, x: Value, size: int, width: int) -> tuple[Value, dict[str, Any]]:
+    def windows(self, graph: ModelGraph, x: Value, size: int, width: int) -> tuple[Value, dict[str, Any]]:
         """What it writes, and what the network's node wants to know of windows of this many steps."""
         if self.padding not in PADDINGS:
             raise self.wrong(f"must have a padding among {PADDINGS}, got {self.padding!r}")
@@ -80,7 +80,9 @@ class Windowed(Activated):
             "padding": PADDINGS.index(self.padding),
         }
         if self.padding == "causal" and self.strides == 1 and size > 1:
-            settings["state"] = graph.state((size - 1) * self.dilation * x.width)
+            settings["state"] = graph.state(self.name, (size - 1) * self.dilation * x.width)
+        elif size > 1 or self.strides > 1:
+            self.blocks(graph, "reads timesteps after the one that it writes, or not all of them")
         return Value(number, (steps, width), clock, mask), settings
 
 
@@ -97,7 +99,7 @@ class Convolution(Windowed):
     kernel: Array
     bias: Array | None = None
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
         if self.kernel.ndim != 3:
             raise self.wrong(f"must have a kernel (size, channels, filters), got {self.kernel.shape}")
@@ -125,7 +127,7 @@ class Depthwise(Windowed):
     kernel: Array
     bias: Array | None = None
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
         if self.kernel.ndim != 3:
             raise self.wrong(f"must have a kernel (size, channels, multiplier), got {self.kernel.shape}")
@@ -161,7 +163,7 @@ class WindowPool(Windowed):
     size: int
     largest: bool
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
         if self.padding == "causal":
             raise self.wrong("must have a padding of 'valid' or 'same', got 'causal'")
@@ -187,7 +189,7 @@ class Embedding(Node):
     mask_zero: bool = False
     from_end: bool = False
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if len(inputs) != 1 or not inputs[0].indices:
             raise self.wrong("must read an input of integers of the model, with nothing in between")
         if self.table.ndim != 2 or not self.table.shape[0]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastgru import activations
-from fastgru._compile import CALL_MASK, NO_MASK, Graph
+from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
 from fastgru._nodes._node import Array, Node, Value
 
 MERGES = ("sum", "mul", "sub", "ave", "max", "min")
@@ -35,7 +35,7 @@ class Activated(Node):
         return {"activation": kernel[0], "alpha": kernel[1]}, None
 
 
-def activate(graph: Graph, node: Node, function: Any, x: Value) -> Value:
+def activate(graph: ModelGraph, node: Node, function: Any, x: Value) -> Value:
     """What an activation without a kernel makes of a value; None is x itself."""
     if function is None:
         return x
@@ -58,7 +58,7 @@ def activate(graph: Graph, node: Node, function: Any, x: Value) -> Value:
 class Activation(Activated):
     """An activation by itself."""
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         settings, rest = self.fused()
         if rest is not None:
@@ -75,7 +75,7 @@ class Clip(Node):
     least: float
     most: float
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         out = self.like(graph, x)
         graph.add("clip", x.number, out.number, alpha=self.least, beta=self.most)
@@ -93,7 +93,7 @@ class PReLU(Node):
 
     alpha: Array
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         self.check("an alpha", self.alpha, (x.width,))
         out = self.like(graph, x)
@@ -113,7 +113,7 @@ class Scale(Node):
     factor: Array
     shift: Array
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         self.check("a factor", self.factor, (x.width,))
         self.check("a shift", self.shift, (x.width,))
@@ -140,7 +140,7 @@ class LayerNormalization(Node):
     epsilon: float
     centered: bool = True
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         self.check("a gamma", self.gamma, (x.width,))
         self.check("a beta", self.beta, (x.width,))
@@ -168,7 +168,7 @@ class Merge(Node):
 
     mode: str
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if self.mode not in MERGES:
             raise self.wrong(f"must have a mode among {MERGES}, got {self.mode!r}")
         first = self._longest(inputs)
@@ -206,7 +206,7 @@ class Merge(Node):
 class Concatenate(Node):
     """Values side by side, along the features."""
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if not inputs or any(value.indices for value in inputs):
             raise self.wrong(f"must read values of numbers, got {len(inputs)}")
         first = inputs[0]
@@ -235,7 +235,7 @@ class Slice(Node):
     start: int
     stop: int
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         if not 0 <= self.start < self.stop <= x.width:
             raise self.wrong(f"must take some of {x.width} features, got {self.start} to {self.stop}")
@@ -251,7 +251,7 @@ class Masking(Node):
 
     value: float
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
         mask = graph.new_mask(x.clock)
         graph.add("differs", x.number, mask, alpha=self.value)
@@ -260,7 +260,7 @@ class Masking(Node):
         return [out._replace(mask=mask)]
 
 
-def _masks(graph: Graph, inputs: Sequence[Value]) -> int:
+def _masks(graph: ModelGraph, inputs: Sequence[Value]) -> int:
     """The mask of a merge: where none of the values is masked."""
     masks = list(dict.fromkeys(value.mask for value in inputs if value.mask != NO_MASK))
     if not masks:

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from fastgru._compile import NO_MASK, Graph
-from fastgru._nodes._node import Node, Value
+from fastgru._compile import NO_MASK, ModelGraph
+from fastgru._nodes._node import Array, Node, Value
 from fastgru.gru import GRU
 from fastgru.wrappers import Bidirectional
 
@@ -25,7 +25,15 @@ class Recurrent(Node):
 
     layer: Any
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    @property
+    def weights(self) -> dict[str, Array]:
+        return {f"layer.{number}": array for number, array in enumerate(self.layer.weights)}
+
+    @property
+    def label(self) -> str:
+        return type(self.layer).__name__
+
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         layer = self.layer
         x, *initial = inputs
         self.sequence([x])
@@ -41,6 +49,8 @@ class Recurrent(Node):
             raise self.wrong(
                 f"must start from {[(part.units,) for part in parts]}, got {[state.shape for state in initial]}"
             )
+        if isinstance(layer, Bidirectional) or layer.go_backwards:
+            self.blocks(graph, "reads the sequence from its end")
         last = not layer.return_sequences and not graph.streaming
         clock = None if last else x.clock
         numbers = [state.number for state in initial]
@@ -49,7 +59,5 @@ class Recurrent(Node):
         shape = () if last else (x.timesteps,)
         values = [Value(number, (*shape, width), clock, mask) for number, width in outputs]
         if layer.return_state:
-            values += [
-                Value(number, (part.units,), None) for number, part in zip(states, parts, strict=True)
-            ]
+            values += [Value(number, (part.units,), None) for number, part in zip(states, parts, strict=True)]
         return values

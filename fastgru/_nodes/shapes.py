@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from fastgru._compile import NO_MASK, Graph
+from fastgru._compile import NO_MASK, ModelGraph
 from fastgru._nodes._node import Node, Value
 
 
@@ -22,8 +22,9 @@ class Pool(Node):
     largest: bool
     keepdims: bool = False
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
+        self.blocks(graph, "needs the whole sequence")
         number = graph.new_value(x.width, None)
         graph.add("most" if self.largest else "mean", x.number, number, mask=x.mask)
         out = Value(number, (x.width,), None)
@@ -34,8 +35,10 @@ class Pool(Node):
 class Last(Node):
     """The last timestep, masked or not."""
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
+        if graph.streaming:  # every step is the last one so far
+            return [x._replace(mask=NO_MASK)]
         number = graph.new_value(x.width, None)
         graph.add("last", x.number, number)
         return [Value(number, (x.width,), None)]
@@ -47,10 +50,11 @@ class Repeat(Node):
 
     times: int
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         if x.clock is not None or self.times < 1:
             raise self.wrong(f"must repeat a vector once or more, got {x.shape}, {self.times} times")
+        self.blocks(graph, "makes timesteps of its own")
         clock = graph.fixed(self.times)
         number = graph.new_value(x.width, clock)
         graph.add("repeat", x.number, number)
@@ -69,7 +73,7 @@ class Reshape(Node):
 
     shape: tuple[int, ...]
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
         shape = list(self.shape)
         if len(shape) not in (1, 2) or shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
@@ -86,6 +90,7 @@ class Reshape(Node):
             raise self.wrong(f"must make {self.shape} of as many numbers, got {x.shape}")
         if tuple(shape) == x.shape:
             return [x._replace(mask=self.mask_of(x))]
+        self.blocks(graph, "makes other timesteps")
         return [_reshaped(graph, x, tuple(shape))]
 
 
@@ -93,10 +98,11 @@ class Reshape(Node):
 class Transpose(Node):
     """Timesteps as features, and features as timesteps: Keras' Permute((2, 1))."""
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
         if x.timesteps is None:
             raise self.wrong(f"must read a shape that is known, got {x.shape}: give the model a fixed input")
+        self.blocks(graph, "needs the whole sequence")
         clock = graph.fixed(x.width)
         number = graph.new_value(x.timesteps, clock)
         graph.add("transpose", x.number, number)
@@ -107,13 +113,13 @@ class Transpose(Node):
 class Identity(Node):
     """What does nothing in inference: Dropout and the like."""
 
-    def add_to(self, graph: Graph, inputs: Sequence[Value]) -> list[Value]:
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if len(inputs) != 1:
             raise self.wrong(f"must read one value, got {len(inputs)}")
         return [inputs[0] if self.passes_mask else inputs[0]._replace(mask=NO_MASK)]
 
 
-def _reshaped(graph: Graph, x: Value, shape: tuple[int, ...]) -> Value:
+def _reshaped(graph: ModelGraph, x: Value, shape: tuple[int, ...]) -> Value:
     clock = graph.fixed(shape[0]) if len(shape) == 2 else None
     number = graph.new_value(shape[-1], clock)
     graph.add("reshape", x.number, number)

@@ -30,12 +30,14 @@ def save(layer: Layer, path: Any) -> None:
         raise ValueError(f"the layer {layer.name} must be built to be saved: it has no weights yet")
     if not _description.is_finite(layer):
         raise ValueError(f"the layer {layer.name} must have finite weights and states to be saved")
-    header = {"format": FORMAT, "class_name": layer.cls.__name__, "config": _config(layer)}
-    arrays = {HEADER.removesuffix(".npy"): np.frombuffer(json.dumps(header).encode(), np.uint8)}
-    for prefix, part in _parts(layer).items():
-        arrays |= {f"{prefix}{i}": array for i, array in enumerate(part.weights)}
+    write({"format": FORMAT, "class_name": layer.cls.__name__, "config": config(layer)}, weights(layer), path)
+
+
+def write(header: dict[str, Any], arrays: dict[str, Any], path: Any) -> None:
+    """Write a header and arrays by name."""
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]
+    np.savez(buffer, **{HEADER.removesuffix(".npy"): text}, **arrays)  # type: ignore[arg-type]
     if hasattr(path, "write"):
         path.write(buffer.getbuffer())
         return
@@ -51,18 +53,27 @@ def _parts(layer: Layer) -> dict[str, GRU]:
     return {f"{i}.{way}": part for i, one in enumerate(layer.layers) for way, part in _parts(one).items()}
 
 
-def _config(layer: Layer) -> dict[str, Any]:
+def weights(layer: Layer) -> dict[str, Any]:
+    """The weights of a layer by their names."""
+    return {
+        f"{prefix}{i}": array
+        for prefix, part in _parts(layer).items()
+        for i, array in enumerate(part.weights)
+    }
+
+
+def config(layer: Layer) -> dict[str, Any]:
     """The layer's config, after a check that it makes the layer again."""
 
     def refuse(value: Any) -> Any:
         raise ValueError(f"it has the Python object {value!r}, and only what has a name can be saved")
 
-    config = layer.get_config()
+    found = layer.get_config()
     try:
-        layer.cls.from_config(json.loads(json.dumps(config, default=refuse)))
+        layer.cls.from_config(json.loads(json.dumps(found, default=refuse)))
     except (TypeError, ValueError) as error:
         raise ValueError(f"the layer {layer.name} cannot be saved: {error}") from error
-    return config
+    return found
 
 
 def _replace(path: Path, data: memoryview) -> None:

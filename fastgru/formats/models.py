@@ -1,0 +1,109 @@
+"""Whole models from files and objects of Keras and ONNX, and fastgru's own files."""
+
+from typing import Any
+
+from fastgru import formats
+from fastgru._errors import FormatError
+from fastgru.formats import _file, _keras_whole, _native_model, _onnx_whole
+from fastgru.model import Model
+
+
+def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = None) -> Model:
+    """The whole network of a model file.
+
+    Parameters
+    ----------
+    path : str, path-like, bytes or binary file object
+        Keras: ``.keras``, the folder that Keras 3 makes with ``zipped=False``, ``.h5`` of a model, or weights
+        in ``.h5`` or ``.weights.h5`` with `config`. ONNX. fastgru's own ``.npz``. Told by content.
+    weights_dtype : {None, 'float16', 'int8'}
+        What packed weights of float32 are kept as.
+    config : str, path-like, bytes or binary file object, optional
+        For weights of Keras: the architecture, from `to_json` of the model.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged, of another format, or has layers that fastgru does not compute: names all of
+        them. It is a ValueError. Nothing in the file is run.
+    OSError
+        If the file cannot be opened.
+    ImportError
+        If the format's library is not installed; names the extra that brings it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import fastgru
+    """
+    source = formats._opened(path)
+    architecture = None if config is None else formats._architecture(config, source)
+    with formats._blaming(path):
+        if isinstance(source.content, _file.Folder):
+            return _keras_whole.archive_model(source.content, weights_dtype)
+        told, content = formats._told(source.content)
+        if told == "hdf5":
+            return _keras_whole.hdf5_model(content, architecture, weights_dtype)
+        if architecture is not None:
+            raise FormatError(
+                f"config must be given with weights of Keras in HDF5, got it with a file of {told}"
+            )
+        if told == "keras":
+            return _keras_whole.archive_model(content, weights_dtype)
+        if told == "onnx":
+            return _onnx_whole.file_model(content, source.folder, weights_dtype)
+        if told == "fastgru":
+            return _native_model.archive_model(content, weights_dtype)
+        raise FormatError(f"a file of {told} has weights only: load its layers by fastgru.load")
+
+
+def from_keras_model(model: Any, weights_dtype: str | None = None) -> Model:
+    """The network that a model of Keras is: of `tf_keras`, of TensorFlow or of Keras 3.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Sequential or functional, built.
+    weights_dtype : {None, 'float16', 'int8'}
+        As of `load_model`.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    TypeError
+        If it is no model of Keras.
+    ValueError
+        If it has layers that fastgru does not compute: names all of them.
+    """
+    return _keras_whole.live_model(model, weights_dtype)
+
+
+def from_onnx_model(model: Any, weights_dtype: str | None = None) -> Model:
+    """The network that an ONNX model is.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto, str, path-like or bytes
+    weights_dtype : {None, 'float16', 'int8'}
+        As of `load_model`.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    TypeError
+        If it is no model of ONNX.
+    ValueError
+        If it has operators that fastgru does not compute: names all of them.
+    """
+    return _onnx_whole.live_model(model, weights_dtype)
