@@ -73,6 +73,7 @@ class Network:
         lengths: object,
         out: object,
         states: list[NDArray[Any]] | None = None,
+        first: int = 0,
     ) -> Any: ...
     def run(
         self,
@@ -82,4 +83,5 @@ class Network:
         out: tuple[NDArray[Any], ...],
         mask: NDArray[np.bool_] | None = None,
         lengths: NDArray[np.intp] | None = None,
+        first: int = 0,
     ) -> None: ...

@@ -228,7 +228,7 @@ cdef class Network:
         PyMem_RawFree(self.spare)
         PyMem_RawFree(self.spare_lengths)
 
-    cpdef call(self, x, initial_state, mask, lengths, out, list states=None):
+    cpdef call(self, x, initial_state, mask, lengths, out, list states=None, Py_ssize_t first=0):
         """The result of a layer's call; NotImplemented if Python must convert or refuse an argument.
 
         Parameters
@@ -240,11 +240,14 @@ cdef class Network:
         mask : bool ndarray or None
             (batch, timesteps), time-major if x is; where it is False, the row skips the step.
         lengths : list of int, intp ndarray or None
-            (batch,): timesteps of each row, in place of a mask that is true at these first ones.
+            (batch,): timesteps of each row, 0 to first + timesteps, in place of a mask that is true at these
+            first ones of the sequence.
         out : ndarray or None
             Overwritten by the output, if there is one.
         states : list, optional
             Overwritten with the last states, in the arrays that it holds, if there are such.
+        first : int
+            The timestep of the sequence that x begins with: states are those of the timesteps before.
         """
         cdef fastgru_run_of run
         cdef cnp.npy_intp shape[3]
@@ -348,7 +351,8 @@ cdef class Network:
             run.lengths = steps
         try:
             if lengths is not None:
-                ended = copy_lengths(lengths, run.batch, run.timesteps, steps)
+                run.first = first
+                ended = copy_lengths(lengths, run.batch, first + run.timesteps, steps)
                 if ended < 0:
                     return NotImplemented
                 if not ended:
@@ -365,7 +369,10 @@ cdef class Network:
                 copy_state(results[outputs + i], states[i])
         return output if results is None else results
 
-    def run(self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None):
+    def run(
+        self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None,
+        Py_ssize_t first=0,
+    ):
         """Run a call of arrays that are known to be right and share no memory.
 
         Parameters
@@ -381,7 +388,9 @@ cdef class Network:
         mask : bool ndarray or None
             (batch, timesteps), time-major as x.
         lengths : intp ndarray or None
-            (batch,), C-contiguous, from 0 to timesteps.
+            (batch,), C-contiguous, from 0 to first + timesteps.
+        first : int
+            As of `call`.
         """
         cdef fastgru_run_of run
         cdef int i
@@ -389,7 +398,7 @@ cdef class Network:
             direct(self, &run, i, out[i])
         describe(self, &run, x, mask)
         if lengths is not None:
-            run.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
+            run.lengths, run.first = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths), first
         self.execute(&run, initial_states, None, list(states), 0)
 
     cdef int execute(
@@ -450,7 +459,7 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
     run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
     run.x = cnp.PyArray_DATA(x)
     run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
-    run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths = NULL, 0, 0, NULL
+    run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths, run.first = NULL, 0, 0, NULL, 0
     if mask is not None and not (run.batch == run.timesteps == 1 and (<const char *> cnp.PyArray_DATA(mask))[0]):
         run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
         run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]

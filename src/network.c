@@ -96,7 +96,7 @@ static ptrdiff_t needed_steps(const struct fastgru_network *network, const struc
             return run->timesteps;   /* outputs do not belong to the timesteps of the input        */
     }
     for (ptrdiff_t row = 0; row < run->batch; ++row)
-        most = run->lengths[row] > most ? run->lengths[row] : most;
+        most = run->lengths[row] - run->first > most ? run->lengths[row] - run->first : most;
     if (most >= run->timesteps)
         return run->timesteps;
     most = (most / least + 1) * least;
@@ -342,10 +342,11 @@ static void run_elementwise(
 }
 
 /* The lengths that are left of a chunk. */
-static void clip(const struct workspace *w, const struct chunk *chunk)
+static void clip(
+    const struct fastgru_network_call *run, const struct workspace *w, const struct chunk *chunk)
 {
     for (ptrdiff_t i = 0; i < chunk->rows; ++i) {
-        const ptrdiff_t left = w->lengths[i] - chunk->first;
+        const ptrdiff_t left = w->lengths[i] - run->first - chunk->first;
         w->clipped[i] = left < 0 ? 0 : left < chunk->steps ? left : chunk->steps;
     }
 }
@@ -394,8 +395,9 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
         if (run->lengths)
             fastgru_order(chunk.rows, run->lengths + chunk.first_row, w.lengths, w.spare);
         for (int n = 0; n < network->node_count; ++n)
-            if (w.seen[n])
-                memset(w.seen[n], 0, (size_t)chunk.rows);
+            for (ptrdiff_t row = 0; w.seen[n] && row < chunk.rows; ++row)
+                w.seen[n][row] = run->lengths && run->first && !network->nodes[n].go_backwards
+                    && run->lengths[chunk.first_row + row];
         for (int start = 0; start < network->node_count; start = end) {
             ptrdiff_t steps = run->timesteps;
             for (end = start + 1; end < network->node_count
@@ -404,7 +406,7 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
             for (chunk.first = 0; chunk.first < run->timesteps; chunk.first += steps) {
                 chunk.steps = run->timesteps - chunk.first < steps ? run->timesteps - chunk.first : steps;
                 if (run->lengths)
-                    clip(&w, &chunk);
+                    clip(run, &w, &chunk);
                 for (int n = start; n < end; ++n)
                     if (network->nodes[n].kind == FASTGRU_GRU)
                         run_gru(network, run, &w, n, &chunk);

@@ -73,8 +73,10 @@ struct fastgru_network_call {
     const unsigned char *mask;       /* (batch, timesteps) 0: the row keeps its state; or NULL */
     ptrdiff_t mask_batch_stride;
     ptrdiff_t mask_time_stride;
-    const ptrdiff_t *lengths;        /* (batch)  steps of each row, the first ones, 0 to timesteps; then
-                                        there is no mask; or NULL                          */
+    const ptrdiff_t *lengths;        /* (batch)  steps of each row, the first ones of the sequence, 0 to
+                                        first + timesteps; then there is no mask; or NULL  */
+    ptrdiff_t first;                 /* the timestep of the sequence that x begins with, for lengths; initial
+                                        states are those of the timesteps before, or go_backwards, after */
     unsigned walk;                   /* in and out: as in fastgru_call                     */
     void *memory;                    /* fastgru_workspace bytes, aligned to 64             */
 };
