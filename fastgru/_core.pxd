@@ -40,8 +40,7 @@ cdef class Network:
 cdef const fastgru_kernels *kernels_at(int index) noexcept
 cdef const fastgru_kernels *kernels_of(isa) except NULL
 cdef bint has_dot(const fastgru_kernels *kernels) noexcept
-cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil
 cdef Memory *prepared(
-    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare,
+    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare, size_t own,
 ) except NULL

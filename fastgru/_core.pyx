@@ -409,24 +409,8 @@ cdef class Network:
         The last states are written to the arrays in `last` from the index `first` on, unless it is None.
         """
         cdef int i, count = self.net.state_count
-        cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        cdef bint masked = run.mask != NULL
-        cdef Memory *memory = <Memory *> exchange(<void **> &self.spare, NULL)
-        cdef void **table
-        if (
-            memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
-            or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
-        ):
-            bytes = fastgru_workspace(&self.net, run)
-            if bytes == TOO_LARGE:
-                PyMem_RawFree(memory)
-                raise MemoryError()
-            if memory == NULL or memory.size < tables + bytes:
-                PyMem_RawFree(memory)
-                memory = allocate(tables + bytes)
-            memory.batch, memory.masked, memory.out_stride = run.batch, masked, run.out_batch_stride[0]
-            memory.timesteps = 0 if run.lengths != NULL else run.timesteps
-        table = <void **> scratch_of(memory)
+        cdef Memory *memory = fitting(self, run, &self.spare, 0)
+        cdef void **table = <void **> run.initial_states
         for i in range(count):
             table[i] = table[count + i] = NULL
             if given is not None:
@@ -436,8 +420,6 @@ cdef class Network:
                 table[i] = cnp.PyArray_DATA(<cnp.ndarray> initial_state)
             if last is not None and last[first + i] is not None:
                 table[count + i] = cnp.PyArray_DATA(<cnp.ndarray> last[first + i])
-        run.initial_states, run.states = <const void *const *> table, <void *const *> table + count
-        run.memory, run.walk = <char *> table + tables, memory.walk
         with nogil:
             fastgru_run_network(&self.net, run)
         memory.walk = run.walk
@@ -466,31 +448,48 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
         run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]
 
 
-cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept:
-    """Bytes of memory that a run takes."""
-    return fastgru_workspace(&network.net, run)
-
-
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
     """Run what has been described."""
     fastgru_run_network(&network.net, run)
 
 
+cdef Memory *fitting(Network network, fastgru_run_of *run, Memory **spare, size_t own) except NULL:
+    """Memory for a described run, laid out, with tables of states that the caller fills; it begins with `own` bytes.
+
+    It is the spare one, which must be of the same network, if that fits.
+    """
+    cdef Py_ssize_t count = network.net.state_count
+    cdef size_t bytes, tables
+    cdef bint masked = run.mask != NULL
+    cdef Memory *memory = <Memory *> exchange(<void **> spare, NULL)
+    own = (own + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    if (
+        memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
+        or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
+    ):
+        run.memory = NULL
+        bytes = fastgru_workspace(&network.net, run)
+        if bytes == TOO_LARGE:
+            PyMem_RawFree(memory)
+            raise MemoryError()
+        if memory == NULL or memory.size < own + tables + bytes:
+            PyMem_RawFree(memory)
+            memory = allocate(own + tables + bytes)
+        run.memory = scratch_of(memory) + own + tables
+        fastgru_workspace(&network.net, run)
+        memory.batch, memory.masked, memory.out_stride = run.batch, masked, run.out_batch_stride[0]
+        memory.timesteps = 0 if run.lengths != NULL else run.timesteps
+    run.initial_states = <const void *const *> (scratch_of(memory) + own)
+    run.states = <void *const *> run.initial_states + count
+    run.memory, run.walk = scratch_of(memory) + own + tables, memory.walk
+    return memory
+
+
 cdef Memory *prepared(
-    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare,
+    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare, size_t own,
 ) except NULL:
     """Describe a run without masks, and take memory for it; the caller sets its states later."""
-    cdef Py_ssize_t count = network.net.state_count
-    cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    cdef Memory *memory
-    cdef char *scratch
     memset(run, 0, sizeof(run[0]))
     run.batch, run.timesteps = rows, timesteps
-    bytes = fastgru_workspace(&network.net, run)
-    if bytes == TOO_LARGE:
-        raise MemoryError()
-    memory = take(spare, tables + bytes)
-    scratch = scratch_of(memory)
-    run.initial_states, run.states = <const void *const *> scratch, <void *const *> scratch + count
-    run.memory, run.walk = scratch + tables, memory.walk
-    return memory
+    return fitting(network, run, spare, own)

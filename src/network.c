@@ -26,9 +26,10 @@ static size_t product(size_t a, size_t b)
     return b && a > (TOO_LARGE >> 1) / b ? TOO_LARGE : a * b;
 }
 
-/* Where the parts of a workspace lie; if memory is NULL, only `bytes` has a meaning. */
+/* Where the parts of a run's memory lie, which begins with this; if memory is NULL, only `bytes` has a meaning. */
 struct workspace {
-    size_t bytes;                    /* TOO_LARGE: more than there can be          */
+    size_t bytes;                    /* TOO_LARGE: more than there can be                  */
+    ptrdiff_t timesteps;             /* that the run goes through                          */
     ptrdiff_t rows;                  /* of a block                                         */
     ptrdiff_t steps;                 /* of a chunk                                         */
     char *memory;
@@ -103,16 +104,16 @@ static ptrdiff_t needed_steps(const struct fastgru_network *network, const struc
     return most < run->timesteps ? most : run->timesteps;
 }
 
-/* The layout of a run's memory: its bytes and, unless `memory` is NULL, where its parts lie. */
-static struct workspace laid_out(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, char *memory)
+size_t fastgru_workspace(const struct fastgru_network *network, const struct fastgru_network_call *run)
 {
     const ptrdiff_t batch = run->batch;
     const int masked = run->mask || run->lengths;
     struct workspace w;
     size_t step_bytes = 1, all = 0, scratch = 0;
     memset(&w, 0, sizeof w);
-    w.memory = memory;
+    w.memory = (char *)run->memory;
+    take(&w, sizeof w);
+    w.timesteps = needed_steps(network, run);
     w.rows = batch;
     if (network->node_count > 1 && batch > RUN_ROWS) {
         const ptrdiff_t blocks = batch / RUN_ROWS + (batch % RUN_ROWS != 0);
@@ -129,18 +130,18 @@ static struct workspace laid_out(
     step_bytes = all / 2 > step_bytes ? all / 2 : step_bytes;  /* all together are at most two chunks of bytes */
     w.steps = (ptrdiff_t)(network->chunk_bytes / step_bytes);
     w.steps = w.steps < network->chunk_steps ? network->chunk_steps : w.steps;
-    w.steps = w.steps < run->timesteps ? w.steps : run->timesteps;
+    w.steps = w.steps < w.timesteps ? w.steps : w.timesteps;
 
     w.values = (char **)(void *)take(&w, (size_t)network->value_count * sizeof(char *));
     w.states = (char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
     w.seen = (unsigned char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
     for (int v = 1; v < network->value_count; ++v) {
         const struct fastgru_value *value = network->values + v;
-        const size_t steps = value->last ? 1 : (size_t)(value->whole ? run->timesteps : w.steps);
+        const size_t steps = value->last ? 1 : (size_t)(value->whole ? w.timesteps : w.steps);
         const size_t row = (size_t)value->width * value->itemsize;
         char *part = value->output >= 0 ? NULL
             : take(&w, product(product((size_t)w.rows, row), steps));
-        if (memory)
+        if (w.memory)
             w.values[v] = part;
     }
     for (int n = 0; n < network->node_count; ++n) {
@@ -150,17 +151,15 @@ static struct workspace laid_out(
         size_t bytes;
         if (node->kind == FASTGRU_GRU) {
             const size_t row = (size_t)node->layer->units * network->values[node->output].itemsize;
-            if (!memory) {           /* scratch is the last part: where it ends is of no use later */
-                bytes = (run->lengths ? fastgru_ragged_scratch_size : fastgru_scratch_size)(
-                    node->layer, w.rows, alone ? run->timesteps : w.steps);
-                scratch = bytes > scratch ? bytes : scratch;
-            }
+            bytes = (run->lengths ? fastgru_ragged_scratch_size : fastgru_scratch_size)(
+                node->layer, w.rows, alone ? w.timesteps : w.steps);
+            scratch = bytes > scratch ? bytes : scratch;
             if (!is_state(network, run, node) && (!alone || gives_state(network, run, node)))
                 state = take(&w, product((size_t)w.rows, row));
             if (masked)
                 seen = take(&w, (size_t)w.rows);
         }
-        if (memory) {
+        if (w.memory) {
             w.states[n] = state;
             w.seen[n] = (unsigned char *)seen;
         }
@@ -172,14 +171,9 @@ static struct workspace laid_out(
         w.spare = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
     }
     w.scratch = take(&w, scratch);
-    return w;
-}
-
-size_t fastgru_workspace(const struct fastgru_network *network, const struct fastgru_network_call *run)
-{
-    struct fastgru_network_call needed = *run;
-    needed.timesteps = needed_steps(network, run);
-    return laid_out(network, &needed, NULL).bytes;
+    if (w.memory)
+        memcpy(w.memory, &w, sizeof w);
+    return w.bytes;
 }
 
 /* ---- a run ------------------------------------------------------------------------------------ */
@@ -281,7 +275,7 @@ static void run_gru(
     memset(&call, 0, sizeof call);
     x = part_of(network, run, w, node->input, chunk, chunk->first);
     out = part_of(network, run, w, node->output, chunk,
-                          node->reverse_output ? run->timesteps - 1 - chunk->first : chunk->first);
+                          node->reverse_output ? w->timesteps - 1 - chunk->first : chunk->first);
     out.data += (size_t)node->column * itemsize;
     state = state ? state + offset : is_state(network, run, node) ? out.data : w->states[n];
     call.batch = chunk->rows;
@@ -351,69 +345,35 @@ static void clip(
     }
 }
 
-/* One step of a single GRU without masks: the same as below, but faster, as it lays out no workspace. */
-static void run_step(const struct fastgru_network *network, struct fastgru_network_call *run)
+void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *run)
 {
-    const struct fastgru_node *node = network->nodes;
-    const size_t itemsize = network->values[1].itemsize, width = (size_t)node->layer->units * itemsize;
-    const ptrdiff_t out_stride = run->out_batch_stride[0] * (ptrdiff_t)itemsize;
-    char *state = (char *)run->states[0], *out = (char *)run->out[0];
-    struct fastgru_call call;
-    memset(&call, 0, sizeof call);
-    state = state ? state : run->out_batch_stride[0] == node->layer->units ? out : (char *)run->memory;
-    call.batch = run->batch;
-    call.timesteps = 1;
-    call.x = run->x;
-    call.x_batch_stride = run->x_batch_stride;
-    call.x_time_stride = run->x_time_stride;
-    call.initial_state = run->initial_states[0];
-    call.state = state;
-    call.go_backwards = node->go_backwards;
-    call.walk = run->walk;
-    call.scratch = (char *)run->memory + (state == (char *)run->memory ? fastgru_lines((size_t)run->batch * width) : 0);
-    fastgru_sequence(node->layer, &call);
-    run->walk = call.walk;
-    for (ptrdiff_t row = 0; state != out && row < run->batch; ++row)
-        memcpy(out + row * out_stride, state + (size_t)row * width, width);
-}
-
-void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *asked)
-{
-    if (network->node_count == 1 && network->nodes->kind == FASTGRU_GRU && asked->timesteps == 1 && !asked->mask
-            && !asked->lengths) {
-        run_step(network, asked);
-        return;
-    }
-    struct fastgru_network_call needed = *asked, *run = &needed;
-    needed.timesteps = needed_steps(network, asked);
-    const struct workspace w = laid_out(network, run, (char *)run->memory);
+    const struct workspace *w = (const struct workspace *)run->memory;
     struct chunk chunk;
-    for (chunk.first_row = 0; chunk.first_row < run->batch; chunk.first_row += w.rows) {
+    for (chunk.first_row = 0; chunk.first_row < run->batch; chunk.first_row += w->rows) {
         const ptrdiff_t left = run->batch - chunk.first_row;
         int end;
-        chunk.rows = left < w.rows ? left : w.rows;
+        chunk.rows = left < w->rows ? left : w->rows;
         if (run->lengths)
-            fastgru_order(chunk.rows, run->lengths + chunk.first_row, w.lengths, w.spare);
+            fastgru_order(chunk.rows, run->lengths + chunk.first_row, w->lengths, w->spare);
         for (int n = 0; n < network->node_count; ++n)
-            for (ptrdiff_t row = 0; w.seen[n] && row < chunk.rows; ++row)
-                w.seen[n][row] = run->lengths && run->first && !network->nodes[n].go_backwards
+            for (ptrdiff_t row = 0; w->seen[n] && row < chunk.rows; ++row)
+                w->seen[n][row] = run->lengths && run->first && !network->nodes[n].go_backwards
                     && run->lengths[chunk.first_row + row];
         for (int start = 0; start < network->node_count; start = end) {
-            ptrdiff_t steps = run->timesteps;
+            ptrdiff_t steps = w->timesteps;
             for (end = start + 1; end < network->node_count
                     && network->nodes[end].segment == network->nodes[start].segment; ++end)
-                steps = w.steps;
-            for (chunk.first = 0; chunk.first < run->timesteps; chunk.first += steps) {
-                chunk.steps = run->timesteps - chunk.first < steps ? run->timesteps - chunk.first : steps;
+                steps = w->steps;
+            for (chunk.first = 0; chunk.first < w->timesteps; chunk.first += steps) {
+                chunk.steps = w->timesteps - chunk.first < steps ? w->timesteps - chunk.first : steps;
                 if (run->lengths)
-                    clip(run, &w, &chunk);
+                    clip(run, w, &chunk);
                 for (int n = start; n < end; ++n)
                     if (network->nodes[n].kind == FASTGRU_GRU)
-                        run_gru(network, run, &w, n, &chunk);
+                        run_gru(network, run, w, n, &chunk);
                     else
-                        run_elementwise(network, run, &w, n, &chunk);
+                        run_elementwise(network, run, w, n, &chunk);
             }
         }
     }
-    asked->walk = run->walk;
 }
