@@ -26,6 +26,15 @@ static size_t product(size_t a, size_t b)
     return b && a > (TOO_LARGE >> 1) / b ? TOO_LARGE : a * b;
 }
 
+/* Where a value lies. */
+struct part {
+    char *data;                      /* its first row and timestep                         */
+    ptrdiff_t batch_stride;          /* in elements                                        */
+    ptrdiff_t time_stride;           /* of_block: divided by the rows of the block         */
+    int of_block;                    /* 1: its rows are those of a block                   */
+    int of_chunk;                    /* 1: its timesteps are those of a chunk              */
+};
+
 /* Where the parts of a run's memory lie, which begins with this; if memory is NULL, only `bytes` has a meaning. */
 struct workspace {
     size_t bytes;                    /* TOO_LARGE: more than there can be                  */
@@ -33,13 +42,14 @@ struct workspace {
     ptrdiff_t rows;                  /* of a block                                         */
     ptrdiff_t steps;                 /* of a chunk                                         */
     char *memory;
-    char **values;                   /* (values)                                           */
+    struct part *values;             /* (values) the input and outputs: set by each run    */
+    struct fastgru_call *calls;      /* (nodes)  of GRUs: what is the same in all chunks   */
     char **states;                   /* (nodes)                                            */
     unsigned char **seen;            /* (nodes)  rows that have had a step                 */
     ptrdiff_t *lengths;              /* (2, rows) in order, and which rows they are of     */
     ptrdiff_t *clipped;              /* (rows)   those of a chunk                          */
     ptrdiff_t *spare;                /* (rows)                                             */
-    char *scratch;
+    char *scratch;                   /* of a GRU                                           */
 };
 
 static char *take(struct workspace *w, size_t bytes)
@@ -132,7 +142,8 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
     w.steps = w.steps < network->chunk_steps ? network->chunk_steps : w.steps;
     w.steps = w.steps < w.timesteps ? w.steps : w.timesteps;
 
-    w.values = (char **)(void *)take(&w, (size_t)network->value_count * sizeof(char *));
+    w.values = (struct part *)(void *)take(&w, (size_t)network->value_count * sizeof(struct part));
+    w.calls = (struct fastgru_call *)(void *)take(&w, (size_t)network->node_count * sizeof(struct fastgru_call));
     w.states = (char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
     w.seen = (unsigned char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
     for (int v = 1; v < network->value_count; ++v) {
@@ -141,8 +152,10 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
         const size_t row = (size_t)value->width * value->itemsize;
         char *part = value->output >= 0 ? NULL
             : take(&w, product(product((size_t)w.rows, row), steps));
-        if (w.memory)
-            w.values[v] = part;
+        if (w.memory) {
+            const struct part own = {part, value->width, value->last ? 0 : value->width, 1, !value->whole};
+            w.values[v] = own;
+        }
     }
     for (int n = 0; n < network->node_count; ++n) {
         const struct fastgru_node *node = network->nodes + n;
@@ -171,8 +184,17 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
         w.spare = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
     }
     w.scratch = take(&w, scratch);
-    if (w.memory)
+    if (w.memory) {
+        memset(w.calls, 0, (size_t)network->node_count * sizeof(struct fastgru_call));
+        for (int n = 0; n < network->node_count; ++n) {
+            w.calls[n].go_backwards = network->nodes[n].go_backwards;
+            w.calls[n].zero_output_for_mask = network->nodes[n].zero_output_for_mask;
+            w.calls[n].lengths = w.clipped;
+            w.calls[n].seen = w.seen[n];
+            w.calls[n].scratch = w.scratch;
+        }
         memcpy(w.memory, &w, sizeof w);
+    }
     return w.bytes;
 }
 
@@ -217,13 +239,6 @@ int fastgru_connect(struct fastgru_network *network)
     return 0;
 }
 
-/* A part of a value: some rows and steps. */
-struct part {
-    char *data;
-    ptrdiff_t batch_stride;          /* in elements                                        */
-    ptrdiff_t time_stride;
-};
-
 /* What a run's chunk is. */
 struct chunk {
     ptrdiff_t first_row;
@@ -232,30 +247,15 @@ struct chunk {
     ptrdiff_t steps;
 };
 
-/* Where the steps from `time` on of a block's rows of a value lie. */
+/* Where the steps from `time` on of a chunk's rows of a value lie. */
 static struct part part_of(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
-    int number, const struct chunk *chunk, ptrdiff_t time)
+    const struct fastgru_network *network, const struct workspace *w, int number, const struct chunk *chunk,
+    ptrdiff_t time)
 {
-    const struct fastgru_value *value = network->values + number;
-    struct part part;
-    ptrdiff_t first_row = chunk->first_row;
-    if (number == 0) {
-        part.data = (char *)(uintptr_t)run->x;
-        part.batch_stride = run->x_batch_stride;
-        part.time_stride = run->x_time_stride;
-    } else if (value->output >= 0) {
-        part.data = (char *)run->out[value->output];
-        part.batch_stride = run->out_batch_stride[value->output];
-        part.time_stride = run->out_time_stride[value->output];
-    } else {
-        part.data = w->values[number];
-        part.batch_stride = value->width;
-        part.time_stride = value->last ? 0 : chunk->rows * value->width;
-        first_row = 0;
-        time = value->whole ? time : time - chunk->first;
-    }
-    part.data += (first_row * part.batch_stride + time * part.time_stride) * (ptrdiff_t)value->itemsize;
+    struct part part = w->values[number];
+    const ptrdiff_t row = part.of_block ? 0 : chunk->first_row, step = part.of_chunk ? time - chunk->first : time;
+    part.time_stride *= part.of_block ? chunk->rows : 1;
+    part.data += (row * part.batch_stride + step * part.time_stride) * (ptrdiff_t)network->values[number].itemsize;
     return part;
 }
 
@@ -270,59 +270,50 @@ static void run_gru(
     const size_t offset = (size_t)chunk->first_row * width;
     const char *initial = (const char *)run->initial_states[node->state];
     char *state = (char *)run->states[node->state];
-    struct part x, out;
-    struct fastgru_call call;
-    memset(&call, 0, sizeof call);
-    x = part_of(network, run, w, node->input, chunk, chunk->first);
-    out = part_of(network, run, w, node->output, chunk,
-                          node->reverse_output ? w->timesteps - 1 - chunk->first : chunk->first);
+    const struct part x = part_of(network, w, node->input, chunk, chunk->first);
+    struct part out = part_of(
+        network, w, node->output, chunk, node->reverse_output ? w->timesteps - 1 - chunk->first : chunk->first);
+    struct fastgru_call *call = w->calls + n;
     out.data += (size_t)node->column * itemsize;
     state = state ? state + offset : is_state(network, run, node) ? out.data : w->states[n];
-    call.batch = chunk->rows;
-    call.timesteps = chunk->steps;
-    call.x = x.data;
-    call.x_batch_stride = x.batch_stride;
-    call.x_time_stride = x.time_stride;
-    call.initial_state = chunk->first ? state : initial ? initial + offset : NULL;
-    call.state = state;
-    call.go_backwards = node->go_backwards;
-    call.zero_output_for_mask = node->zero_output_for_mask;
-    call.seen = w->seen[n];
-    call.walk = run->walk;
-    call.scratch = w->scratch;
+    call->batch = chunk->rows;
+    call->timesteps = chunk->steps;
+    call->x = x.data;
+    call->x_batch_stride = x.batch_stride;
+    call->x_time_stride = x.time_stride;
+    call->initial_state = chunk->first ? state : initial ? initial + offset : NULL;
+    call->state = state;
+    call->walk = run->walk;
     if (run->mask) {
-        call.mask = run->mask + chunk->first_row * run->mask_batch_stride + chunk->first * run->mask_time_stride;
-        call.mask_batch_stride = run->mask_batch_stride;
-        call.mask_time_stride = run->mask_time_stride;
+        call->mask = run->mask + chunk->first_row * run->mask_batch_stride + chunk->first * run->mask_time_stride;
+        call->mask_batch_stride = run->mask_batch_stride;
+        call->mask_time_stride = run->mask_time_stride;
     }
-    if (run->lengths) {
-        call.lengths = w->clipped;
-        call.rows = w->lengths + chunk->rows;
-    }
+    if (run->lengths)
+        call->rows = w->lengths + chunk->rows;
     if (!gives_state(network, run, node)) {
-        call.out = out.data;
-        call.out_batch_stride = out.batch_stride;
-        call.out_time_stride = value->last ? 0 : node->reverse_output ? -out.time_stride : out.time_stride;
+        call->out = out.data;
+        call->out_batch_stride = out.batch_stride;
+        call->out_time_stride = value->last ? 0 : node->reverse_output ? -out.time_stride : out.time_stride;
     }
-    fastgru_sequence(node->layer, &call);
-    run->walk = call.walk;
-    if (!call.out && state != out.data)  /* the last output is the state */
+    fastgru_sequence(node->layer, call);
+    run->walk = call->walk;
+    if (!call->out && state != out.data)  /* the last output is the state */
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
             memcpy(out.data + row * out.batch_stride * (ptrdiff_t)itemsize, state + (size_t)row * width, width);
 }
 
 /* Any other node on a chunk. */
-static void run_elementwise(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w, int n,
-    const struct chunk *chunk)
+OUTLINE void run_elementwise(
+    const struct fastgru_network *network, const struct workspace *w, int n, const struct chunk *chunk)
 {
     const struct fastgru_node *node = network->nodes + n;
     const struct fastgru_value *from = network->values + node->input, *to = network->values + node->output;
     const ptrdiff_t in_size = (ptrdiff_t)from->itemsize, out_size = (ptrdiff_t)to->itemsize;
     const int merges = reads_two(node);
-    const struct part a = part_of(network, run, w, node->input, chunk, chunk->first);
-    const struct part y = part_of(network, run, w, node->output, chunk, chunk->first);
-    const struct part b = merges ? part_of(network, run, w, node->other, chunk, chunk->first) : a;
+    const struct part a = part_of(network, w, node->input, chunk, chunk->first);
+    const struct part y = part_of(network, w, node->output, chunk, chunk->first);
+    const struct part b = merges ? part_of(network, w, node->other, chunk, chunk->first) : a;
     for (ptrdiff_t row = 0; row < chunk->rows; ++row)
         for (ptrdiff_t step = 0; step < (to->last ? 1 : chunk->steps); ++step) {
             const char *left = a.data + (row * a.batch_stride + step * a.time_stride) * in_size;
@@ -348,7 +339,13 @@ static void clip(
 void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *run)
 {
     const struct workspace *w = (const struct workspace *)run->memory;
+    const struct part x = {(char *)(uintptr_t)run->x, run->x_batch_stride, run->x_time_stride, 0, 0};
     struct chunk chunk;
+    w->values[0] = x;
+    for (int i = 0; i < network->output_count; ++i) {
+        const struct part out = {(char *)run->out[i], run->out_batch_stride[i], run->out_time_stride[i], 0, 0};
+        w->values[network->outputs[i]] = out;
+    }
     for (chunk.first_row = 0; chunk.first_row < run->batch; chunk.first_row += w->rows) {
         const ptrdiff_t left = run->batch - chunk.first_row;
         int end;
@@ -372,7 +369,7 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
                     if (network->nodes[n].kind == FASTGRU_GRU)
                         run_gru(network, run, w, n, &chunk);
                     else
-                        run_elementwise(network, run, w, n, &chunk);
+                        run_elementwise(network, w, n, &chunk);
             }
         }
     }
