@@ -288,7 +288,7 @@ ROOMS = [
     ["__init__"],
     ["torch", "keras"],
     ["formats"],
-    ["_quantize"],
+    ["_quantize", "_pieces"],
     ["gru", "wrappers", "stack"],
     ["_gru_node", "_weighted", "_composite", "_layer", "_member", "_export"],
     ["streaming", "_batcher", "_cascade"],
