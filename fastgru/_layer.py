@@ -88,7 +88,15 @@ class Layer(Member, Exports, Streamable, Caller):
         _layers.add(self)
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
 
-    # ---- weights ---------------------------------------------------------------------------
+    # ---- building and weights --------------------------------------------------------------
+
+    def _build(self, input_shape: Any) -> None:
+        """Make all weights for inputs of that shape, or none."""
+        shape = _validate.shape("input_shape", input_shape)
+        with self._alone():
+            built = self._builds(shape)
+            changes = [change for part, made in built.items() for change in part._changes(made)]
+            commit([*changes, (self, "_given_weights", None)], list(built))
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Replace all weights, or none.
