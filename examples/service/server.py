@@ -142,8 +142,8 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.2 or newer, by PEM files.
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, by PEM files; the key may be in that of the certificate.
 
     Raises
     ------

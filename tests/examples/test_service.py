@@ -347,7 +347,7 @@ def modules() -> Iterator[dict[str, ModuleType]]:
 def test_an_answer_that_never_came_counts_as_the_latest(modules):
     late = np.full((2, 100), 1.0)
     late[0, 7], late[1, 99], late[1, 98] = 12.0, 13.0, np.inf
-    one = modules["load"].Round(late, np.zeros_like(late), 0.0, 0.0)
+    one = modules["load"].Round(late, np.zeros_like(late), 0.0, 0.0, 0.0)
     assert one.missed == 3
     assert one.quantiles() == [1.0, 13.0, np.inf, np.inf]
 
@@ -362,7 +362,7 @@ def test_an_answer_that_never_came_counts_as_the_latest(modules):
 )
 def test_the_verdict_stops_at_the_first_failure(modules, p99, expected):
     load = modules["load"]
-    rounds = [load.Round(np.full((n, 9), late), np.zeros((n, 9)), 0.0, 0.0) for n, late in p99.items()]
+    rounds = [load.Round(np.full((n, 9), late), np.zeros((n, 9)), 0.0, 0.0, 0.0) for n, late in p99.items()]
     assert load.verdict(rounds[::-1]) == expected
 
 
