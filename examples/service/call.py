@@ -132,7 +132,8 @@ class Call(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._leave()
         self._ended = True
-        self.over.set_result(None)
+        if not self.over.cancelled():  # at the end nobody waits for it any more
+            self.over.set_result(None)
 
     # ---- what the server calls -----------------------------------------------------------------------------
 
