@@ -206,7 +206,8 @@ class Call(asyncio.BufferedProtocol):
                     if frame is None:
                         break
                     end = frame.end
-                wait = self._rate.wait(time.monotonic())
+                leaves = frame is not None and frame.opcode == frames.CLOSE
+                wait = 0.0 if leaves else self._rate.wait(time.monotonic())
                 if wait:
                     self._later = asyncio.get_running_loop().call_later(wait, self._read)
                     break

@@ -151,7 +151,7 @@ def test_a_wrong_request_is_answered_and_its_connection_closed(modules, request_
 
 def test_a_request_may_come_byte_by_byte_and_frames_right_behind_it(modules):
     request = (
-        b"GET /denoise?who=me HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n"
+        b"GET /denoise?who=me HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: x, Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     )
     frame = modules["batches"].whole(SOUND.astype("<i2").tobytes())
@@ -258,7 +258,7 @@ def test_tls_lets_in_who_trusts_the_certificate_and_nobody_without_tls(tmp_path)
         with pytest.raises((InvalidMessage, OSError, EOFError)), call(address, additional_headers=shown):
             pass
         old = ssl.create_default_context(cafile=files[0])
-        with pytest.warns(DeprecationWarning):
+        with pytest.warns(DeprecationWarning, match="TLSv1_1"):
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(ssl.SSLError), call(address, old):
             pass
