@@ -73,7 +73,7 @@ def call(address: str, tls: ssl.SSLContext | None = None, **options: object) -> 
     url = f"{'wss' if tls else 'ws'}://{address}/denoise"
     # close() then waits until the server has let go
     patience = {"open_timeout": PATIENCE, "close_timeout": PATIENCE}
-    return connect(url, compression=None, proxy=None, ssl=tls, **patience, **options)
+    return connect(url, compression=None, ssl=tls, **patience, **options)
 
 
 def health(address: str) -> dict[str, float]:

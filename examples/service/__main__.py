@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument(
         "--per-address",
         type=count,
-        default=64,
+        default=100,
         metavar="N",
         help="connections (default: %(default)s)",
     )

@@ -23,7 +23,7 @@ KEY = 4  # bytes of its mask
 WIRE = len(HEAD) + KEY + SIZE
 ANSWER = frames.head(frames.BINARY, SIZE)
 
-COMPANY = 4e-3  # s that a frame may wait for others: sixteen in a batch cost hardly twice as much as one
+COMPANY = 2e-3  # s that a frame may wait for others: four in a batch cost hardly more than one
 
 
 class Caller(Protocol):

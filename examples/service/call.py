@@ -34,7 +34,7 @@ class Limits(NamedTuple):
     """
 
     token: bytes | None = None
-    per_address: int = 64
+    per_address: int = 100
     idle: float = 30.0
     rate: float = 200.0
 
