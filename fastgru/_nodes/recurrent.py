@@ -41,6 +41,8 @@ class Recurrent(Node):
             raise self.wrong(f"must have a layer that is built, got {layer!r}")
         if layer.time_major:
             raise self.wrong("must be batch-major, got a layer with time_major=True")
+        if layer.stateful:
+            raise self.wrong("must keep no state, got a layer with stateful=True")
         features = layer._parts[0]._plan.features
         if features != x.width:
             raise self.wrong(f"must read {features} features, got {x.shape}")
