@@ -114,7 +114,9 @@ class Graph:
     def add(self, kind: str, x: int, output: int, **settings: Any) -> None:
         """Add a node; settings are those of struct fastgru_node, and of `Network`."""
         if len(self._nodes) == MOST_NODES:
-            raise ValueError(f"a network must have at most {MOST_NODES} nodes and merges of two values, got more")
+            raise ValueError(
+                f"a network must have at most {MOST_NODES} nodes and merges of two values, got more"
+            )
         self._nodes.append((kind, x, output, settings))
 
     def network(
@@ -264,6 +266,12 @@ class ModelGraph(Graph):
     def model_network(self, outputs: Sequence[int], steps: int | None) -> Network:
         """All of it, whose first input has `steps` timesteps, or any number that is enough."""
         defaults = tuple(state.default for state in self.states)
+        outputs = list(outputs)
+        for i, value in enumerate(outputs):
+            if (
+                value < self._inputs or value in outputs[:i]
+            ):  # an output is written by a node, and is one only
+                outputs[i] = self._copied(value)
         least = self.least_timesteps()[0] if steps is None else steps
         return Network(
             self._values,
@@ -282,6 +290,13 @@ class ModelGraph(Graph):
             least=least,
             **({} if steps is None else {"most": steps}),
         )
+
+    def _copied(self, value: int) -> int:
+        """The same in a value of its own."""
+        width, dtype, _, _ = self._values[value]
+        output = self._like(value, dtype)
+        self.add("copy", value, output, size=width)
+        return output
 
     def limit_indices(self, value: int, least: int, limit: int) -> None:
         """Indices of an input must be from `least` on and less than `limit`."""
@@ -309,9 +324,14 @@ class ModelGraph(Graph):
     def recurrent(
         self, layer: Any, x: int, last: bool, clock: int | None, mask: int, initial: Sequence[int]
     ) -> tuple[list[tuple[int, int]], list[int]]:
-        """Add a recurrent layer that starts from these values: its outputs with their widths; its last states."""
+        """Add a recurrent layer that starts from these values.
+
+        Returns its outputs with their widths, and its last states.
+        """
         kinds = [self.plans[part].dtype for part in layer._parts]
-        starts = [self.cast(value, kind) for value, kind in zip(initial, kinds, strict=False)] or [0] * len(kinds)
+        starts = [0] * len(kinds)
+        for i, value in enumerate(initial):
+            starts[i] = self.cast(value, kinds[i])
         states = [0] * len(kinds)
         if layer.return_state:
             for i, part in enumerate(layer._parts):

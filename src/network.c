@@ -14,23 +14,11 @@
 
 /* ---- sizes ------------------------------------------------------------------------------------ */
 
-enum {
-    RUN_ROWS = 128,          /* of a block, if there are several nodes             */
-    RUN_BYTES = 512 << 10,   /* of a chunk of a value: it stays in the second-level cache */
-    RUN_STEPS = 16           /* of a chunk at least: the start of a run costs little */
-};
-
-#define TOO_LARGE ((size_t)-1)
-
-/* a * b, or TOO_LARGE. */
-static size_t product(size_t a, size_t b)
-{
-    return b && a > (TOO_LARGE >> 1) / b ? TOO_LARGE : a * b;
-}
+enum { RUN_ROWS = 128 };             /* of a block, if there are several nodes             */
 
 /* Where the parts of a workspace lie; if memory is NULL, only `bytes` has a meaning. */
 struct workspace {
-    size_t bytes;                    /* TOO_LARGE: more than there can be          */
+    size_t bytes;                    /* FASTGRU_TOO_LARGE: more than there can be          */
     ptrdiff_t rows;                  /* of a block                                         */
     ptrdiff_t steps;                 /* of a chunk                                         */
     char *memory;
@@ -46,8 +34,8 @@ struct workspace {
 static char *take(struct workspace *w, size_t bytes)
 {
     char *part = w->memory ? w->memory + w->bytes : NULL;
-    if (bytes > TOO_LARGE >> 1 || w->bytes > TOO_LARGE >> 1)
-        w->bytes = TOO_LARGE;
+    if (bytes > FASTGRU_TOO_LARGE >> 1 || w->bytes > FASTGRU_TOO_LARGE >> 1)
+        w->bytes = FASTGRU_TOO_LARGE;
     else
         w->bytes += fastgru_lines(bytes);
     return part;
@@ -118,10 +106,13 @@ static ptrdiff_t needed_steps(const struct fastgru_network *network, const struc
             return run->timesteps;
     for (int n = 0; n < network->node_count; ++n) {
         const struct fastgru_node *node = network->nodes + n;
-        if (node->kind == FASTGRU_MEAN || node->kind == FASTGRU_MOST || node->kind == FASTGRU_LAST)
-            return run->timesteps;
-        if (node->kind != FASTGRU_GRU)
+        if (node->kind != FASTGRU_GRU) {
+            if (fastgru_needs_all(network, node) || fastgru_past(node))
+                return run->timesteps;   /* reads steps that are masked                        */
             continue;
+        }
+        if (node->mask != FASTGRU_CALL_MASK)
+            return run->timesteps;
         if (!node->layer->kernels->full_tile)  /* bits depend on how many steps a product is of     */
             least = FASTGRU_CHUNK_ROWS;
         if (!network->values[node->output].last && node->go_backwards != node->reverse_output)
@@ -152,10 +143,10 @@ static struct workspace laid_out(
     }
     for (int v = network->input_count; v < network->value_count; ++v) {
         const struct fastgru_value *value = network->values + v;
-        const size_t bytes = (size_t)w.rows * (size_t)value->width * value->itemsize;
+        const size_t bytes = fastgru_product(fastgru_product((size_t)w.rows, (size_t)value->width), value->itemsize);
         if (value->output < 0 && !value->whole) {
             step_bytes = bytes > step_bytes ? bytes : step_bytes;
-            all += bytes;
+            all = all + bytes < all ? FASTGRU_TOO_LARGE : all + bytes;
         }
     }
     step_bytes = all / 2 > step_bytes ? all / 2 : step_bytes;  /* all together are at most two chunks of bytes */
@@ -173,9 +164,9 @@ static struct workspace laid_out(
     for (int v = network->input_count; v < network->value_count; ++v) {
         const struct fastgru_value *value = network->values + v;
         const size_t steps = value->last ? 1 : (size_t)(value->whole ? steps_of(network, run, v) : w.steps);
-        const size_t row = (size_t)value->width * value->itemsize;
+        const size_t row = fastgru_product((size_t)value->width, value->itemsize);
         char *part = value->output >= 0 ? NULL
-            : take(&w, product(product((size_t)w.rows, row), steps));
+            : take(&w, fastgru_product(fastgru_product((size_t)w.rows, row), steps));
         if (memory)
             w.values[v] = part;
     }
@@ -192,16 +183,17 @@ static struct workspace laid_out(
                     node->layer, w.rows, alone ? steps_of(network, run, node->input) : w.steps);
             if ((!is_state(network, run, node) && (!alone || gives_state(network, run, node)))
                     || node->initial || node->final)
-                state = take(&w, product((size_t)w.rows, row));
+                state = take(&w, fastgru_product((size_t)w.rows, row));
             if (is_masked(run, node))
                 seen = take(&w, (size_t)w.rows);
         } else {
             const struct fastgru_value *x = network->values + node->input;
-            const size_t row = (size_t)(fastgru_past(node) * x->width) * x->itemsize;
+            const size_t row = fastgru_product(
+                fastgru_product((size_t)fastgru_past(node), (size_t)x->width), x->itemsize);
             if (!memory)
                 bytes = fastgru_node_scratch(node, x->width, x->itemsize);
             if (row)
-                state = take(&w, product((size_t)w.rows, row));
+                state = take(&w, fastgru_product((size_t)w.rows, row));
         }
         scratch = bytes > scratch ? bytes : scratch;
         if (memory) {
@@ -210,7 +202,7 @@ static struct workspace laid_out(
         }
     }
     if (run->lengths) {
-        const size_t bytes = product((size_t)w.rows, sizeof(ptrdiff_t));
+        const size_t bytes = fastgru_product((size_t)w.rows, sizeof(ptrdiff_t));
         w.lengths = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
         w.clipped = (ptrdiff_t *)(void *)take(&w, bytes);
         w.spare = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
@@ -227,70 +219,6 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
 }
 
 /* ---- a run ------------------------------------------------------------------------------------ */
-
-/* 1 if the node reads or writes the value. */
-static int uses(const struct fastgru_node *node, int value)
-{
-    return node->output == value || node->input == value || (reads_two(node) && node->other == value)
-        || (node->mask > 0 && node->mask == value)
-        || (node->kind == FASTGRU_GRU && value && (node->initial == value || node->final == value));
-}
-
-/* 1 if the node cannot run while its input arrives. */
-static int needs_all(const struct fastgru_network *network, const struct fastgru_node *node)
-{
-    const struct fastgru_value *x = network->values + node->input, *out = network->values + node->output;
-    if (node->kind == FASTGRU_GRU)
-        return node->go_backwards || node->reverse_output;
-    return node->kind >= FASTGRU_RESHAPE || (node->kind >= FASTGRU_MEAN && x->last != out->last)
-        || (has_windows(node) && !fastgru_past(node) && (node->size > 1 || node->stride > 1));
-}
-
-/* The clock by which a node runs, or -1 if it runs once. */
-static int clock_of(const struct fastgru_network *network, const struct fastgru_node *node)
-{
-    const struct fastgru_value *value = network->values + (node->kind == FASTGRU_GRU ? node->input : node->output);
-    return value->last ? -1 : value->clock;
-}
-
-/* Find segments, and which values are needed whole. Returns 0, or -1 if nodes are not in running order. */
-int fastgru_connect(struct fastgru_network *network)
-{
-    int segment = -1, open = 0;      /* 1 if the next node can join                        */
-    int clock = -1;
-    network->input_count = network->input_count ? network->input_count : 1;
-    network->chunk_bytes = network->chunk_bytes ? network->chunk_bytes : RUN_BYTES;
-    network->chunk_steps = network->chunk_steps ? network->chunk_steps : RUN_STEPS;
-    for (int v = 0; v < network->value_count; ++v) {
-        network->values[v].whole = v < network->input_count;
-        network->values[v].output = -1;
-    }
-    for (int i = 0; i < network->output_count; ++i)
-        network->values[network->outputs[i]].output = i;
-    for (int n = 0; n < network->node_count; ++n) {
-        struct fastgru_node *node = network->nodes + n;
-        const int whole = needs_all(network, node);
-        if (whole || !open || clock_of(network, node) != clock)
-            ++segment;
-        open = !whole;
-        clock = clock_of(network, node);
-        node->segment = segment;
-        if (node->output < network->input_count || node->output >= network->value_count
-                || node->input >= network->value_count)
-            return -1;
-    }
-    for (int n = 0; n < network->node_count; ++n)  /* whole: written in a segment, and read, or written, in another */
-        for (int m = 0; m < network->node_count; ++m) {
-            const struct fastgru_node *node = network->nodes + n, *user = network->nodes + m;
-            if (user->segment == node->segment)
-                continue;
-            if (uses(user, node->output))
-                network->values[node->output].whole = 1;
-            if (node->kind == FASTGRU_GRU && node->final && uses(user, node->final))
-                network->values[node->final].whole = 1;
-        }
-    return 0;
-}
 
 /* What a run's chunk is. */
 struct chunk {
@@ -425,7 +353,7 @@ static void run_other(
     const struct chunk *chunk)
 {
     const struct fastgru_node *node = network->nodes + n;
-    const int whole = needs_all(network, node);
+    const int whole = fastgru_needs_all(network, node);
     struct work work;
     work.node = node;
     work.rows = chunk->rows;
@@ -488,7 +416,7 @@ static void run_step(const struct fastgru_network *network, struct fastgru_netwo
 void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *asked)
 {
     if (network->node_count == 1 && network->nodes->kind == FASTGRU_GRU && asked->timesteps == 1 && !asked->mask
-            && !asked->lengths) {
+            && !asked->lengths && !network->nodes->initial && !network->nodes->final) {
         run_step(network, asked);
         return;
     }
@@ -506,7 +434,7 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
             if (w.seen[n])
                 memset(w.seen[n], 0, (size_t)chunk.rows);
         for (int start = 0; start < network->node_count; start = end) {
-            const int clock = clock_of(network, network->nodes + start);
+            const int clock = fastgru_clock_of(network, network->nodes + start);
             const ptrdiff_t all = clock < 0 ? 1 : clock_steps(network, run, clock);
             ptrdiff_t steps = all;
             for (end = start + 1; end < network->node_count
