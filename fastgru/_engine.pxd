@@ -165,6 +165,7 @@ cdef extern from "fastgru/network.h" nogil:
         Py_ssize_t mask_batch_stride
         Py_ssize_t mask_time_stride
         const Py_ssize_t *lengths
+        Py_ssize_t first
         unsigned walk
         void *memory
 

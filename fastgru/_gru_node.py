@@ -206,16 +206,17 @@ class GRUNode(WeightedLayer):
         if isinstance(plan, Plan):
             network = self._network_of(parts, call, x.dtype)
             results = network.call(
-                np.require(x, requirements="A"), start, call.mask, call.lengths, None, states
+                np.require(x, requirements="A"), start, call.mask, call.lengths, None, states, call.first
             )
             output = results[0] if isinstance(results, list) else results
         else:
-            mask = call.mask
+            mask, seen = call.mask, np.zeros(call.batch, bool)
+            backwards, zeros = bool(self.go_backwards), bool(self.zero_output_for_mask)
             if call.lengths is not None:
                 timesteps = x.shape[0 if call.time_major else 1]
-                mask = _validate.mask_of_lengths(call.lengths, timesteps, call.time_major)
-            backwards, zeros = bool(self.go_backwards), bool(self.zero_output_for_mask)
-            output, state = plan.run(x, start, mask, call.time_major, backwards, zeros, call.sequences)
+                mask = _validate.mask_of_lengths(call.lengths - call.first, timesteps, call.time_major)
+                seen = (call.lengths > 0) & (call.first > 0) & (not backwards)
+            output, state = plan.run(x, start, seen, mask, call.time_major, backwards, zeros, call.sequences)
             states.append(state)
         output = _validate.cast(output, self._dtype)
         return Outcome([output], states, self._activity(output, states[0]))

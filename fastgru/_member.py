@@ -46,6 +46,7 @@ class Call(NamedTuple):
     sequences: bool
     return_state: bool
     out: Array | None = None
+    first: int = 0  # the timestep of the sequence that x begins with, for lengths
 
     @property
     def batch(self) -> int:
@@ -166,6 +167,22 @@ class Member:
 
     def _stepping(self, plans: Mapping[Any, Any], return_state: bool) -> Any:
         """The network of a stream, which returns all outputs."""
+        raise NotImplementedError
+
+    def _long_call(
+        self,
+        inputs: Any,
+        initial_state: Any,
+        mask: Any,
+        training: Any,
+        lengths: Any,
+        out: Any,
+        first: int = 0,
+    ) -> Any:
+        """Any call: check and convert the arguments, then run the network, or the loop in Python.
+
+        The inputs are a sequence from its timestep `first` on; lengths are those of the sequence.
+        """
         raise NotImplementedError
 
     def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:

@@ -13,11 +13,13 @@ static inline size_t fastgru_product(size_t a, size_t b)
     return b && a > (FASTGRU_TOO_LARGE >> 1) / b ? FASTGRU_TOO_LARGE : a * b;
 }
 
-/* A part of a value: some rows and steps. */
+/* Where a value, or a part of it, lies. */
 struct part {
-    char *data;
+    char *data;                      /* its first row and timestep                         */
     ptrdiff_t batch_stride;          /* in elements                                        */
-    ptrdiff_t time_stride;           /* 0: it has no timesteps                             */
+    ptrdiff_t time_stride;           /* of_block: divided by the rows of the block         */
+    int of_block;                    /* 1: its rows are those of a block                   */
+    int of_chunk;                    /* 1: its timesteps are those of a chunk              */
     ptrdiff_t width;
     size_t itemsize;
 };
