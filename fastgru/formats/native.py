@@ -1,6 +1,7 @@
 """fastgru's own files, as fastgru._writers.native has them -> layers."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from fastgru._errors import FormatError
@@ -12,14 +13,30 @@ from fastgru.wrappers import Bidirectional
 
 def archive(members: _zip.Archive) -> dict[str, Maker]:
     """The one layer of a file of `save`."""
-    header = _zip.parse_json("the header", members.array(HEADER).tobytes(), members.size)
-    if not isinstance(header, dict) or not isinstance(header.get("config"), dict):
+    found = header(members, tuple(MAKERS))
+    return {str(found["config"].get("name")): _maker(members, found, "")}
+
+
+def header(members: _zip.Archive, classes: Sequence[str]) -> dict[str, Any]:
+    """The header of a file, which must be of one of these classes and have a config."""
+    found = _zip.parse_json("the header", members.array(HEADER).tobytes(), members.size)
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         raise FormatError("the header must be an object with a config")
-    if header.get("format") != FORMAT:
-        raise FormatError(f"the format must be {FORMAT}, got {header.get('format')!r}: of a newer fastgru?")
-    if header.get("class_name") not in MAKERS:
-        raise FormatError(f"the class must be one of {', '.join(MAKERS)}, got {header.get('class_name')!r}")
-    return {str(header["config"].get("name")): _maker(members, header, "")}
+    if found.get("format") != FORMAT:
+        raise FormatError(f"the format must be {FORMAT}, got {found.get('format')!r}: of a newer fastgru?")
+    if found.get("class_name") not in classes:
+        whole = ", a whole model: fastgru.load_model reads it" if found.get("class_name") == "Model" else ""
+        raise FormatError(
+            f"the class must be one of {', '.join(classes)}, got {found.get('class_name')!r:.80}{whole}"
+        )
+    return found
+
+
+def layer(members: _zip.Archive, description: Any, prefix: str) -> Layer:
+    """A GRU or Bidirectional of a model, whose weights' names begin like this."""
+    if not _is_of_a_stack(description):
+        raise FormatError("the layer of a node must be a GRU or a Bidirectional with a config")
+    return _maker(members, description, prefix)({})
 
 
 def _maker(members: _zip.Archive, header: Any, prefix: str) -> Maker:
