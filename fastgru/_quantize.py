@@ -142,8 +142,8 @@ def quantize(
         weights = [part.weights for part in member._parts]
         if calibrated is not None:
             weights = calibrated.rounded(member)
-        for arrays in weights:
-            next(parts)._build_of(arrays)
+        for part, arrays in zip(member._parts, weights, strict=True):
+            next(parts)._build_of(arrays, part._scales if calibrated is None else None)
         notes = _notes(member)
         entries.append(
             Entry(member.name, np.nan, np.nan, None, np.nan, notes)

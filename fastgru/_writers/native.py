@@ -5,6 +5,8 @@ fastgru.npy              the header as UTF-8 bytes: {"format": 1, "class_name": 
 forward.0.npy, ...       those of a Bidirectional's forward layer
 backward.0.npy, ...      and of its backward layer
 0.0.npy, 1.forward.0.npy  those of a Stack's layers, after the layer's number
+scales.npy               those of int8 weights, (2, 3 * units), after the same prefixes, where they are not the
+                         largest weight of each column divided by 127
 """
 
 import io
@@ -34,6 +36,8 @@ def save(layer: Layer, path: Any) -> None:
     arrays = {HEADER.removesuffix(".npy"): np.frombuffer(json.dumps(header).encode(), np.uint8)}
     for prefix, part in _parts(layer).items():
         arrays |= {f"{prefix}{i}": array for i, array in enumerate(part.weights)}
+        if part.scales is not None:
+            arrays[f"{prefix}scales"] = part.scales
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]
     if hasattr(path, "write"):
