@@ -69,9 +69,7 @@ class GRUNode(WeightedLayer):
         """What `build` makes by the initializers, with the first state of a stateful layer."""
         return self._built_of(features, self._first_state(batch) if self.stateful else None)
 
-    def _built_of(
-        self, features: int, state: Array | None = None, scales: Array | None = None
-    ) -> Built:
+    def _built_of(self, features: int, state: Array | None = None, scales: Array | None = None) -> Built:
         """The same with this state; without one the first call of a stateful layer sets the batch."""
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
@@ -141,9 +139,7 @@ class GRUNode(WeightedLayer):
         """'float16' or 'int8'; None: as the weights are computed with."""
         return None if self._weights_dtype == self._compute_dtype else self._weights_dtype.name
 
-    def _computed(
-        self, arrays: tuple[Array, ...], scales: Array | None
-    ) -> tuple[Array, Array, Array | None]:
+    def _computed(self, arrays: tuple[Array, ...], scales: Array | None) -> tuple[Array, Array, Array | None]:
         """kernel, recurrent_kernel and bias in the dtype that is computed in."""
         kernel, recurrent_kernel, *rest = (array.astype(self._compute_dtype, copy=False) for array in arrays)
         of_kernel, of_recurrent = (None, None) if scales is None else scales

@@ -5,8 +5,8 @@ fastgru.npy              the header as UTF-8 bytes: {"format": 1, "class_name": 
 forward.0.npy, ...       those of a Bidirectional's forward layer
 backward.0.npy, ...      and of its backward layer
 0.0.npy, 1.forward.0.npy  those of a Stack's layers, after the layer's number
-scales.npy               those of int8 weights, (2, 3 * units), after the same prefixes, where they are not the
-                         largest weight of each column divided by 127
+scales.npy               after the same prefixes: the steps of int8 weights, (2, 3 * units), where they are
+                         not the largest weight of each column divided by 127
 """
 
 import io

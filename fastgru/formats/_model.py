@@ -181,7 +181,7 @@ def gru(arrays: Sequence[Array], arguments: Arguments, scales: Array | None = No
     ----------
     arrays : sequence of ndarray
     scales : ndarray, shape (2, 3 * units), optional
-        As `scales_of` has them. With them `weights_dtype` is int8 by default, if the layer computes in float32.
+        As `scales_of` has them. With them `weights_dtype` is int8 by default if float32 is computed in.
     arguments : mapping
         Of the constructor. `units`, if it is not among them, is that of the recurrent kernel;
         `merge_mode` is not for a layer that goes one way.

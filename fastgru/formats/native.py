@@ -41,7 +41,7 @@ def _scales(members: _zip.Archive, prefix: str, arrays: list[Array]) -> Array | 
         return None
     scales = members.array(name)
     wanted = (2, *arrays[1].shape[1:]) if len(arrays) > 1 else None
-    found = None if scales.shape != wanted else _model.scales_of(arrays, _model.floats(name, scales))
+    found = None if scales.shape != wanted else _model.scales_of(arrays, [*_model.floats(name, scales)])
     if found is None:
         raise FormatError(
             f"{name} must be the steps of int8 weights, (2, 3 * units), positive, got {scales.dtype} "

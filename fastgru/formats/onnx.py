@@ -103,14 +103,13 @@ def _scales(node: Node, folder: Folder, key: str, direction: int) -> Array | Non
         return None
     if value.node.domain not in _onnx_graph.STANDARD:
         return None
-    names = [*value.node.input, "", ""][:3]
-    integers, scale, zero = (folder.value(value.inside.scope.get(name)) if name else None for name in names)
+    integers, scale, *zero = (folder.value(value.inside.scope[name]) for name in value.node.input if name)
     given = folder.attributes(value.node, value.inside)
     axis = (given["axis"].i if "axis" in given else 1) % 3  # of directions, gates of units, inputs
-    if integers.dtype not in (np.int8, np.uint8) or scale.size > 1 and (scale.ndim != 1 or axis == 2):
+    if integers.dtype not in (np.int8, np.uint8) or (scale.size > 1 and (scale.ndim != 1 or axis == 2)):
         return None
-    least = np.iinfo(integers.dtype).min - (np.zeros(1, int) if zero is None else zero.astype(int))
-    if (least != -128).any():
+    least = np.iinfo(integers.dtype).min - (zero[0].astype(int) if zero else 0)
+    if np.any(least != -128):
         return None
     scales: Array = scale.astype(np.float32).ravel()
     return scales[[direction]] if axis == 0 and scales.size > 1 else scales
