@@ -1,6 +1,6 @@
 /* product_int8.h - int8 weights times few rows of 16-bit factors: exact sums of integers.
  *
- * A weight is an integer from -127 to 127 times a scale of its column; a row of factors is integers times a power of
+ * A weight is an integer from -128 to 127 times a scale of its column; a row of factors is integers times a power of
  * two of its own. Products of these are summed in int32, exactly, in whichever order; a float32 sum is
  *
  *     sum_k q_k w_k * (2^e * scale)
