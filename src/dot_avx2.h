@@ -2,6 +2,7 @@
 
 #define DOT_PARTS 2
 #define DOT_BY_ROW 0
+#define DOT_KIND "x"
 
 INLINE __m256i FORMAT(weights_of)(const char *p, int part)
 {

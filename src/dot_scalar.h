@@ -2,6 +2,7 @@
 
 #define DOT_PARTS 1
 #define DOT_BY_ROW 0
+#define DOT_KIND "r"
 
 INLINE const char *FORMAT(weights_of)(const char *p, int part)
 {

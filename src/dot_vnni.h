@@ -3,6 +3,7 @@
 
 #define DOT_PARTS 2
 #define DOT_BY_ROW 1
+#define DOT_KIND "x"
 
 #if VBYTES == 64
 #define DOT_REGISTER __m512i

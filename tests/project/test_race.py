@@ -174,7 +174,7 @@ class Greedy(Peer):
 
 def roofs(peak=100.0, bandwidth=50.0):
     """A machine that does the same at all times."""
-    return lambda sizes: Roofline(peak, 8, 3.0, dict.fromkeys(sizes, bandwidth))
+    return lambda sizes: Roofline(peak, 2 * peak, 8, 3.0, dict.fromkeys(sizes, bandwidth))
 
 
 @pytest.fixture(scope="module")
@@ -732,7 +732,7 @@ def test_the_roof_of_a_step_is_memory_or_arithmetic_and_the_gates():
     slow_memory = roofs(peak=96.0, bandwidth=2.0)([2400, 1200])
     assert slow_memory.microseconds(task, 4) == pytest.approx(1.2 + gates)
     assert slow_memory.microseconds(task, 2) == pytest.approx(0.6 + gates)
-    slow_products = Roofline(96.0, 8, 3.0, {2400: 1e9})
+    slow_products = Roofline(96.0, 192.0, 8, 3.0, {2400: 1e9})
     assert slow_products.microseconds(task, 4) == pytest.approx(1e-3 * 1200 / 96 + gates)
 
 
@@ -746,7 +746,7 @@ def test_the_roof_of_many_steps_reads_the_recurrent_kernel_at_each():
 
 def test_the_roof_of_float64_is_half_as_high():
     task = Task(Shape(64, 1, 10, 10), dtype="float64")
-    limits = Roofline(96.0, 8, 3.0, {4800: 1e9})
+    limits = Roofline(96.0, 192.0, 8, 3.0, {4800: 1e9})
     gates = 1e-3 * (8 * 640 + 180) / 3
     assert limits.microseconds(task, 8) == pytest.approx(1e-3 * 64 * 1200 / 48 + gates)
 
