@@ -79,7 +79,9 @@ def measure(sizes: Iterable[int]) -> Limits:
     The clock is that at which a core starts two multiply-adds in a cycle.
     """
     lanes = _kernels.lanes()
-    peak, integers = map(_peak, (_kernels.multiply_adds, _kernels.integer_multiply_adds))
+    dot = _kernels.isas()[0] in _kernels.dot_isas()
+    peak = _peak(_kernels.multiply_adds)
+    integers = _peak(lambda turns: _kernels.integer_multiply_adds(turns, dot))
     bandwidth = {size: _bandwidth(size) for size in sorted(set(sizes))}
     return Limits(peak, integers, lanes, peak / (4 * lanes), bandwidth)
 

@@ -15,6 +15,7 @@
  *     DOT_BY_ROW                 1 where a row's factors are kept in a register for all gates, 0 where weights are for
  *                                all rows: one more register
  *     DOT_KIND                   the kind of a register of weights, as inline assembly names it
+ *     DOT_TYPE                   the type of weights and factors
  *     weights_of(p, part)        the weights at p, (VLEN, 4)
  *     factors_of(q, part)        the factors of a group in all lanes
  *     dot(sums, w, x)            sums + the products of both
@@ -210,8 +211,8 @@ static const FORMAT(product) FORMAT(products)[2][TILE_ROWS][4] = {EACH_TILE(PLAC
 static float FORMAT(multiply_adds)(ptrdiff_t times)
 {
     static const char none[4 * VLEN > 8 ? 4 * VLEN : 8];
-    __typeof__(FORMAT(weights_of)(none, 0)) w = FORMAT(weights_of)(none, 0);
-    __typeof__(FORMAT(factors_of)(none, 0)) x = FORMAT(factors_of)(none, 0);
+    DOT_TYPE w = FORMAT(weights_of)(none, 0);
+    DOT_TYPE x = FORMAT(factors_of)(none, 0);
     CHANGED(x, DOT_KIND);
     EACH_CHAIN(DECLARE_SUM)
     for (ptrdiff_t time = 0; time < times; ++time) {
@@ -231,3 +232,4 @@ static float FORMAT(multiply_adds)(ptrdiff_t times)
 #undef DOT_PARTS
 #undef DOT_BY_ROW
 #undef DOT_KIND
+#undef DOT_TYPE

@@ -46,8 +46,10 @@ def test_loops_count_what_they_do(isa):
     lanes = _kernels.lanes(isa)
     assert _kernels.multiply_adds(10, isa) == 10 * _kernels.multiply_adds(1, isa)
     assert _kernels.multiply_adds(1, isa) % (2 * lanes) == 0
-    assert _kernels.integer_multiply_adds(10, isa) == 10 * _kernels.integer_multiply_adds(1, isa)
-    assert _kernels.integer_multiply_adds(1, isa) == 4 * _kernels.multiply_adds(1, isa)
+    for dot in {False, isa in _kernels.dot_isas()}:
+        one = _kernels.integer_multiply_adds(1, dot, isa)
+        assert _kernels.integer_multiply_adds(10, dot, isa) == 10 * one
+        assert one == 4 * _kernels.multiply_adds(1, isa)
     block = _kernels.reads(np.ones(1000, np.float32), 1, isa)
     assert 0 < block <= 4000
     assert block % (4 * lanes) == 0
