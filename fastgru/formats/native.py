@@ -51,8 +51,25 @@ def _weights(members: _zip.Archive, prefix: str) -> list[Array]:
     return [_model.floats(name, members.array(name)) for name in names]
 
 
+def _scales(members: _zip.Archive, prefix: str, arrays: list[Array]) -> Array | None:
+    """The steps of int8 weights, if the file has any."""
+    name = f"{prefix}scales.npy"
+    if name not in members:
+        return None
+    scales = members.array(name)
+    wanted = (2, *arrays[1].shape[1:]) if len(arrays) > 1 else None
+    found = None if scales.shape != wanted else _model.scales_of(arrays, [*_model.floats(name, scales)])
+    if found is None:
+        raise FormatError(
+            f"{name} must be the steps of int8 weights, (2, 3 * units), positive, got {scales.dtype} "
+            f"{scales.shape!s:.80} of which the weights are no multiples"
+        )
+    return found
+
+
 def _gru(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
-    return _model.gru(_weights(members, prefix), {**config, **given})
+    arrays = _weights(members, prefix)
+    return _model.gru(arrays, {**config, **given}, _scales(members, prefix, arrays))
 
 
 def _stack(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
@@ -84,7 +101,8 @@ def _bidirectional(members: _zip.Archive, config: Arguments, given: Arguments, p
     directions = {key: direction(config[key]) for key in ("layer", "backward_layer") if key in config}
     layer = Bidirectional.from_config({**config, **directions, **own})
     for way, one in zip(DIRECTIONS, (layer.forward_layer, layer.backward_layer), strict=True):
-        _model.fill(one, _weights(members, prefix + way))
+        arrays = _weights(members, prefix + way)
+        _model.fill(one, arrays, _scales(members, prefix + way, arrays))
     _model.check_features(layer)
     return layer
 
