@@ -248,12 +248,8 @@ class _Reader:
         calls = [call for call in graph.calls if not is_mask_operation(call.layer)]
         reads = [name for call in calls for name in call.inputs]
         self._readers = Counter(reads + [name for name, _ in graph.outputs])
-        tables = {
-            name for call in graph.calls if call.layer.class_name == "Embedding" for name in call.inputs
-        }
-        others = {
-            name for call in graph.calls if call.layer.class_name != "Embedding" for name in call.inputs
-        }
+        tables = {name for call in calls if call.layer.class_name == "Embedding" for name in call.inputs}
+        others = {name for call in calls if call.layer.class_name != "Embedding" for name in call.inputs}
         others |= {name for name, _ in graph.outputs}
         self.inputs = [_input_of(name, config, name in tables - others) for name, config in graph.inputs]
         self._sketch = Sketch([(one.shape, one.indices) for one in self.inputs], self._dtype)
