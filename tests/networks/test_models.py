@@ -829,8 +829,8 @@ def test_an_array_that_another_thread_changes_is_never_read_beyond_the_table():
 
     def spoil():
         while not stop.is_set():
-            x[...] = 2**30
-            x[...] = 1
+            x.fill(2**30)  # calls, at which threads take turns
+            x.fill(1)
 
     thread = threading.Thread(target=spoil)
     seen = {True: 0, False: 0}
