@@ -175,6 +175,7 @@ class ModelGraph(Graph):
         super().__init__(0, dtype, plans)
         self.streaming = streaming
         self.limits: dict[int, tuple[int, int]] = {}  # of the inputs that are indices
+        self.equal: list[tuple[str, int, int]] = []  # nodes, and clocks that must have as many timesteps
         self.blocking: list[str] = []  # nodes that cannot run step by step
         self._dense_plans, self._weights_dtype = dense_plans, weights_dtype
         self._values.clear()
@@ -236,6 +237,20 @@ class ModelGraph(Graph):
     def fixed(self, steps: int) -> int:
         """The clock of this many timesteps."""
         return self._new_clock(Clock(steps=steps))
+
+    def agree(self, name: str, clock: int, other: int) -> None:
+        """Timesteps of two clocks must be as many in every call, for this node."""
+        if clock != other:
+            self.equal.append((name, clock, other))
+
+    def check_timesteps(self, steps: Sequence[int]) -> None:
+        """Refuse a call in which clocks differ that must not; steps are those of `timesteps`."""
+        for name, clock, other in self.equal:
+            if steps[clock] != steps[other]:
+                raise ValueError(
+                    f"inputs must have as many timesteps as each other where {name!r} puts them together, "
+                    f"got {steps[clock]} and {steps[other]}"
+                )
 
     def state(self, name: str, width: int) -> int:
         """A new state, (batch, width), that is zeros at first; its number."""

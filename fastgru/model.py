@@ -83,6 +83,7 @@ class Model(ModelCaller, Streamable):
         )
         self._least = self._compiled.graph.least_timesteps()
         short = all(one.layout == plain(one.layout) for one in (*self._inputs, *self._outputs))
+        short = short and not self._compiled.graph.equal
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
 
     def __repr__(self) -> str:
@@ -206,10 +207,13 @@ class Model(ModelCaller, Streamable):
             mask, lengths = _validate_models.model_mask(mask, lengths, self._inputs, batch, steps[0])
         states = _validate_models.model_states(initial_state, found.graph.states, batch)
         clocks = found.graph.timesteps(steps)
+        found.graph.check_timesteps(clocks)
         outputs = [self._new_output(found.values[one.name], batch, clocks) for one in self._outputs]
         if batch:
             nothing = (None,) * len(states)
-            found.network.run(arrays[0], states, nothing, tuple(outputs), mask, lengths, tuple(arrays[1:]))
+            found.network.run(
+                arrays[0], states, nothing, tuple(outputs), mask, lengths, others=tuple(arrays[1:])
+            )
         results = [in_layout(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)]
         if out is not None:
             results = _validate_models.model_out(out, results, [*arrays, inputs, mask, lengths, *states])
@@ -279,7 +283,7 @@ class Model(ModelCaller, Streamable):
 
     def _cascade(self) -> Cascade:
         found = self._compile(streaming=True)
-        if len(found.inputs) > 1 or not has_steps(found.inputs[0]) or len(found.network.flags) != 3:
+        if len(found.inputs) > 1 or not has_steps(found.inputs[0]) or found.graph.equal:
             names = ", ".join(f"{one.name!r} {one.shape}" for one in found.inputs)
             raise ValueError(
                 f"a stream must have one input of timesteps, got those of {self.name!r}: {names}"

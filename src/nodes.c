@@ -8,7 +8,10 @@
 
 #include "nodes.h"
 
-enum { WINDOWS = 64 };               /* of a convolution, laid side by side                */
+enum {
+    WINDOWS = 64,                    /* of a convolution, laid side by side                */
+    CHAINS = 8                       /* of a sum                                           */
+};
 
 
 /* The position of the element i of a node's arrays. */
