@@ -61,6 +61,7 @@ class Graph:
         # what GRUs that are added next have in common
         self._clock, self._mask = 0, CALL_MASK
         self._wired: dict[Any, tuple[int, int]] = {}
+        self._turned = False
 
     # ---- for layers ------------------------------------------------------------------------
 
@@ -76,7 +77,7 @@ class Graph:
             "plan": self.plans[layer],
             "column": column,
             "go_backwards": bool(layer.go_backwards),
-            "reverse_output": reverse_output,
+            "reverse_output": reverse_output or self._turned,
             "zero_output_for_mask": bool(layer.zero_output_for_mask),
             "state": self._state_of(layer),
             "mask": self._mask,
@@ -303,22 +304,34 @@ class ModelGraph(Graph):
         return self._dense_plans[node]
 
     def recurrent(
-        self, layer: Any, x: int, last: bool, clock: int | None, mask: int, initial: Sequence[int]
+        self,
+        layer: Any,
+        x: int,
+        last: bool,
+        clock: int | None,
+        mask: int,
+        initial: Sequence[int],
+        turned: bool = False,
     ) -> tuple[list[tuple[int, int]], list[int]]:
-        """Add a recurrent layer that starts from these values: its outputs with their widths; its last states."""
+        """Add a recurrent layer that starts from these values: its outputs with widths; its last states.
+
+        Outputs that are `turned` are written from the last timestep on.
+        """
         states = [self.new_value(part.units, None) if layer.return_state else 0 for part in layer._parts]
         starts = initial or [0] * len(states)
         wired = dict(zip(layer._parts, zip(starts, states, strict=True), strict=True))
-        with self._adding(self._values[x][3], mask, wired):
+        with self._adding(self._values[x][3], mask, wired, turned):
             outputs = [self.cast(value, self._dtype) for value in layer._add_to(self, x, last)]
         return [(value, self._values[value][0]) for value in outputs], states
 
     @contextmanager
-    def _adding(self, clock: int, mask: int, wired: dict[Any, tuple[int, int]]) -> Iterator[None]:
+    def _adding(
+        self, clock: int, mask: int, wired: dict[Any, tuple[int, int]], turned: bool
+    ) -> Iterator[None]:
         """What GRUs that are added inside have in common."""
-        before = self._clock, self._mask, self._wired
-        self._clock, self._mask, self._wired = clock, mask, wired
+        before = self._clock, self._mask, self._wired, self._turned
+        self._clock, self._mask, self._wired, self._turned = clock, mask, wired, turned
         try:
             yield
         finally:
-            self._clock, self._mask, self._wired = before
+            self._clock, self._mask, self._wired, self._turned = before

@@ -1,12 +1,13 @@
 """Whole networks: the layers around GRUs, and GRUs, as one."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _validate
+from fastgru import _config, _layouts, _validate
 from fastgru._calls import ModelCaller
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
@@ -31,7 +32,9 @@ class Input(NamedTuple):
     indices : bool
         True of integers, which an Embedding reads.
     layout : str
-        The axes of its arrays by their letters: batch, timesteps, features, and 1 for an axis of one.
+        The axes of its arrays: the letters of batch, timesteps, features, and numbers for so many groups of
+        features, which lie outside of them: "2bf" is (2, batch, half of the features). Without a batch or
+        timesteps there is one of them. Of two numbers a comma is in between.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Model(ModelCaller, Streamable):
         That packed weights of float32 are kept in.
     states : sequence of (str, str)
         Names of an input and of the output that is its next value: in a stream they are states.
+    batch : int, optional
+        The only one that calls may have.
 
     Raises
     ------
@@ -99,9 +104,10 @@ class Model(ModelCaller, Streamable):
         dtype: str = "float32",
         weights_dtype: str | None = None,
         states: Sequence[tuple[str, str]] = (),
+        batch: int | None = None,
     ) -> None:
         self._inputs, self._nodes, self._outputs = tuple(inputs), tuple(nodes), tuple(outputs)
-        self._states = tuple(states)
+        self._states, self._batch = tuple((first, last) for first, last in states), batch
         self.name, self._dtype = _validate.layer_name(name), _validate.dtype(dtype)
         if self._dtype == np.float16:
             raise ValueError("dtype must be float32 or float64, got float16")
@@ -112,7 +118,7 @@ class Model(ModelCaller, Streamable):
         self._dense_plans: dict[Any, DensePlan] = {}
         self._compiled = self._compile()
         self._least = self._compiled.graph.least_timesteps()
-        short = all(one.layout == _plain(one.layout) for one in (*self._inputs, *self._outputs))
+        short = batch is None and self._is_plain()
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
 
     def __repr__(self) -> str:
@@ -161,6 +167,21 @@ class Model(ModelCaller, Streamable):
         """The layers and operators, in running order."""
         return self._nodes
 
+    @property
+    def batch(self) -> int | None:
+        """The only batch that calls may have; None: any."""
+        return self._batch
+
+    def _is_plain(self) -> bool:
+        """True if the axes of all arrays of calls are in the order of the network."""
+        return all(
+            one.layout == ("bt" if one.indices else "btf" if len(one.shape) == 2 else "bf")
+            for one in self._inputs
+        ) and all(
+            one.layout == ("bf" if self._compiled.values[one.name].clock is None else "btf")
+            for one in self._outputs
+        )
+
     def get_weights(self) -> list[Array]:
         """Copies of all weights, in the order of the nodes."""
         found: list[Array] = []
@@ -191,8 +212,11 @@ class Model(ModelCaller, Streamable):
             clock = graph.clocks_of_inputs[number]
             mask = CALL_MASK if number == 0 and clock is not None else NO_MASK
             values[one.name] = Value(number, one.shape, clock, mask, one.indices)
-        for node in self._nodes:
+        for node in self._needed(outputs) if dropped else self._nodes:
             reads = [name for name in node.inputs if name not in dropped]
+            if not reads and node.inputs:  # a part of a state
+                dropped |= dict.fromkeys(node.outputs, "")
+                continue
             missing = [name for name in reads if name not in values]
             if missing:
                 raise node.wrong(f"reads {missing[0]!r}, which no node before it writes")
@@ -213,6 +237,16 @@ class Model(ModelCaller, Streamable):
             inputs[0].shape[0] if _has_steps(inputs[0]) else None,
         )
         return Compiled(network, graph, inputs, values)
+
+    def _needed(self, outputs: Sequence[Output]) -> list[Node]:
+        """The nodes that these outputs depend on."""
+        wanted = {one.name for one in outputs}
+        found = []
+        for node in reversed(self._nodes):
+            if wanted & {*node.outputs}:
+                wanted |= {*node.inputs}
+                found.append(node)
+        return found[::-1]
 
     # ---- calls -----------------------------------------------------------------------------
 
@@ -235,7 +269,9 @@ class Model(ModelCaller, Streamable):
         if batch:
             nothing = (None,) * len(states)
             found.network.run(arrays[0], states, nothing, tuple(outputs), mask, lengths, tuple(arrays[1:]))
-        results = [_in_layout(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)]
+        results = [
+            _layouts.written(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)
+        ]
         if out is not None:
             results = _written(out, results, arrays)
         return results[0] if len(results) == 1 else results
@@ -253,6 +289,8 @@ class Model(ModelCaller, Streamable):
             if len(given) != len(self._inputs):
                 raise ValueError(f"inputs must be {len(self._inputs)} arrays, got {len(given)}")
         arrays = [self._checked_input(number, value) for number, value in enumerate(given)]
+        if self._batch is not None and arrays[0].shape[0] != self._batch:
+            raise ValueError(f"inputs must have a batch of {self._batch}, got {arrays[0].shape[0]}")
         if len({array.shape[0] for array in arrays}) > 1:
             shapes = ", ".join(str(array.shape) for array in arrays)
             raise ValueError(f"inputs must have the same batch, got {shapes}")
@@ -262,9 +300,11 @@ class Model(ModelCaller, Streamable):
         one, least = self._inputs[number], self._least[number]
         name = f"input {one.name!r}"
         array = _validate.indices(name, value) if one.indices else _validate.floats(name, value, self._dtype)
-        if array.ndim != len(one.layout):
+        if array.ndim != len(_layouts.axes(one.layout)):
             raise ValueError(f"{name} must have the axes {_axes(one)}, got {array.shape}")
-        array = _batch_major(array, one.layout)
+        array = _layouts.batch_major(array, one.layout, one.shape, one.indices)
+        if array is None:
+            raise ValueError(f"{name} must have the shape {_axes(one)}, got {np.shape(value)}")
         for axis, (wanted, size) in enumerate(zip(one.shape, array.shape[1:], strict=False)):
             if wanted is not None and size != wanted:
                 raise ValueError(f"{name} must have the shape {_axes(one)}, got {np.shape(value)}")
@@ -354,11 +394,11 @@ class Model(ModelCaller, Streamable):
             results = self(rows)
             for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
                 kept.append(result)
-            done += found[0][-1].shape[self._outputs[0].layout.index("b")]
+            done += found[0][-1].shape[_layouts.axes(self._outputs[0].layout).index("b")]
             if progress is not None:
                 progress(done)
         joined = [
-            np.concatenate(arrays, axis=one.layout.index("b"))
+            np.concatenate(arrays, axis=_layouts.axes(one.layout).index("b"))
             for one, arrays in zip(self._outputs, found, strict=True)
         ]
         return joined[0] if len(joined) == 1 else joined
@@ -373,7 +413,7 @@ class Model(ModelCaller, Streamable):
         for first in range(0, max(len(arrays[0]), 1), batch_size):
             cut = [array[first : first + batch_size] for array in arrays]
             yield [
-                _in_layout(array[..., 0] if one.indices else array, one.layout)
+                _layouts.written(array[..., 0] if one.indices else array, one.layout)
                 for one, array in zip(self._inputs, cut, strict=True)
             ]
 
@@ -404,6 +444,7 @@ class Model(ModelCaller, Streamable):
             self.dtype,
             self._weights_dtype,
             self._states,
+            self._batch,
         )
         return _restored, given
 
@@ -461,10 +502,26 @@ class Model(ModelCaller, Streamable):
 
 
 def _restored(
-    inputs: Any, nodes: Any, outputs: Any, name: str, dtype: str, weights_dtype: str | None, states: Any
+    inputs: Any,
+    nodes: Any,
+    outputs: Any,
+    name: str,
+    dtype: str,
+    weights_dtype: str | None,
+    states: Any,
+    batch: int | None = None,
 ) -> Model:
     """A model from what `__reduce__` gives."""
-    return Model(inputs, nodes, outputs, name=name, dtype=dtype, weights_dtype=weights_dtype, states=states)
+    return Model(
+        inputs,
+        nodes,
+        outputs,
+        name=name,
+        dtype=dtype,
+        weights_dtype=weights_dtype,
+        states=states,
+        batch=batch,
+    )
 
 
 def _has_steps(one: Input) -> bool:
@@ -472,34 +529,18 @@ def _has_steps(one: Input) -> bool:
     return one.indices or len(one.shape) == 2
 
 
-def _plain(layout: str) -> str:
-    """The layout that needs no change of axes."""
-    return {"tbf": "btf", "tb": "bt", "1bf": "bf"}.get(layout, layout)
-
-
 def _axes(one: Input) -> str:
     """The axes of an input, for messages."""
-    sizes = iter(one.shape)
-    of_letter = {"b": "batch", "1": "1"}
-    named = {}
-    for letter in _plain(one.layout).replace("b", ""):
-        size = next(sizes)
-        named[letter] = str(size) if size is not None else {"t": "timesteps", "f": "features"}[letter]
-    return "(" + ", ".join(of_letter.get(letter) or named[letter] for letter in one.layout) + ")"
-
-
-def _batch_major(array: Array, layout: str) -> Array:
-    """A view with the batch first."""
-    if layout in ("tbf", "tb"):
-        return array.swapaxes(0, 1)
-    return array[0] if layout == "1bf" else array
-
-
-def _in_layout(array: Array, layout: str) -> Array:
-    """A batch-major array as the layout wants it."""
-    if layout in ("tbf", "tb"):
-        return np.ascontiguousarray(array.swapaxes(0, 1))
-    return array[np.newaxis] if layout == "1bf" else array
+    open_sizes = {"b": "batch", "t": "timesteps", "f": "features"}
+    groups = math.prod(axis for axis in _layouts.axes(one.layout) if isinstance(axis, int))
+    sizes: dict[Any, Any] = {"b": None, "t": one.shape[0] if _has_steps(one) else None, "f": None}
+    if not one.indices and one.shape[-1] is not None:
+        sizes["f"] = one.shape[-1] // groups
+    named = [
+        str(axis) if isinstance(axis, int) else str(sizes[axis] or open_sizes[axis])
+        for axis in _layouts.axes(one.layout)
+    ]
+    return "(" + ", ".join(named) + ")"
 
 
 def _written(out: Any, results: list[Array], read: Sequence[Array]) -> list[Array]:
