@@ -322,10 +322,10 @@ class _Reading:
             return
         sources = [_onnx_graph.find(inside.scope, name) if name else None for name in node.input]
         inputs = [self._what(source) for source in sources]
-        if any(found is None and name for found, name in zip(inputs, node.input, strict=True)):
-            if all(self._is_there(source) for source, name in zip(sources, node.input, strict=True) if name):
-                return  # what it reads has been refused
-            self._problems.append(f"{said(node)}, which reads a value that is nowhere")
+        missing = [source for found, source, name in zip(inputs, sources, node.input, strict=True) if found is None and name]
+        if missing:  # unless what it reads has been refused
+            if None in missing:
+                self._problems.append(f"{said(node)}, which reads a value that is nowhere")
             return
         try:
             if is_loop:
@@ -342,9 +342,6 @@ class _Reading:
         for number, x in enumerate(found[: len(node.output)]):
             if x is not None:
                 self._put(Output(node, number, inside), x)
-
-    def _is_there(self, source: Any) -> bool:
-        return isinstance(source, Output | Given)
 
     def _loop(self, node: Any, inside: Any) -> None:
         """Make nodes of a loop that is a GRU."""
