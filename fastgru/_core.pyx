@@ -120,7 +120,10 @@ cdef class Network:
                 self.net.nodes[i].functions = &kernels.f64_functions
             else:
                 self.net.nodes[i].functions = &kernels.f32_functions
-        self.kept, self.plans = tuple(kept), tuple([plans[i] for i in sorted(plans)])
+        in_order = []
+        for i in sorted(plans):  # no comprehension: when it fails, its objects are given up twice
+            in_order.append(plans[i])
+        self.kept, self.plans = tuple(kept), tuple(in_order)
         self.net.output_count = len(outputs)
         for i in range(len(outputs)):
             self.net.outputs[i], self.output_types[i] = outputs[i], dtypes[outputs[i]].num

@@ -18,13 +18,51 @@ def axes(layout: str) -> tuple[str | int, ...]:
     return tuple(int(each) if each.isdigit() else each for each in found)
 
 
+def plain(shape: tuple[int | None, ...], indices: bool = False) -> str:
+    """The layout of a shape without the batch that needs no change of axes."""
+    return "bt" if indices else "btf" if len(shape) == 2 else "bf"
+
+
+def is_plain(layout: str, shape: tuple[int | None, ...], indices: bool = False) -> bool:
+    """True if arrays are as the network reads and writes them."""
+    return layout == plain(shape, indices)
+
+
+def fits(layout: str, shape: tuple[int | None, ...], indices: bool) -> bool:
+    """True if the axes of a layout are those of a shape."""
+    names = axes(layout)
+    if re.sub("[btf,0-9]", "", layout) or any(names.count(axis) > 1 for axis in "btf") or 0 in names:
+        return False
+    has_steps = indices or len(shape) == 2
+    groups = math.prod(axis for axis in names if isinstance(axis, int))
+    if has_steps and "t" not in names and shape[0] != 1:
+        return False
+    if ("t" in names and not has_steps) or (indices and (groups != 1 or "f" in names)):
+        return False
+    width = 1 if indices else shape[-1] or 0
+    return width % groups == 0 and ("f" in names or width == groups)
+
+
+def batch_axis(layout: str) -> int:
+    """The axis of the batch.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    names = axes(layout)
+    if "b" not in names:
+        raise ValueError(f"outputs must have an axis of the batch, got the layout {layout!r}")
+    return names.index("b")
+
+
 def batch_major(array: Array, layout: str, shape: tuple[int | None, ...], indices: bool) -> Array | None:
-    """An array of a layout as (batch, timesteps, features), or without timesteps; None if groups do not fit.
+    """An array of a layout as (batch, timesteps, features), or without timesteps; None if its axes do not fit.
 
     Parameters
     ----------
     array : ndarray
-        With as many axes as the layout.
     layout : str
         As `fastgru.model.Input` has it.
     shape : tuple of (int or None)
@@ -33,9 +71,11 @@ def batch_major(array: Array, layout: str, shape: tuple[int | None, ...], indice
         True: there are no features.
     """
     has_steps = indices or len(shape) == 2
-    if layout == ("bt" if indices else "btf" if has_steps else "bf"):
-        return array
     names = axes(layout)
+    if array.ndim != len(names):
+        return None
+    if is_plain(layout, shape, indices):
+        return array
     groups = [place for place, axis in enumerate(names) if isinstance(axis, int)]
     if any(array.shape[place] != names[place] for place in groups):
         return None

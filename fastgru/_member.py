@@ -26,12 +26,19 @@ class Weight(NamedTuple):
 
 
 class Built(NamedTuple):
-    """New weights, plan and state of a layer, ready for `commit`."""
+    """New weights, plan and state of a layer, ready for `commit`.
+
+    Attributes
+    ----------
+    scales : ndarray, shape (2, 3 * units), or None
+        As of `WeightedMember`.
+    """
 
     specs: Sequence[Weight]
     arrays: tuple[Array, ...]
     plan: Any
     state: Array | None
+    scales: Array | None = None
 
 
 class Call(NamedTuple):
@@ -197,6 +204,9 @@ class WeightedMember(Member):
     ----------
     _plan : Plan or Loop or None
         What it computes with, once it is built.
+    _scales : ndarray, shape (2, 3 * units), or None
+        float32, of int8 weights that came with their own: what the integers of each column of both kernels
+        are multiplied by. None: the largest weight of each column divided by 127.
     """
 
     units: int
@@ -207,6 +217,7 @@ class WeightedMember(Member):
     stateful: Any
     _specs: tuple[Weight, ...]
     _plan: Any
+    _scales: Array | None
     _default_state: Array | None
 
     @property
@@ -218,7 +229,7 @@ class WeightedMember(Member):
         """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
         raise NotImplementedError
 
-    def _build_of(self, arrays: Sequence[Array]) -> None:
+    def _build_of(self, arrays: Sequence[Array], scales: Array | None = None) -> None:
         """Build with these weights; the first call of a stateful layer then sets the batch."""
         raise NotImplementedError
 
@@ -230,7 +241,9 @@ class WeightedMember(Member):
         """Add the layer to a graph; its value, in the layer's dtype."""
         raise NotImplementedError
 
-    def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
+    def _ready(
+        self, values: Sequence[Any], specs: Sequence[Weight], scales: Array | None = None
+    ) -> tuple[tuple[Array, ...], Any]:
         """Checked weights and their plan: everything that may fail is done before `commit`."""
         raise NotImplementedError
 

@@ -407,7 +407,8 @@ class GRU(GRUNode):
     # ---- config ----------------------------------------------------------------------------
 
     def _described(self) -> _description.GRU:
-        return _description.of(_description.GRU, self, cls=GRU)
+        with self._lock:  # the weights and their scales
+            return _description.of(_description.GRU, self, cls=GRU, scales=self._scales)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config() | {

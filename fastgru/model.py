@@ -1,61 +1,24 @@
 """Whole networks: the layers around GRUs, and GRUs, as one."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _layouts, _validate
+from fastgru import _config, _layouts, _validate, _validate_models
 from fastgru._calls import ModelCaller
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
 from fastgru._core import Network
-from fastgru._kernels import float16_isas, rows_are_whole
+from fastgru._kernels import float16_isas
 from fastgru._nodes import Node, Recurrent, Shape, Value
 from fastgru._plans import DensePlan, Plan
+from fastgru._validate_models import Input, Output, has_steps
 from fastgru._writers import model as _writer
 from fastgru.streaming import Streamable
 
 Array = NDArray[Any]
-
-
-class Input(NamedTuple):
-    """An input of a model.
-
-    Attributes
-    ----------
-    name : str
-    shape : tuple of (int or None)
-        Without the batch: (timesteps, features), (features,), or (timesteps,) of indices. None: any number.
-    indices : bool
-        True of integers, which an Embedding reads.
-    layout : str
-        The axes of its arrays: the letters of batch, timesteps, features, and numbers for so many groups of
-        features, which lie outside of them: "2bf" is (2, batch, half of the features). Without a batch or
-        timesteps there is one of them. Of two numbers a comma is in between.
-    """
-
-    name: str
-    shape: Shape
-    indices: bool = False
-    layout: str = "btf"
-
-
-class Output(NamedTuple):
-    """An output of a model.
-
-    Attributes
-    ----------
-    name : str
-        Of the value.
-    layout : str
-        As of `Input`.
-    """
-
-    name: str
-    layout: str = "btf"
 
 
 class Compiled(NamedTuple):
@@ -106,8 +69,10 @@ class Model(ModelCaller, Streamable):
         states: Sequence[tuple[str, str]] = (),
         batch: int | None = None,
     ) -> None:
-        self._inputs, self._nodes, self._outputs = tuple(inputs), tuple(nodes), tuple(outputs)
-        self._states, self._batch = tuple((first, last) for first, last in states), batch
+        self._inputs = tuple(map(_validate_models.model_input, inputs))
+        self._nodes, self._outputs = tuple(nodes), tuple(outputs)
+        self._states = tuple((first, last) for first, last in states)
+        self._batch = None if batch is None else _validate.positive("batch", batch)
         self.name, self._dtype = _validate.layer_name(name), _validate.dtype(dtype)
         if self._dtype == np.float16:
             raise ValueError("dtype must be float32 or float64, got float16")
@@ -117,8 +82,14 @@ class Model(ModelCaller, Streamable):
             raise ValueError("a model must have an input and an output, got none")
         self._dense_plans: dict[Any, DensePlan] = {}
         self._compiled = self._compile()
+        self._outputs = tuple(
+            _validate_models.model_output(one, self._compiled.values[one.name].shape) for one in outputs
+        )
         self._least = self._compiled.graph.least_timesteps()
-        short = batch is None and self._is_plain()
+        plain = all(_layouts.is_plain(one.layout, one.shape, one.indices) for one in self._inputs) and all(
+            _layouts.is_plain(one.layout, self._compiled.values[one.name].shape) for one in self._outputs
+        )
+        short = plain and self._batch is None
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
 
     def __repr__(self) -> str:
@@ -172,16 +143,6 @@ class Model(ModelCaller, Streamable):
         """The only batch that calls may have; None: any."""
         return self._batch
 
-    def _is_plain(self) -> bool:
-        """True if the axes of all arrays of calls are in the order of the network."""
-        return all(
-            one.layout == ("bt" if one.indices else "btf" if len(one.shape) == 2 else "bf")
-            for one in self._inputs
-        ) and all(
-            one.layout == ("bf" if self._compiled.values[one.name].clock is None else "btf")
-            for one in self._outputs
-        )
-
     def get_weights(self) -> list[Array]:
         """Copies of all weights, in the order of the nodes."""
         found: list[Array] = []
@@ -230,11 +191,16 @@ class Model(ModelCaller, Streamable):
         unknown = [one.name for one in outputs if one.name not in values]
         if unknown:
             raise ValueError(f"the model's output {unknown[0]!r} is written by no node")
+        number = next((one.name for one in outputs if values[one.name].indices), None)
+        if number is not None:
+            raise ValueError(
+                f"the model's output {number!r} must be numbers, got the indices of an Embedding"
+            )
         if graph.blocking:
             raise ValueError(f"the model {self.name!r} cannot run step by step: " + "; ".join(graph.blocking))
         network = graph.model_network(
             [values[one.name].number for one in outputs],
-            inputs[0].shape[0] if _has_steps(inputs[0]) else None,
+            inputs[0].shape[0] if has_steps(inputs[0]) else None,
         )
         return Compiled(network, graph, inputs, values)
 
@@ -255,15 +221,15 @@ class Model(ModelCaller, Streamable):
     ) -> Any:
         """Any call: check and convert the arguments."""
         found = self._compiled
-        arrays = self._checked_inputs(inputs)
+        arrays = self._checked(inputs)
         batch = arrays[0].shape[0]
         steps = [
-            array.shape[1] if _has_steps(one) else None
+            array.shape[1] if has_steps(one) else None
             for one, array in zip(self._inputs, arrays, strict=True)
         ]
         if mask is not None or lengths is not None:
-            mask, lengths = self._checked_mask(mask, lengths, batch, steps[0])
-        states = self._checked_states(initial_state, batch)
+            mask, lengths = _validate_models.model_mask(mask, lengths, self._inputs, batch, steps[0])
+        states = _validate_models.model_states(initial_state, found.graph.states, batch)
         clocks = found.graph.timesteps(steps)
         outputs = [self._new_output(found.values[one.name], batch, clocks) for one in self._outputs]
         if batch:
@@ -275,94 +241,16 @@ class Model(ModelCaller, Streamable):
             _layouts.written(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)
         ]
         if out is not None:
-            results = _written(out, results, arrays)
+            results = _validate_models.model_out(out, results, [*arrays, inputs, mask, lengths, *states])
         return results[0] if len(results) == 1 else results
 
-    def _checked_inputs(self, inputs: Any) -> list[Array]:
+    def _checked(self, inputs: Any) -> list[Array]:
         """The arrays of a call, batch-major, in the order of the inputs."""
-        if isinstance(inputs, Mapping):
-            missing = [one.name for one in self._inputs if one.name not in inputs]
-            if missing or len(inputs) != len(self._inputs):
-                names = ", ".join(repr(one.name) for one in self._inputs)
-                raise ValueError(f"inputs must be arrays for {names}, got {', '.join(map(repr, inputs))}")
-            given = [inputs[one.name] for one in self._inputs]
-        else:
-            given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-            if len(given) != len(self._inputs):
-                raise ValueError(f"inputs must be {len(self._inputs)} arrays, got {len(given)}")
-        arrays = [self._checked_input(number, value) for number, value in enumerate(given)]
-        if self._batch is not None and arrays[0].shape[0] != self._batch:
+        limits = self._compiled.graph.limits
+        arrays = _validate_models.model_inputs(inputs, self._inputs, self._least, limits, self._dtype)
+        if self._batch not in (None, arrays[0].shape[0]):
             raise ValueError(f"inputs must have a batch of {self._batch}, got {arrays[0].shape[0]}")
-        if len({array.shape[0] for array in arrays}) > 1:
-            shapes = ", ".join(str(array.shape) for array in arrays)
-            raise ValueError(f"inputs must have the same batch, got {shapes}")
         return arrays
-
-    def _checked_input(self, number: int, value: Any) -> Array:
-        one, least = self._inputs[number], self._least[number]
-        name = f"input {one.name!r}"
-        array = _validate.indices(name, value) if one.indices else _validate.floats(name, value, self._dtype)
-        if array.ndim != len(_layouts.axes(one.layout)):
-            raise ValueError(f"{name} must have the axes {_axes(one)}, got {array.shape}")
-        array = _layouts.batch_major(array, one.layout, one.shape, one.indices)
-        if array is None:
-            raise ValueError(f"{name} must have the shape {_axes(one)}, got {np.shape(value)}")
-        for axis, (wanted, size) in enumerate(zip(one.shape, array.shape[1:], strict=False)):
-            if wanted is not None and size != wanted:
-                raise ValueError(f"{name} must have the shape {_axes(one)}, got {np.shape(value)}")
-            if axis == 0 and _has_steps(one) and size < least:
-                raise ValueError(f"{name} must have {least} timesteps or more, got {size}")
-        if one.indices:
-            return self._checked_indices(number, name, array)
-        array = _validate.cast(array, self._dtype)
-        return array if rows_are_whole(array) and array.flags.aligned else np.array(array, order="C")
-
-    def _checked_indices(self, number: int, name: str, array: Array) -> Array:
-        """Indices that are in all tables, as (batch, timesteps, 1) of int32 in memory of their own."""
-        low, limit = self._compiled.graph.limits.get(number, (-(2**31), 2**31))
-        copied = array.astype(np.int64)
-        wrong = (copied < low) | (copied >= limit)
-        if wrong.any():
-            place = tuple(int(axis[0]) for axis in np.nonzero(wrong))
-            raise ValueError(
-                f"{name} must have indices from {low} to {limit - 1}, got {copied[place]} at {place}"
-            )
-        return copied.astype(np.int32)[:, :, np.newaxis]
-
-    def _checked_mask(
-        self, mask: Any, lengths: Any, batch: int, steps: int | None
-    ) -> tuple[Array | None, Array | None]:
-        """The mask or the lengths of the first input."""
-        name = "mask" if lengths is None else "lengths"
-        if steps is None:
-            raise ValueError(f"{name} must be None: the input {self._inputs[0].name!r} has no timesteps")
-        if lengths is not None and mask is not None:
-            raise ValueError("lengths must be None where a mask is given")
-        if lengths is not None:
-            return None, _validate.lengths(lengths, batch, steps)
-        if isinstance(mask, list | tuple) and len(mask) == len(self._inputs) and len(mask) > 1:
-            if any(one is not None for one in mask[1:]):
-                raise ValueError("mask must be that of the first input, got masks of others, too")
-            mask = mask[0]
-        return None if mask is None else _validate.mask(mask, (batch, steps)), None
-
-    def _checked_states(self, initial_state: Any, batch: int) -> tuple[Array | None, ...]:
-        """What every state of the network starts from."""
-        states = self._compiled.graph.states
-        given = [None] * len(states) if initial_state is None else initial_state
-        if not isinstance(given, list | tuple) or len(given) != len(states):
-            got = len(given) if isinstance(given, list | tuple) else type(given).__name__
-            names = ", ".join(repr(state.name) for state in states)
-            raise ValueError(f"initial_state must be a list of {len(states)} arrays, of {names}, got {got}")
-        found = []
-        for state, value in zip(states, given, strict=True):
-            if value is None:
-                value = None if state.default is None else _validate.broadcast_state(state.default, batch)
-            if value is not None:
-                value = _validate.state("initial_state", value, (batch, state.width), state.dtype)
-                value = np.require(value, requirements=["C", "A"])
-            found.append(value)
-        return tuple(found)
 
     def _new_output(self, value: Value, batch: int, clocks: Sequence[int]) -> Array:
         shape = (batch, value.width) if value.clock is None else (batch, clocks[value.clock], value.width)
@@ -391,18 +279,16 @@ class Model(ModelCaller, Streamable):
         """
         batch_size = _validate.positive("batch_size", batch_size)
         found: list[list[Array]] = [[] for _ in self._outputs]
+        axes = [_layouts.batch_axis(one.layout) for one in self._outputs]
         done = 0
         for rows in self._batches(x, batch_size):
             results = self(rows)
             for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
                 kept.append(result)
-            done += found[0][-1].shape[_layouts.axes(self._outputs[0].layout).index("b")]
+            done += found[0][-1].shape[axes[0]]
             if progress is not None:
                 progress(done)
-        joined = [
-            np.concatenate(arrays, axis=_layouts.axes(one.layout).index("b"))
-            for one, arrays in zip(self._outputs, found, strict=True)
-        ]
+        joined = [np.concatenate(arrays, axis=axis) for axis, arrays in zip(axes, found, strict=True)]
         return joined[0] if len(joined) == 1 else joined
 
     def _batches(self, x: Any, batch_size: int) -> Iterator[Any]:
@@ -411,7 +297,7 @@ class Model(ModelCaller, Streamable):
             for one in x:
                 yield from self._batches(one, batch_size)
             return
-        arrays = self._checked_inputs(x)
+        arrays = self._checked(x)
         for first in range(0, max(len(arrays[0]), 1), batch_size):
             cut = [array[first : first + batch_size] for array in arrays]
             yield [
@@ -423,7 +309,7 @@ class Model(ModelCaller, Streamable):
 
     def _cascade(self) -> Cascade:
         found = self._compile(streaming=True)
-        if len(found.inputs) > 1 or not _has_steps(found.inputs[0]) or len(found.network.flags) != 3:
+        if len(found.inputs) > 1 or not has_steps(found.inputs[0]) or len(found.network.flags) != 3:
             names = ", ".join(f"{one.name!r} {one.shape}" for one in found.inputs)
             raise ValueError(
                 f"a stream must have one input of timesteps, got those of {self.name!r}: {names}"
@@ -504,59 +390,11 @@ class Model(ModelCaller, Streamable):
 
 
 def _restored(
-    inputs: Any,
-    nodes: Any,
-    outputs: Any,
-    name: str,
-    dtype: str,
-    weights_dtype: str | None,
-    states: Any,
-    batch: int | None = None,
+    inputs: Any, nodes: Any, outputs: Any, name: str, dtype: str, weights_dtype: Any, states: Any, batch: Any
 ) -> Model:
     """A model from what `__reduce__` gives."""
-    return Model(
-        inputs,
-        nodes,
-        outputs,
-        name=name,
-        dtype=dtype,
-        weights_dtype=weights_dtype,
-        states=states,
-        batch=batch,
-    )
-
-
-def _has_steps(one: Input) -> bool:
-    """True of a sequence."""
-    return one.indices or len(one.shape) == 2
-
-
-def _axes(one: Input) -> str:
-    """The axes of an input, for messages."""
-    open_sizes = {"b": "batch", "t": "timesteps", "f": "features"}
-    groups = math.prod(axis for axis in _layouts.axes(one.layout) if isinstance(axis, int))
-    sizes: dict[Any, Any] = {"b": None, "t": one.shape[0] if _has_steps(one) else None, "f": None}
-    if not one.indices and one.shape[-1] is not None:
-        sizes["f"] = one.shape[-1] // groups
-    named = [
-        str(axis) if isinstance(axis, int) else str(sizes[axis] or open_sizes[axis])
-        for axis in _layouts.axes(one.layout)
-    ]
-    return "(" + ", ".join(named) + ")"
-
-
-def _written(out: Any, results: list[Array], read: Sequence[Array]) -> list[Array]:
-    """Copy results into the caller's arrays."""
-    given = list(out) if isinstance(out, list | tuple) else [out]
-    if len(given) != len(results):
-        raise ValueError(f"out must be {len(results)} arrays, got {len(given)}")
-    targets = [
-        _validate.out(one, result.shape, result.dtype, read)
-        for one, result in zip(given, results, strict=True)
-    ]
-    for target, result in zip(targets, results, strict=True):
-        target[...] = result
-    return targets
+    given = {"name": name, "dtype": dtype, "weights_dtype": weights_dtype, "states": states, "batch": batch}
+    return Model(inputs, nodes, outputs, **given)
 
 
 def _shown(shape: Shape) -> str:

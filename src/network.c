@@ -10,75 +10,6 @@
 
 #include "workspace.h"
 
-enum {
-    RUN_BYTES = 512 << 10,   /* of a chunk of a value: it stays in the second-level cache */
-    RUN_STEPS = 16           /* of a chunk at least: the start of a run costs little */
-};
-
-/* 1 if the node reads or writes the value. */
-static int uses(const struct fastgru_node *node, int value)
-{
-    return node->output == value || node->input == value || (reads_two(node) && node->other == value)
-        || (node->mask > 0 && node->mask == value)
-        || (node->kind == FASTGRU_GRU && value && (node->initial == value || node->final == value));
-}
-
-/* 1 if the node cannot run while its input arrives. */
-static int needs_all(const struct fastgru_network *network, const struct fastgru_node *node)
-{
-    const struct fastgru_value *x = network->values + node->input, *out = network->values + node->output;
-    if (node->kind == FASTGRU_GRU)
-        return node->go_backwards || node->reverse_output;
-    return node->kind >= FASTGRU_RESHAPE || (node->kind >= FASTGRU_MEAN && x->last != out->last)
-        || (has_windows(node) && !fastgru_past(node) && (node->size > 1 || node->stride > 1));
-}
-
-/* The clock by which a node runs, or -1 if it runs once. */
-static int clock_of(const struct fastgru_network *network, const struct fastgru_node *node)
-{
-    const struct fastgru_value *value = network->values + (node->kind == FASTGRU_GRU ? node->input : node->output);
-    return value->last ? -1 : value->clock;
-}
-
-/* Find segments, and which values are needed whole. Returns 0, or -1 if nodes are not in running order. */
-int fastgru_connect(struct fastgru_network *network)
-{
-    int segment = -1, open = 0;      /* 1 if the next node can join                        */
-    int clock = -1;
-    network->input_count = network->input_count ? network->input_count : 1;
-    network->chunk_bytes = network->chunk_bytes ? network->chunk_bytes : RUN_BYTES;
-    network->chunk_steps = network->chunk_steps ? network->chunk_steps : RUN_STEPS;
-    for (int v = 0; v < network->value_count; ++v) {
-        network->values[v].whole = v < network->input_count;
-        network->values[v].output = -1;
-    }
-    for (int i = 0; i < network->output_count; ++i)
-        network->values[network->outputs[i]].output = i;
-    for (int n = 0; n < network->node_count; ++n) {
-        struct fastgru_node *node = network->nodes + n;
-        const int whole = needs_all(network, node);
-        if (whole || !open || clock_of(network, node) != clock)
-            ++segment;
-        open = !whole;
-        clock = clock_of(network, node);
-        node->segment = segment;
-        if (node->output < network->input_count || node->output >= network->value_count
-                || node->input >= network->value_count)
-            return -1;
-    }
-    for (int n = 0; n < network->node_count; ++n)  /* whole: written in a segment, and read, or written, in another */
-        for (int m = 0; m < network->node_count; ++m) {
-            const struct fastgru_node *node = network->nodes + n, *user = network->nodes + m;
-            if (user->segment == node->segment)
-                continue;
-            if (uses(user, node->output))
-                network->values[node->output].whole = 1;
-            if (node->kind == FASTGRU_GRU && node->final && uses(user, node->final))
-                network->values[node->final].whole = 1;
-        }
-    return 0;
-}
-
 /* What a run's chunk is. */
 struct chunk {
     ptrdiff_t first_row;
@@ -104,7 +35,7 @@ static ptrdiff_t all_steps(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
     const struct fastgru_node *node)
 {
-    const int clock = clock_of(network, node);
+    const int clock = fastgru_clock_of(network, node);
     return clock < 0 ? 1 : clock ? fastgru_clock_steps(network, run, clock) : w->timesteps;
 }
 
@@ -191,7 +122,7 @@ OUTLINE void run_other(
     const struct chunk *chunk)
 {
     const struct fastgru_node *node = network->nodes + n;
-    const int whole = needs_all(network, node);
+    const int whole = fastgru_needs_all(network, node);
     struct work work;
     work.node = node;
     work.rows = chunk->rows;

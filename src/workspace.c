@@ -5,23 +5,13 @@
 
 #include "workspace.h"
 
-enum {
-    RUN_ROWS = 128           /* of a block, if there are several nodes             */
-};
-
-#define TOO_LARGE ((size_t)-1)
-
-/* a * b, or TOO_LARGE. */
-static size_t product(size_t a, size_t b)
-{
-    return b && a > (TOO_LARGE >> 1) / b ? TOO_LARGE : a * b;
-}
+enum { RUN_ROWS = 128 };             /* of a block, if there are several nodes             */
 
 static char *take(struct workspace *w, size_t bytes)
 {
     char *part = w->memory ? w->memory + w->bytes : NULL;
-    if (bytes > TOO_LARGE >> 1 || w->bytes > TOO_LARGE >> 1)
-        w->bytes = TOO_LARGE;
+    if (bytes > FASTGRU_TOO_LARGE >> 1 || w->bytes > FASTGRU_TOO_LARGE >> 1)
+        w->bytes = FASTGRU_TOO_LARGE;
     else
         w->bytes += fastgru_lines(bytes);
     return part;
@@ -52,10 +42,13 @@ static ptrdiff_t needed_steps(const struct fastgru_network *network, const struc
             return run->timesteps;
     for (int n = 0; n < network->node_count; ++n) {
         const struct fastgru_node *node = network->nodes + n;
-        if (node->kind == FASTGRU_MEAN || node->kind == FASTGRU_MOST || node->kind == FASTGRU_LAST)
-            return run->timesteps;
-        if (node->kind != FASTGRU_GRU)
+        if (node->kind != FASTGRU_GRU) {
+            if (fastgru_needs_all(network, node) || fastgru_past(node))
+                return run->timesteps;   /* reads steps that are masked                        */
             continue;
+        }
+        if (node->mask != FASTGRU_CALL_MASK)
+            return run->timesteps;
         if (!node->layer->kernels->full_tile)  /* bits depend on how many steps a product is of     */
             least = FASTGRU_CHUNK_ROWS;
         if (!network->values[node->output].last && node->go_backwards != node->reverse_output)
@@ -86,10 +79,10 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
     }
     for (int v = network->input_count; v < network->value_count; ++v) {
         const struct fastgru_value *value = network->values + v;
-        const size_t bytes = (size_t)w.rows * (size_t)value->width * value->itemsize;
+        const size_t bytes = fastgru_product(fastgru_product((size_t)w.rows, (size_t)value->width), value->itemsize);
         if (value->output < 0 && !value->whole) {
             step_bytes = bytes > step_bytes ? bytes : step_bytes;
-            all += bytes;
+            all = all + bytes < all ? FASTGRU_TOO_LARGE : all + bytes;
         }
     }
     step_bytes = all / 2 > step_bytes ? all / 2 : step_bytes;  /* all together are at most two chunks of bytes */
@@ -110,9 +103,9 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
         const struct fastgru_value *value = network->values + v;
         const ptrdiff_t all = value->clock ? steps_of(network, run, v) : w.timesteps;
         const size_t steps = value->last ? 1 : (size_t)(value->whole ? all : w.steps);
-        const size_t row = (size_t)value->width * value->itemsize;
+        const size_t row = fastgru_product((size_t)value->width, value->itemsize);
         char *part = value->output >= 0 ? NULL
-            : take(&w, product(product((size_t)w.rows, row), steps));
+            : take(&w, fastgru_product(fastgru_product((size_t)w.rows, row), steps));
         if (w.memory) {
             const struct part own = {part, value->width, value->last ? 0 : value->width, 1, !value->whole,
                                      value->width, value->itemsize};
@@ -132,15 +125,16 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
                 node->layer, w.rows, alone ? all : w.steps);
             if (node->initial || node->final
                     || (!is_state(network, run, node) && (!alone || gives_state(network, run, node))))
-                state = take(&w, product((size_t)w.rows, row));
+                state = take(&w, fastgru_product((size_t)w.rows, row));
             if (is_masked(run, node))
                 seen = take(&w, (size_t)w.rows);
         } else {
             const struct fastgru_value *x = network->values + node->input;
-            const size_t row = product((size_t)fastgru_past(node), (size_t)x->width * x->itemsize);
+            const size_t row = fastgru_product(
+                fastgru_product((size_t)fastgru_past(node), (size_t)x->width), x->itemsize);
             bytes = fastgru_node_scratch(node, x->width, x->itemsize);
             if (row)
-                state = take(&w, product((size_t)w.rows, row));
+                state = take(&w, fastgru_product((size_t)w.rows, row));
         }
         scratch = bytes > scratch ? bytes : scratch;
         if (w.memory) {
@@ -149,7 +143,7 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
         }
     }
     if (run->lengths) {
-        const size_t bytes = product((size_t)w.rows, sizeof(ptrdiff_t));
+        const size_t bytes = fastgru_product((size_t)w.rows, sizeof(ptrdiff_t));
         w.lengths = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
         w.clipped = (ptrdiff_t *)(void *)take(&w, bytes);
         w.spare = (ptrdiff_t *)(void *)take(&w, 2 * bytes);

@@ -7,7 +7,7 @@
 
 /* Where the parts of a run's memory lie, which begins with this; if memory is NULL, only `bytes` has a meaning. */
 struct workspace {
-    size_t bytes;                    /* TOO_LARGE: more than there can be                  */
+    size_t bytes;                    /* FASTGRU_TOO_LARGE: more than there can be          */
     ptrdiff_t timesteps;             /* that the run goes through                          */
     ptrdiff_t rows;                  /* of a block                                         */
     ptrdiff_t steps;                 /* of a chunk                                         */

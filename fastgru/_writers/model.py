@@ -33,6 +33,7 @@ def save_model(model: Any, path: Any) -> None:
         "inputs": [one._asdict() for one in model.inputs],
         "outputs": [one._asdict() for one in model.output_values],
         "states": model.state_names,
+        "batch": model.batch,
         "nodes": nodes,
     }
     native.write({"format": native.FORMAT, "class_name": "Model", "config": config}, arrays, path)
@@ -47,7 +48,7 @@ def _described(node: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if isinstance(value, np.ndarray):
             arrays[field.name] = value
         elif field.name == "activation":
-            config[field.name] = activations.serialize(value)
+            config[field.name] = activations.serialize(activations.get(value))
         elif field.name == "layer":
             layer = value._described()
             config[field.name] = {"class_name": layer.cls.__name__, "config": native.config(layer)}

@@ -322,7 +322,11 @@ class _Reading:
             return
         sources = [_onnx_graph.find(inside.scope, name) if name else None for name in node.input]
         inputs = [self._what(source) for source in sources]
-        missing = [source for found, source, name in zip(inputs, sources, node.input, strict=True) if found is None and name]
+        missing = [
+            source
+            for found, source, name in zip(inputs, sources, node.input, strict=True)
+            if found is None and name
+        ]
         if missing:  # unless what it reads has been refused
             if None in missing:
                 self._problems.append(f"{said(node)}, which reads a value that is nowhere")

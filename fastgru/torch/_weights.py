@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fastgru import _config, _validate
 from fastgru._compile import Graph
 from fastgru._core import Network
-from fastgru._plans import Plan
 from fastgru._kernels import float16_isas
+from fastgru._plans import Plan
 from fastgru._tensors import TensorCalls
 from fastgru._writers.torch import swapped
 

@@ -65,6 +65,7 @@ struct fastgru_value {
     int clock;                       /* its number, unless `last`: 0 for that of the first input */
     int whole;                       /* set by fastgru_connect: not chunk by chunk         */
     int output;                      /* set by fastgru_connect: its number, or -1          */
+    int segment;                     /* set by fastgru_connect: the last that writes it    */
 };
 
 enum fastgru_padding { FASTGRU_VALID, FASTGRU_SAME, FASTGRU_CAUSAL };  /* as Keras has them */
