@@ -215,13 +215,12 @@ class Operator:
         """Add a node that writes what has the axes of x."""
         return self.add(kind, [x], x.axes, x.width, x.steps, **fields)
 
-    def is_last(self, x: Tracked, number: int) -> None:
-        """Refuse an axis that is not the one of all features."""
+    def along(self, x: Tracked, number: int) -> Tracked:
+        """x, of which an axis must be that of all features."""
+        x = x.featured(number)
         if x.axes[number] != "f" or x.groups > 1:
-            at = x.axes[number]
-            raise OperatorError(
-                f"it works along axis {number}, which is {'no' if at == 'f' else 'not the'} features"
-            )
+            raise OperatorError(f"it works along axis {number}, which is not the features, or only a group of them")
+        return x
 
     def floats_of(self, array: Array) -> Array:
         """A constant as the model computes."""

@@ -95,6 +95,23 @@ class Tracked(NamedTuple):
         """The number of an axis, or -1."""
         return self.axes.index(axis) if axis in self.axes else -1
 
+    def settled(self) -> "Tracked":
+        """The same, whose groups of one feature each are features."""
+        groups = [place for place, axis in enumerate(self.axes) if isinstance(axis, int) and axis > 1]
+        if "f" in self.axes or self.width != 1 or len(groups) != 1:
+            return self
+        axes, width = [*self.axes], self.groups
+        axes[groups[0]] = "f"
+        return self._replace(axes=tuple(axes), width=width)
+
+    def featured(self, place: int) -> "Tracked":
+        """The same with the axis of features at a place, if there is an axis of one and the feature is one."""
+        if "f" in self.axes or self.features != 1 or self.axes[place] != 1:
+            return self
+        axes = [*self.axes]
+        axes[place] = "f"
+        return self._replace(axes=tuple(axes), width=1)
+
     def shape(self, sizes: Sizes, batch: int | None) -> list[int]:
         """The shape in the file, with sizes that are made up for what is open."""
         rows = sizes.of(BATCH) if batch is None else batch

@@ -98,7 +98,7 @@ def softmax(of: Operator) -> list[Tracked]:
     axis = axis_of(of.integer("axis", -1 if is_new else 1), rank)
     if not is_new and any(each != 1 for each in x.axes[axis + 1 :]):
         raise OperatorError(f"before opset {SOFTMAX_OF_ONE_AXIS} it is of axis {axis} and all after it")
-    of.is_last(x, axis)
+    x = of.along(x, axis)
     function = activations.softmax if of.kind == "Softmax" else activations.log_softmax
     return [of.like(Activation, x, activation=function)]
 
@@ -184,6 +184,9 @@ def concatenate(of: Operator) -> list[Tracked]:
     axis = axis_of(of.integer("axis", 0), rank)
     if len(values) == 1:
         return [first]
+    if any(x.axes[axis : axis + 1] == ("f",) for x in values):
+        values = [x.featured(axis) if len(x.axes) == rank else x for x in values]
+        first = values[0]
     at = first.axes[axis]
     if any(len(x.axes) != rank for x in values) or (isinstance(at, str) and at != "f"):
         raise OperatorError(f"it joins {said(at)}")
@@ -261,7 +264,7 @@ def product(of: Operator) -> list[Tracked]:
 
 
 def _multiplied(of: Operator, x: Tracked, matrix: Array, bias: Array | None) -> Tracked:
-    of.is_last(x, len(x.axes) - 1)
+    x = of.along(x, len(x.axes) - 1)
     if matrix.shape[0] != x.width:
         raise OperatorError(f"it multiplies {x.width} features by a matrix {matrix.shape}")
     return of.add(
@@ -308,8 +311,9 @@ def batch_normalization(of: Operator) -> list[Tracked]:
     x = of.value()
     if of.integer("training_mode", 0) or len([name for name in of.node.output if name]) > 1:
         raise OperatorError("it is in training mode")
-    if len(x.axes) < 2 or x.axes[1] != "f" or x.groups > 1:
-        raise OperatorError("its axis 1 is not the features")
+    if len(x.axes) < 2:
+        raise OperatorError("its input has no axis 1")
+    x = of.along(x, 1)
     scale, bias, mean, variance = (
         of.floats(number, what).astype(np.float64)
         for number, what in enumerate(("scale", "B", "mean", "var"), start=1)
@@ -326,7 +330,7 @@ def batch_normalization(of: Operator) -> list[Tracked]:
 def layer_normalization(of: Operator) -> list[Tracked]:
     x = of.value()
     axis = axis_of(of.integer("axis", -1), len(x.axes))
-    of.is_last(x, axis)
+    x = of.along(x, axis)
     if axis != len(x.axes) - 1 or any(of.node.output[1:]):
         raise OperatorError("it must be of the last axis alone, and its mean and deviation are not wanted")
     gamma = of.floats(1, "its scale")

@@ -30,7 +30,7 @@ def gru(of: Operator, is_used: Any, lengths: Tracked | None) -> Outputs:
     node = Node(of.inside.prefix + (of.node.name or "gru"), of.node, of.inside, is_used)
     attributes = node.attributes()
     batch_first = bool(attributes["layout"])
-    _check_axes(x, ("b", "t", "f") if batch_first else ("t", "b", "f"))
+    x = _checked(x, ("b", "t", "f") if batch_first else ("t", "b", "f"))
     initial = of.inputs[5] if of.has(5) else None
     if isinstance(initial, Tracked):
         initial = of.value(5)
@@ -75,12 +75,14 @@ def gru(of: Operator, is_used: Any, lengths: Tracked | None) -> Outputs:
     return y, state
 
 
-def _check_axes(x: Tracked, wanted: tuple[str, ...]) -> None:
-    """Refuse what does not have the wanted axes; an axis of one may be that of the batch."""
+def _checked(x: Tracked, wanted: tuple[Axis, ...]) -> Tracked:
+    """x, which must have the wanted axes; an axis of one may be that of the batch."""
+    x = x.featured(2) if len(x.axes) == 3 else x
     axes = tuple("b" if axis == 1 and "b" not in x.axes else axis for axis in x.axes)
     if axes != wanted or x.groups > 1 or x.steps is None:
         names = ", ".join(said(axis) for axis in x.axes)
         raise OperatorError(f"its X must have the axes {', '.join(map(said, wanted))}, and has {names}")
+    return x
 
 
 def _has_lengths(of: Operator, node: Node, x: Tracked, batch_first: bool, lengths: Tracked | None) -> bool:
@@ -121,7 +123,7 @@ def _starts(of: Operator, initial: Tracked, directions: int, units: int, batch_f
 def loop(of: Operator, found: Found, x: Tracked, initial: Tracked | None) -> dict[str, Tracked]:
     """What a loop returns that is a GRU, by name."""
     axes: tuple[Axis, ...] = ("t", "b", "f") if found.is_time_major else ("b", "t", "f")
-    _check_axes(x, axes)
+    x = _checked(x, axes)
     if found.zero_output is not None:
         raise OperatorError("it has a mask, which is computed in the graph")
     given: dict[str, Any] = {"time_major": False, "dtype": of.builder.dtype}

@@ -130,7 +130,7 @@ class _Reading:
         if missing:
             raise FormatError(f"its output {missing[0]!r:.80} is computed nowhere")
         order = list(self._order([value for _, value in returned]))
-        inputs = self._inputs(order)
+        inputs = self._inputs(order, [value for _, value in returned])
         for node, inside in order:
             self._read(node, inside)
         self._complain()
@@ -193,9 +193,13 @@ class _Reading:
 
     # ---- inputs ----------------------------------------------------------------------------
 
-    def _inputs(self, order: Sequence[tuple[Any, Any]]) -> list[Input]:
-        """Note the inputs of the model, whose axes are what its nodes make of them."""
+    def _inputs(self, order: Sequence[tuple[Any, Any]], returned: Sequence[Any]) -> list[Input]:
+        """Note the inputs that are read, whose axes are what nodes make of them."""
         scope, roles = self._main.scope, self._roles
+        read = {
+            key_of(_onnx_graph.find(inside.scope, name)) for node, inside in order for name in node.input if name
+        } | {key_of(value) for value in returned}
+        self._given = [value for value in self._given if key_of(scope[value.name]) in read]
         given = [(value, scope[value.name]) for value in self._given]
         for value, source in given:
             if roles.given(source) is None:
@@ -345,7 +349,7 @@ class _Reading:
             return
         for number, x in enumerate(found[: len(node.output)]):
             if x is not None:
-                self._put(Output(node, number, inside), x)
+                self._put(Output(node, number, inside), x.settled())
 
     def _loop(self, node: Any, inside: Any) -> None:
         """Make nodes of a loop that is a GRU."""

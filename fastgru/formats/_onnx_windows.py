@@ -11,12 +11,13 @@ from fastgru.formats._onnx_layouts import OperatorError, Steps, Tracked, said
 Rule = Callable[[Operator], Sequence[Tracked]]
 
 
-def _place_of_time(x: Tracked) -> int:
-    """The axis of timesteps among (batch, features, timesteps), of which there may be one of one besides."""
+def _place_of_time(x: Tracked) -> tuple[Tracked, int]:
+    """A value (batch, features, timesteps), which may have an axis of one besides, and the axis of timesteps."""
+    x = x.featured(1) if len(x.axes) > 1 else x
     if len(x.axes) < 3 or x.axes[:2] != ("b", "f") or x.groups > 1 or x.place("t") < 2:
         names = ", ".join(said(axis) for axis in x.axes)
         raise OperatorError(f"its input must have the axes batch, features, timesteps, and has {names}")
-    return x.place("t")
+    return x, x.place("t")
 
 
 def _one(of: Operator, name: str, x: Tracked, place: int, default: int = 1) -> int:
@@ -80,7 +81,7 @@ def _windowed(x: Tracked, padding: str, span: int, stride: int) -> Steps:
 
 def convolution(of: Operator) -> list[Tracked]:
     x = of.value(padded=True)
-    place = _place_of_time(x)
+    x, place = _place_of_time(x)
     kernel = of.floats(1, "W")
     if kernel.ndim != len(x.axes):
         raise OperatorError(f"W must have {len(x.axes)} axes, got {kernel.shape}")
@@ -122,7 +123,7 @@ def convolution(of: Operator) -> list[Tracked]:
 def pool(of: Operator) -> list[Tracked]:
     """MaxPool and AveragePool."""
     x = of.value()
-    place = _place_of_time(x)
+    x, place = _place_of_time(x)
     size = _one(of, "kernel_shape", x, place)
     stride = _one(of, "strides", x, place)
     dilation = _one(of, "dilations", x, place)
@@ -141,7 +142,7 @@ def pool(of: Operator) -> list[Tracked]:
 def whole_pool(of: Operator) -> list[Tracked]:
     """GlobalAveragePool and GlobalMaxPool."""
     x = of.value()
-    place = _place_of_time(x)
+    x, place = _place_of_time(x)
     rest = (*x.axes[:place], *x.axes[place + 1 :])
     found = of.add(Pool, [x], rest, x.width, None, largest=of.kind == "GlobalMaxPool")
     return [found._replace(axes=(*x.axes[:place], 1, *x.axes[place + 1 :]))]

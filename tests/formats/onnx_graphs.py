@@ -71,9 +71,13 @@ class Graph:
         return model
 
 
+def _bytes(model):
+    return model if isinstance(model, bytes) else model.SerializeToString()
+
+
 def expected(model, *arrays):
     """What onnxruntime computes."""
-    data = model if isinstance(model, bytes) else model.SerializeToString()
+    data = _bytes(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -84,13 +88,15 @@ def expected(model, *arrays):
 
 def loaded(model):
     """The model of a file's bytes."""
-    return fastgru.load_model(model if isinstance(model, bytes) else model.SerializeToString())
+    return fastgru.load_model(_bytes(model))
 
 
 def assert_as_onnxruntime(model, *arrays, found=None):
     """Compare all outputs; return fastgru's model."""
     ours = loaded(model) if found is None else found
-    results = ours(list(arrays) if len(arrays) > 1 else arrays[0])
+    names = [one.name for one in onnx.load_from_string(_bytes(model)).graph.input]
+    given = {name: array for name, array in zip(names, arrays, strict=True)}
+    results = ours({one.name: given[one.name] for one in ours.inputs})
     results = list(results) if isinstance(results, list | tuple) else [results]
     wanted = expected(model, *arrays)
     assert len(results) == len(wanted)
