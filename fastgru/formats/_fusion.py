@@ -7,7 +7,16 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from fastgru import activations
-from fastgru._nodes import Activation, Convolution, Dense, Depthwise, Identity, Node, Scale
+from fastgru._nodes import (
+    Activation,
+    Convolution,
+    Dense,
+    Depthwise,
+    Identity,
+    LayerNormalization,
+    Node,
+    Scale,
+)
 
 PRODUCTS = (Dense, Convolution, Depthwise)
 
@@ -25,6 +34,7 @@ def fused(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
     outputs : iterable of str
         Values that the model returns.
     """
+    nodes = _needed(nodes, set(outputs := list(outputs)))
     readers = Counter(name for node in nodes for name in node.inputs)
     readers.update(outputs)
     found: list[Node] = []
@@ -43,6 +53,16 @@ def fused(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
     return found
 
 
+def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
+    """The nodes that values depend on."""
+    found = []
+    for node in reversed(nodes):
+        if wanted & {*node.outputs}:
+            wanted |= {*node.inputs}
+            found.append(node)
+    return found[::-1]
+
+
 def _joined(before: Node, node: Node) -> Node | None:
     """One node that does what two do, or None."""
     if before.passes_mask != node.passes_mask or len(before.outputs) > 1:
@@ -55,6 +75,14 @@ def _joined(before: Node, node: Node) -> Node | None:
         return dataclasses.replace(before, outputs=node.outputs, activation=node.activation)
     if isinstance(node, Scale) and isinstance(before, PRODUCTS) and _is_linear(before):
         return _scaled(before, node)
+    if isinstance(node, Scale) and isinstance(before, LayerNormalization):
+        factor, shift = (getattr(node, name).astype(np.float64) for name in ("factor", "shift"))
+        return dataclasses.replace(
+            before,
+            outputs=node.outputs,
+            gamma=_like(before.gamma, before.gamma * factor),
+            beta=_like(before.beta, before.beta * factor + shift),
+        )
     if isinstance(node, Scale) and isinstance(before, Scale):
         factor, shift = (getattr(node, name).astype(np.float64) for name in ("factor", "shift"))
         return dataclasses.replace(

@@ -98,8 +98,8 @@ class Operator:
         """The values of the network that it reads."""
         return [each for each in self.inputs if isinstance(each, Tracked)]
 
-    def value(self, number: int = 0, padded: bool = False) -> Tracked:
-        """A value of the network, of numbers, which may be `padded` if zeros are added there."""
+    def value(self, number: int = 0, padded: bool = False, turned: bool = False) -> Tracked:
+        """A value of the network, of numbers; zeros may be added if `padded`, and time reversed if `turned`."""
         x = self.inputs[number] if number < len(self.inputs) else None
         if not isinstance(x, Tracked):
             raise OperatorError(
@@ -109,6 +109,8 @@ class Operator:
             raise OperatorError("it reads integers of an input, which only Gather does, as an embedding")
         if any(x.pads) and not padded:
             raise OperatorError("it reads what Pad returns, which only Conv does")
+        if x.turned and not turned:
+            raise OperatorError("it reads what is reversed in time, which only a GRU does")
         return x
 
     def has(self, number: int) -> bool:
@@ -131,10 +133,10 @@ class Operator:
             raise OperatorError(f"{what} must be finite numbers, got {found.dtype}")
         return found
 
-    def integers(self, number: int, what: str) -> list[int]:
-        """A constant of a few integers."""
+    def integers(self, number: int, what: str, limit: int | None = 64) -> list[int]:
+        """A constant of integers, at most so many."""
         found = self.constant(number, what)
-        if found.dtype.kind not in "iu" or found.ndim > 1 or found.size > 64:
+        if found.dtype.kind not in "iu" or found.ndim > 1 or (limit and found.size > limit):
             raise OperatorError(f"{what} must be a few integers, got {found.dtype} {found.shape}")
         return [int(each) for each in found.ravel()]
 
@@ -163,11 +165,11 @@ class Operator:
             return self.numbers("axes")
         return self.integers(number, "its axes") if self.has(number) else None
 
-    def told(self, number: int, what: str) -> list[list[int]]:
-        """Integers for each of two worlds, in which sizes that are open differ."""
+    def told(self, number: int, what: str, limit: int | None = 64) -> list[list[int]]:
+        """Integers for each of two worlds, in which sizes that are open differ; at most so many."""
         found = self.inputs[number] if number < len(self.inputs) else None
         if isinstance(found, np.ndarray):
-            return [self.integers(number, what)] * 2
+            return [self.integers(number, what, limit)] * 2
         if not isinstance(found, Open):
             raise OperatorError(f"{what} must be a constant, or computed of the sizes of inputs")
         made = [self.builder.folder.value(found.source, sizes) for sizes in self.builder.worlds]
@@ -219,7 +221,9 @@ class Operator:
         """x, of which an axis must be that of all features."""
         x = x.featured(number)
         if x.axes[number] != "f" or x.groups > 1:
-            raise OperatorError(f"it works along axis {number}, which is not the features, or only a group of them")
+            raise OperatorError(
+                f"it works along axis {number}, which is not the features, or only a group of them"
+            )
         return x
 
     def floats_of(self, array: Array) -> Array:

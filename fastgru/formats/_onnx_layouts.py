@@ -72,6 +72,8 @@ class Tracked(NamedTuple):
         True of an input of integers.
     pads : tuple of (int, int)
         Zeros before and after its timesteps, which a convolution adds.
+    turned : bool
+        In the file its last timestep comes first.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Tracked(NamedTuple):
     steps: Steps | None
     indices: bool = False
     pads: tuple[int, int] = (0, 0)
+    turned: bool = False
 
     @property
     def groups(self) -> int:

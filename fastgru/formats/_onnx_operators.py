@@ -13,7 +13,6 @@ from fastgru._nodes import (
     Concatenate,
     Dense,
     Embedding,
-    Identity,
     LayerNormalization,
     Merge,
     PReLU,
@@ -343,9 +342,12 @@ def layer_normalization(of: Operator) -> list[Tracked]:
     return [of.like(LayerNormalization, x, gamma=gamma, beta=beta, epsilon=epsilon)]
 
 
-def identity(of: Operator, x: Tracked) -> Tracked:
-    """A node that does nothing, for a second name."""
-    return of.like(Identity, x)
+def normalized(of: Operator, axis: int, epsilon: float) -> list[Tracked]:
+    """A layer normalization without a scale, of several operators."""
+    x = of.value()
+    x = of.along(x, axis_of(axis, len(x.axes)))
+    gamma, beta = of.floats_of(np.ones(x.width)), of.floats_of(np.zeros(x.width))
+    return [of.like(LayerNormalization, x, gamma=gamma, beta=beta, epsilon=epsilon)]
 
 
 ACTIVATIONS = (

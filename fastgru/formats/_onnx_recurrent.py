@@ -26,7 +26,7 @@ def gru(of: Operator, is_used: Any, lengths: Tracked | None) -> Outputs:
     lengths : Tracked or None
         The input of the model that has the timesteps of each row, if it has one.
     """
-    x = of.value(0)
+    x = of.value(0, turned=True)
     node = Node(of.inside.prefix + (of.node.name or "gru"), of.node, of.inside, is_used)
     attributes = node.attributes()
     batch_first = bool(attributes["layout"])
@@ -48,6 +48,11 @@ def gru(of: Operator, is_used: Any, lengths: Tracked | None) -> Outputs:
     }
     if of.builder.weights_dtype is not None:
         given["weights_dtype"] = of.builder.weights_dtype
+    if x.turned:
+        if attributes["direction"] != b"forward" or has_lengths:
+            raise OperatorError("its X is reversed in time, and it goes backwards itself")
+        given["go_backwards"] = True
+        x = x._replace(turned=False)
     layer = onnx.layer_of(node, of.builder.folder, given)
     directions = len(layer._parts)
     units = layer._parts[0].units

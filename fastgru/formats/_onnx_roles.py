@@ -31,7 +31,7 @@ SAME = frozenset(
             "PRelu",
         ),
         *("Clip", "Softmax", "LogSoftmax", "BatchNormalization", "LayerNormalization", "Identity", "Dropout"),
-        *("Cast", "Neg", "Exp", "Pad", "Slice", "Split", "ReverseSequence", "Expand", "Mish", "HardSwish"),
+        *("Cast", "Neg", "Exp", "Pad", "Slice", "Split", "ReverseSequence", "Mish", "HardSwish"),
         *("ThresholdedRelu", "Gelu", "Celu", "Swish", "Sqrt", "Abs", "Pow"),
     )
 )
@@ -150,6 +150,8 @@ class Roles:
         if node.domain not in _onnx_graph.STANDARD:
             return
         outputs: list[Any] = []
+        if _onnx_graph.is_gru(node) and found and found[0] is None:
+            found[0] = [self._fresh() for _ in range(3)]
         if kind in MERGING:
             outputs = [self._merged([axes for axes in found if axes is not None])]
         elif kind == "Concat":
@@ -168,6 +170,29 @@ class Roles:
                 value = Output(node, number, inside)
                 self._axes[key_of(value)] = axes
                 self._added += [(value, axis) for axis in axes if axis in self._new]
+
+    def same(self, source: Any, value: Any) -> None:
+        """Note that a value has the axes of another one."""
+        axes = self._axes.get(key_of(source))
+        if axes is not None:
+            self._axes[key_of(value)] = axes
+
+    def loop(self, sequence: Any, initial: Any, values: Sequence[Any], is_time_major: bool) -> None:
+        """Note the sequence, the first state, and the values (sequence, last state) of a loop that is a GRU."""
+        x = self._axes.get(key_of(sequence)) or [self._fresh() for _ in range(3)]
+        if len(x) != 3:
+            return
+        time, batch = (x[0], x[1]) if is_time_major else (x[1], x[0])
+        for axis, role in ((time, "t"), (batch, "b"), (x[2], "f")):
+            self._is(axis, role)
+        state = self._axes.get(key_of(initial))
+        if state is not None and len(state) == 2:
+            self._unite(state[0], batch)
+            self._is(state[1], "f")
+        units = self._fresh("f")
+        for value, axes in zip(values, ([*x[:2], units], [batch, units]), strict=True):
+            if value is not None:
+                self._axes[key_of(value)] = axes
 
     def _merged(self, inputs: Sequence[list[int]]) -> list[int] | None:
         """Axes of what is broadcast to each other."""
@@ -270,6 +295,10 @@ class Roles:
             self._is(spatial[0], "t")
         return [[batch, self._fresh("f"), *spatial]]
 
+    def repeated(self, found: Any, sources: Any, given: Mapping[str, Any]) -> list[Any]:
+        """Axes of one become others."""
+        return [[self._fresh() if axis in self._new else axis for axis in found[0]]]
+
     def gemm(self, found: Any, sources: Any, given: Mapping[str, Any]) -> list[Any]:
         if len(found[0]) != 2:
             return []
@@ -305,8 +334,10 @@ class Roles:
         worlds = []
         for sizes in self._folder.apart:
             shape, target = self._folder.shape(sources[0], sizes), self._folder.value(sources[1], sizes)
-            if shape is None or not isinstance(target, np.ndarray) or target.ndim != 1 or len(target) > MOST:
+            if not isinstance(target, np.ndarray) or target.ndim != 1 or len(target) > MOST:
                 return []
+            if shape is None or len(shape) != len(axes):
+                return [[self._fresh() for _ in target]]
             worlds.append((shape, [int(size) for size in target]))
         (first, one), (second, other) = worlds
         made = []
@@ -329,6 +360,7 @@ RULES: dict[str, Rule] = {
     "Squeeze": Roles.squeeze,
     "Transpose": Roles.transpose,
     "Unsqueeze": Roles.unsqueeze,
+    **dict.fromkeys(("Expand", "Tile"), Roles.repeated),
     **dict.fromkeys(REDUCING, Roles.reduced),
     **dict.fromkeys(WINDOWS, Roles.windows),
 }

@@ -236,10 +236,13 @@ def one_of(of: Operator, x: Tracked, axis: int, index: int) -> Tracked:
         if size == 1 and index in (0, -1):
             axes[axis] = 1
             return x._replace(axes=tuple(axes))
-        if index != -1 and (size is None or index != size - 1):
-            raise OperatorError(f"it takes the timestep {index}, and only the last one is computed by itself")
+        is_last = index == -1 or (size is not None and index == size - 1)
+        if not is_last and index not in (0, -(size or 0)):
+            raise OperatorError(
+                f"it takes the timestep {index}, and only the first and the last are computed"
+            )
         axes[axis] = 1
-        return of.add(Last, [x], axes, x.width, None)
+        return of.add(Last, [x], axes, x.width, None, first=not is_last)
     size = x.width if at == "f" else at
     if not isinstance(size, int):
         if at == "b" and of.builder.batch == 1 and index in (0, -1):
@@ -277,9 +280,11 @@ def _sliced(of: Operator, x: Tracked, axis: int, start: int, end: int) -> Tracke
         steps = x.steps.size if x.steps is not None else None
         if (start == -1 and end >= ENDLESS - 1) or (steps is not None and (start, end) == (steps - 1, steps)):
             return one_of(of, x, axis, -1)
+        if (start, end) == (0, 1):
+            return one_of(of, x, axis, 0)
         if steps is not None and start <= 0 and end >= steps:
             return x
-        raise OperatorError("it takes some timesteps, and only the last one is computed by itself")
+        raise OperatorError("it takes some timesteps, and only the first and the last are computed")
     if not isinstance(size, int):
         if start == 0 and end >= ENDLESS - 1:
             return x
@@ -363,7 +368,32 @@ def _repeated(of: Operator, x: Tracked, targets: Sequence[Sequence[int]]) -> Tra
     raise OperatorError("it repeats a value along axes, which is not computed")
 
 
+def tile(of: Operator) -> list[Tracked]:
+    """A vector as each of some timesteps."""
+    x = of.value()
+    repeats = of.integers(1, "its repeats")
+    if len(repeats) != len(x.axes) or any(times < 1 for times in repeats):
+        raise OperatorError(f"it must have {len(x.axes)} repeats, got {repeats!s:.80}")
+    shapes = [x.shape(sizes, of.builder.batch) for sizes in of.builder.worlds]
+    targets = [[a * b for a, b in zip(shape, repeats, strict=True)] for shape in shapes]
+    return [x if targets == shapes else _repeated(of, x, targets)]
+
+
+def reverse(of: Operator) -> list[Tracked]:
+    """ReverseSequence of all timesteps, which a GRU reads, or has written."""
+    x = of.value(turned=True)
+    batch, time = of.integer("batch_axis", 1), of.integer("time_axis", 0)
+    if x.axes[time : time + 1] != ("t",) or x.axes[batch : batch + 1] not in (("b",), (1,)):
+        raise OperatorError("it must reverse timesteps")
+    for sizes, lengths in zip(of.builder.worlds, of.told(1, "its lengths", limit=None), strict=True):
+        if x.steps is None or any(each != x.steps.count(sizes) for each in lengths):
+            raise OperatorError("it must reverse all timesteps of all rows")
+    return [x._replace(turned=not x.turned)]
+
+
 OPERATORS: dict[str, Rule] = {
+    "ReverseSequence": reverse,
+    "Tile": tile,
     "Expand": expand,
     "Flatten": flatten,
     "Gather": take,

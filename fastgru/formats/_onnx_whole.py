@@ -16,6 +16,7 @@ from fastgru.formats import (
     _model,
     _onnx_graph,
     _onnx_loop,
+    _onnx_norm,
     _onnx_operators,
     _onnx_recurrent,
     _onnx_shapes,
@@ -109,7 +110,8 @@ class _Reading:
         self._values: dict[
             Any, Any
         ] = {}  # by key: Tracked, ndarray, Open, or None of what cannot be computed
-        self._loops: dict[int, Any] = {}
+        self._loops: dict[Any, Any] = {}  # what they are, or why they are not read
+        self._norms: dict[Any, Any] = {}  # of Div nodes
         given = {value.name for value in proto.graph.initializer}
         self._given = [value for value in proto.graph.input if value.name not in given]
         self._lengths: Tracked | None = None
@@ -173,8 +175,7 @@ class _Reading:
                 done.add(key)
                 pending.pop()
                 continue
-            names = [name for name in top.node.input if name]
-            sources = [_onnx_graph.find(top.inside.scope, name) for name in names]
+            sources = self._read_by(top)
             wanted = [
                 source
                 for source in sources
@@ -191,13 +192,31 @@ class _Reading:
             pending.pop()
             yield top.node, top.inside
 
+    def _read_by(self, value: Output) -> list[Any]:
+        """What the node of a value reads: of loops and normalizations, what they are computed of."""
+        node, inside = value.node, value.inside
+        key = id(node), id(inside)
+        if _onnx_graph.is_loop(node) and key not in self._loops:
+            named = Node(inside.prefix + (node.name or node.op_type), node, inside, self._used.__contains__)
+            try:
+                self._loops[key] = _onnx_loop.find(named, self._folder)
+            except FormatError as error:
+                self._loops[key] = str(error)
+        if isinstance(self._loops.get(key), _onnx_loop.Found):
+            return [self._loops[key].sequence, self._loops[key].initial]
+        if node.op_type == "Div" and node.domain in _onnx_graph.STANDARD:
+            self._norms[key] = _onnx_norm.find(value, self._folder.value)
+            if self._norms[key] is not None:
+                return [self._norms[key].source]
+        return [_onnx_graph.find(inside.scope, name) for name in node.input if name]
+
     # ---- inputs ----------------------------------------------------------------------------
 
     def _inputs(self, order: Sequence[tuple[Any, Any]], returned: Sequence[Any]) -> list[Input]:
         """Note the inputs that are read, whose axes are what nodes make of them."""
         scope, roles = self._main.scope, self._roles
         read = {
-            key_of(_onnx_graph.find(inside.scope, name)) for node, inside in order for name in node.input if name
+            key_of(source) for node, inside in order for source in self._read_by(Output(node, 0, inside))
         } | {key_of(value) for value in returned}
         self._given = [value for value in self._given if key_of(scope[value.name]) in read]
         given = [(value, scope[value.name]) for value in self._given]
@@ -205,7 +224,15 @@ class _Reading:
             if roles.given(source) is None:
                 raise FormatError(f"its input {value.name!r:.80} must have a shape in the file")
         for node, inside in order:
-            roles.node(node, inside)
+            key = id(node), id(inside)
+            found, norm = self._loops.get(key), self._norms.get(key)
+            if isinstance(found, _onnx_loop.Found):
+                names = [_onnx_graph.find(inside.scope, name) if name else None for name in found.names]
+                roles.loop(found.sequence, found.initial, names, found.is_time_major)
+            elif norm is not None:
+                roles.same(norm.source, Output(node, 0, inside))
+            else:
+                roles.node(node, inside)
         kinds = [value.type.tensor_type.elem_type for value in self._given]
         roles.finish((source, kind in INTEGERS) for (_, source), kind in zip(given, kinds, strict=True))
         frames = roles.frames()
@@ -326,9 +353,16 @@ class _Reading:
             return
         sources = [_onnx_graph.find(inside.scope, name) if name else None for name in node.input]
         inputs = [self._what(source) for source in sources]
+        key = id(node), id(inside)
+        if self._norms.get(key) is not None:
+            sources = [self._norms[key].source]
+            inputs = [self._what(sources[0])]
+        elif isinstance(self._loops.get(key), _onnx_loop.Found):
+            sources = [self._loops[key].sequence]
+            inputs = [self._what(sources[0])]
         missing = [
             source
-            for found, source, name in zip(inputs, sources, node.input, strict=True)
+            for found, source, name in zip(inputs, sources, node.input, strict=False)
             if found is None and name
         ]
         if missing:  # unless what it reads has been refused
@@ -337,10 +371,12 @@ class _Reading:
             return
         try:
             if is_loop:
-                self._loop(node, inside)
+                self._loop(node, inside, self._loops[key])
                 return
             of = Operator(self._builder, node, inside, inputs)
-            if is_gru:
+            if self._norms.get(key) is not None:
+                found = _onnx_operators.normalized(of, self._norms[key].axis, self._norms[key].epsilon)
+            elif is_gru:
                 found = _onnx_recurrent.gru(of, self._used.__contains__, self._lengths)
             else:
                 found = OPERATORS[node.op_type](of)
@@ -351,13 +387,10 @@ class _Reading:
             if x is not None:
                 self._put(Output(node, number, inside), x.settled())
 
-    def _loop(self, node: Any, inside: Any) -> None:
+    def _loop(self, node: Any, inside: Any, found: Any) -> None:
         """Make nodes of a loop that is a GRU."""
-        proto = Node(inside.prefix + (node.name or node.op_type), node, inside, self._used.__contains__)
-        try:
-            found = _onnx_loop.find(proto, self._folder)
-        except FormatError as error:
-            raise OperatorError(f"it is not read as a GRU, for {error}") from None
+        if isinstance(found, str):
+            raise OperatorError(f"it is not read as a GRU, for {found}")
         x = self._what(found.sequence)
         initial = self._what(found.initial)
         if not isinstance(x, Tracked):
@@ -365,14 +398,15 @@ class _Reading:
         of = Operator(self._builder, node, inside, [x])
         start = initial if isinstance(initial, Tracked) else None
         for name, y in _onnx_recurrent.loop(of, found, x, start).items():
-            self._put(inside.scope[name], y)
+            if name:
+                self._put(inside.scope[name], y)
 
     # ---- outputs ---------------------------------------------------------------------------
 
     def _output(self, name: str, source: Any) -> Tracked:
         """The value of an output of the model, with its name."""
         x = self._what(source)
-        if not isinstance(x, Tracked) or any(x.pads):
+        if not isinstance(x, Tracked) or any(x.pads) or x.turned:
             self._problems.append(f"its output {name!r:.80}, which is no value that is computed of inputs")
             return Tracked(name, (), 1, None)
         if x.indices:

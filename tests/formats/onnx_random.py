@@ -170,7 +170,11 @@ class Drawn:
         place = axes.index("t")
         kept = axes.replace("t", "")
         if self.rng.random() < 0.5:
-            return self.graph.add("Gather", name, self.graph.constant(np.int64(-1)), axis=place), kept, features
+            return (
+                self.graph.add("Gather", name, self.graph.constant(np.int64(-1)), axis=place),
+                kept,
+                features,
+            )
         g = self.graph
         ends = g.integers(-1), g.integers(2**63 - 1), g.integers(place)
         cut = g.add("Slice", name, *ends)
