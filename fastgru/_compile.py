@@ -208,6 +208,14 @@ class ModelGraph(Graph):
         self._values.append((1, np.dtype(np.bool_), clock is None, clock or 0))
         return len(self._values) - 1
 
+    def either(self, mask: int, other: int, clock: int | None) -> int:
+        """Where one of the masks hides no timestep; its number. The first one is of a node."""
+        if mask == other:
+            return mask
+        output = self.new_mask(clock)
+        self.add("either", mask, output, mask=other)
+        return output
+
     def both(self, mask: int, other: int, clock: int | None) -> int:
         """Where neither mask hides a timestep; its number. The first one is of a node."""
         if other == NO_MASK or mask == other:
@@ -308,19 +316,24 @@ class ModelGraph(Graph):
         """An array of a node, as the network reads it."""
         return None if array is None else np.ascontiguousarray(array, self._dtype)
 
+    def filled(self, width: int, number: float) -> Array | None:
+        """A constant that is the same everywhere."""
+        return np.full(width, number, self._dtype)
+
     def table(self, array: Array) -> Array:
         """The table of an embedding, as the network reads it."""
         return np.ascontiguousarray(array, self._dtype)
 
     def dense(self, node: Any, kernel: Array, bias: Array | None) -> DensePlan:
-        """The packed weights of a node."""
-        if node not in self._dense_plans:
+        """The packed weights of a node; nodes that have the same arrays share them."""
+        key = id(node.kernel), id(node.bias)
+        if key not in self._dense_plans:
             kernel = np.ascontiguousarray(kernel, self._dtype)
             kernel = _validate.rounded(f"the kernel of {node.name!r}", kernel, self._weights_dtype)
-            self._dense_plans[node] = DensePlan(
+            self._dense_plans[key] = DensePlan(
                 kernel, self.constant(bias), _config.CHOICE.isa, self._weights_dtype
             )
-        return self._dense_plans[node]
+        return self._dense_plans[key]
 
     def recurrent(
         self,
@@ -362,3 +375,57 @@ class ModelGraph(Graph):
             yield
         finally:
             self._clock, self._mask, self._wired, self._turned = before
+
+
+Mask = frozenset[tuple[int, float]] | None  # values that differ from a number; None: nothing is masked
+UNKNOWN: Mask = frozenset([(-1, 0.0)])  # a mask of another kind
+
+
+def either(masks: Sequence[Mask]) -> Mask:
+    """Where one of the masks hides no timestep."""
+    found: Mask = frozenset()
+    for mask in masks:
+        found = None if found is None or mask is None else found | mask
+    return found
+
+
+class Sketch(ModelGraph):
+    """A graph for the shapes and masks of its values alone: no weights are packed.
+
+    Parameters
+    ----------
+    inputs : sequence of (shape, bool)
+        As of `ModelGraph`.
+    dtype : dtype
+    """
+
+    def __init__(self, inputs: Sequence[tuple[tuple[int | None, ...], bool]], dtype: np.dtype[Any]) -> None:
+        super().__init__(inputs, dtype, {}, {})
+
+    def constant(self, array: Array | None) -> None:
+        return None
+
+    def filled(self, width: int, number: float) -> None:
+        return None
+
+    def table(self, array: Array) -> Any:
+        return None
+
+    def dense(self, node: Any, kernel: Array, bias: Array | None) -> Any:
+        return None
+
+    def recurrent(self, layer: Any, *arguments: Any) -> tuple[list[tuple[int, int]], list[int]]:
+        self.plans = {**self.plans, **{part: part._plan for part in layer._parts}}
+        return super().recurrent(layer, *arguments)
+
+    def described_mask(self, mask: int) -> Mask:
+        """What a mask is made of, but for that of the call."""
+        if mask in (NO_MASK, CALL_MASK):
+            return None
+        kind, x, settings = next((one[0], one[1], one[3]) for one in self._nodes if one[2] == mask)
+        if kind in ("nonzero", "differs"):
+            return frozenset([(x, float(settings.get("alpha", 0.0)))])
+        if kind == "hide":  # by the mask of the call
+            return self.described_mask(x)
+        other = self.described_mask(settings["mask"] if kind == "either" else settings["other"])
+        return either([self.described_mask(x), other]) if kind == "either" else UNKNOWN

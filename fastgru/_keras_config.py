@@ -61,12 +61,12 @@ def dtype_of(value: Any) -> str | None:
     return value if value in ("float16", "float64", None) else "float32"
 
 
-def _activation(identifier: Any, version: int) -> Any:
+def activation_of(identifier: Any, version: int) -> Any:
     """Keras' identifier in fastgru's words: Keras 3 has another hard_sigmoid, and other arguments."""
     if isinstance(identifier, dict):
         name, config = identifier.get("class_name"), identifier.get("config")
         if name == "function" and isinstance(config, str):
-            return _activation(config, version)
+            return activation_of(config, version)
         if version >= 3 and name == "LeakyReLU" and isinstance(config, dict):
             renamed = {"negative_slope": "alpha"}
             return identifier | {"config": {renamed.get(key, key): value for key, value in config.items()}}
@@ -102,7 +102,7 @@ def arguments_of(class_name: str, config: Config, version: int) -> dict[str, Any
                 del arguments[key]
     for key in ("activation", "recurrent_activation"):
         if key in arguments:
-            arguments[key] = _activation(arguments[key], version)
+            arguments[key] = activation_of(arguments[key], version)
     if arguments.get("implementation") == 0:
         arguments["implementation"] = 1
     dtype = dtype_of(arguments.pop("dtype", None))
@@ -145,7 +145,7 @@ def direction_of(what: str, layer: Any, version: int, given: Config) -> dict[str
 # ---- which layers these are ------------------------------------------------------------------
 
 
-def _is_ones_own(layer: Config) -> bool:
+def is_ones_own(layer: Config) -> bool:
     """True of a class that is not Keras' own: it may compute anything, whatever it is called."""
     module = layer.get("module", KERAS[0])  # None: of a program's own file
     known = isinstance(module, str) and module.partition(".")[0] in KERAS
@@ -165,13 +165,13 @@ def cells_of(layer: Config) -> list[dict[str, Any]] | None:
 
 def _is_cell(cell: Any) -> bool:
     """True of a GRUCell of Keras."""
-    return isinstance(cell, dict) and cell.get("class_name") == "GRUCell" and not _is_ones_own(cell)
+    return isinstance(cell, dict) and cell.get("class_name") == "GRUCell" and not is_ones_own(cell)
 
 
 def _goes_one_way(layer: Any) -> bool:
     """GRU, CuDNNGRU, RNN of one GRUCell."""
     config = layer.get("config") if isinstance(layer, dict) else None
-    if not isinstance(config, dict) or _is_ones_own(layer):
+    if not isinstance(config, dict) or is_ones_own(layer):
         return False
     name = layer.get("class_name")
     return name in ("GRU", "CuDNNGRU") or (name == "RNN" and _is_cell(config.get("cell")))
@@ -180,7 +180,7 @@ def _goes_one_way(layer: Any) -> bool:
 def is_recurrent(layer: Config) -> bool:
     """GRU, CuDNNGRU, RNN of GRUCells, Bidirectional of one of them that is one layer."""
     config = layer.get("config")
-    if not isinstance(config, dict) or _is_ones_own(layer):
+    if not isinstance(config, dict) or is_ones_own(layer):
         return False
     if layer.get("class_name") == "Bidirectional":
         backward = config.get("backward_layer")

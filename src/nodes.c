@@ -86,6 +86,9 @@ static void run_one(const struct work *w, ptrdiff_t row, ptrdiff_t step)
     case FASTGRU_BOTH:
         *out = (char)(*x && *at(&w->y, row, step));
         break;
+    case FASTGRU_EITHER:
+        *out = (char)(*x || !is_masked(&w->mask, row, step));
+        break;
     case FASTGRU_HIDE:
         if (is_masked(&w->mask, row, step))
             memset(out, 0, bytes);

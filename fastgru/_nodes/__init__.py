@@ -12,6 +12,7 @@ from fastgru._nodes.elementwise import (
     PReLU,
     Scale,
     Slice,
+    is_compiled,
 )
 from fastgru._nodes.recurrent import Recurrent
 from fastgru._nodes.shapes import Identity, Last, Pool, Repeat, Reshape, Transpose
@@ -25,4 +26,4 @@ KINDS = {
     )
 }
 
-__all__ = ["KINDS", "Array", "Node", "Shape", "Value", *KINDS]
+__all__ = ["KINDS", "Array", "Node", "Shape", "Value", "is_compiled", *KINDS]

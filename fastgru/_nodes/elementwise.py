@@ -5,8 +5,6 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from fastgru import activations
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
 from fastgru._nodes._node import Array, Node, Value
@@ -33,6 +31,18 @@ class Activated(Node):
         if kernel is None:
             return {}, function
         return {"activation": kernel[0], "alpha": kernel[1]}, None
+
+
+def is_compiled(function: Any) -> bool:
+    """True of an activation that nodes can end in."""
+    if getattr(function, "kernel", None) is not None:
+        return True
+    if isinstance(function, activations.ReLU):
+        return not function.threshold and not function.negative_slope
+    known = activations.softmax, activations.log_softmax, activations.hard_tanh
+    return any(function is one for one in known) or (
+        isinstance(function, activations.Softmax) and function.axis == -1
+    )
 
 
 def activate(graph: ModelGraph, node: Node, function: Any, x: Value) -> Value:
@@ -164,15 +174,18 @@ class Merge(Node):
     Parameters
     ----------
     mode : {'sum', 'mul', 'sub', 'ave', 'max', 'min'}
+    any_mask : bool
+        As of `Concatenate`.
     """
 
     mode: str
+    any_mask: bool = False
 
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if self.mode not in MERGES:
             raise self.wrong(f"must have a mode among {MERGES}, got {self.mode!r}")
         first = self._longest(inputs)
-        mask = _masks(graph, inputs) if self.passes_mask else NO_MASK
+        mask = _masks(graph, inputs, self.any_mask) if self.passes_mask else NO_MASK
 
         def merged(a: int, b: int) -> int:
             number = graph.new_value(first.width, first.clock)
@@ -183,10 +196,9 @@ class Merge(Node):
         mode = "sum" if mean else self.mode
         number = functools.reduce(merged, [value.number for value in inputs])
         if mean:
-            factor = np.full(first.width, 1 / len(inputs))
             scaled = graph.new_value(first.width, first.clock)
-            zeros = graph.constant(np.zeros(first.width))
-            graph.add("scale", number, scaled, weights=graph.constant(factor), bias=zeros)
+            factor, zeros = graph.filled(first.width, 1 / len(inputs)), graph.filled(first.width, 0)
+            graph.add("scale", number, scaled, weights=factor, bias=zeros)
             number = scaled
         return [Value(number, first.shape, first.clock, mask)]
 
@@ -204,7 +216,16 @@ class Merge(Node):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Concatenate(Node):
-    """Values side by side, along the features."""
+    """Values side by side, along the features.
+
+    Parameters
+    ----------
+    any_mask : bool
+        A timestep of the result is masked where it is masked in all of the values, as in Keras 3; False: where it
+        is masked in one, as in Keras 2.
+    """
+
+    any_mask: bool = False
 
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if not inputs or any(value.indices for value in inputs):
@@ -218,7 +239,7 @@ class Concatenate(Node):
         for value in inputs:
             graph.add("copy", value.number, number, column=column, size=value.width)
             column += value.width
-        mask = _masks(graph, inputs) if self.passes_mask else NO_MASK
+        mask = _masks(graph, inputs, self.any_mask) if self.passes_mask else NO_MASK
         return [Value(number, (*first.shape[:-1], width), first.clock, mask)]
 
 
@@ -260,12 +281,13 @@ class Masking(Node):
         return [out._replace(mask=mask)]
 
 
-def _masks(graph: ModelGraph, inputs: Sequence[Value]) -> int:
-    """The mask of a merge: where none of the values is masked."""
+def _masks(graph: ModelGraph, inputs: Sequence[Value], any_mask: bool) -> int:
+    """The mask of a merge: where none of the values is masked, or with `any_mask` where not all of them are."""
     masks = list(dict.fromkeys(value.mask for value in inputs if value.mask != NO_MASK))
-    if not masks:
+    if not masks or (any_mask and any(value.mask == NO_MASK for value in inputs)):
         return NO_MASK
     if CALL_MASK in masks and len(masks) > 1:
         masks = [CALL_MASK, *(mask for mask in masks if mask != CALL_MASK)]
     clock = next(value.clock for value in inputs if value.mask != NO_MASK)
-    return functools.reduce(lambda a, b: graph.both(b, a, clock), masks)
+    merged = graph.either if any_mask else graph.both
+    return functools.reduce(lambda a, b: merged(b, a, clock), masks)

@@ -44,7 +44,7 @@ class _Slot(NamedTuple):
     around: set[str]
 
 
-def _names(attributes: Mapping[str, Any], kind: str) -> list[str]:
+def names_in(attributes: Mapping[str, Any], kind: str) -> list[str]:
     """layer_names or weight_names, which Keras cuts into several attributes when they are long."""
     if kind in attributes:
         parts = [attributes[kind]]
@@ -65,7 +65,7 @@ def _cells(weights: Weights, group: str, joined: _model.Names) -> dict[str, list
     """
     folders: dict[str, list[str]] = {}
     alphas: dict[str, list[str]] = defaultdict(list)
-    for name in _names(weights.attributes.get(group, {}), "weight_names"):
+    for name in names_in(weights.attributes.get(group, {}), "weight_names"):
         keras_1 = re.fullmatch(r"(.*)_[WUb](?:_[zrh])?(?:_\d+)?(?::0)?", name, re.S)
         folder, _, last = (keras_1[1], "", "") if keras_1 else name.rpartition("/")
         path = joined.join(group, "/", name)
@@ -247,7 +247,7 @@ def _groups(weights: Weights, base: str) -> list[str]:
     """The groups of layers, in the model's order."""
     order = {
         f"{base}{name}": i
-        for i, name in enumerate(_names(weights.attributes.get(base[:-1], {}), "layer_names"))
+        for i, name in enumerate(names_in(weights.attributes.get(base[:-1], {}), "layer_names"))
     }
     groups = [
         path
@@ -324,7 +324,7 @@ def model_by_names(
 
 def layers_by_names(weights: Weights, joined: _model.Names) -> Makers:
     """The layers of an .h5 file of `save_weights`."""
-    names = _names(weights.attributes[""], "layer_names")
+    names = names_in(weights.attributes[""], "layer_names")
     if len(set(names)) < len(names):
         raise FormatError("two layers have the same name")
 

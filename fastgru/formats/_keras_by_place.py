@@ -32,7 +32,7 @@ def _variables(weights: Weights, path: str) -> list[str]:
     return [place for place in places if place in weights.shapes]
 
 
-def _at(weights: Weights, entry: Entry) -> list[list[str]]:
+def paths_at(weights: Weights, entry: Entry) -> list[list[str]]:
     """Paths of the weights of each direction, or cell, of a layer of a model."""
     path = entry.path
     if "_layer_checkpoint_dependencies" in weights.attributes:  # Keras 2.12 and 2.13
@@ -121,7 +121,7 @@ def model_by_places(weights: Weights, architecture: Architecture, joined: _model
     entries = list(entries_of(inner_layers(architecture.model) or [], joined))
 
     def paths(entry: Entry) -> Directions:
-        return _at(weights, entry)
+        return paths_at(weights, entry)
 
     names = {entry.name for entry in entries}
     hidden = layers_by_places(weights, claimed_by(entries, paths), names, hidden=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fastgru._errors import FormatError
 from fastgru._keras_config import an_object, major
@@ -55,6 +55,54 @@ def architecture_of(what: str, text: bytes, file_bytes: int) -> Architecture:
     return Architecture(model, 3 if version is None and "module" in model else major(version))
 
 
+class Opened(NamedTuple):
+    """A file that is open.
+
+    Attributes
+    ----------
+    weights : Weights
+    joined : _model.Names
+    architecture : Architecture or None
+        None: the file has none.
+    base : str or None
+        What groups lie in that are named after layers; None: weights go by their places.
+    """
+
+    weights: Weights
+    joined: _model.Names
+    architecture: Architecture | None
+    base: str | None
+
+
+@contextlib.contextmanager
+def opened_hdf5(data: bytes, architecture: Architecture | None = None) -> Iterator[Opened]:
+    """An .h5 file, as of `hdf5`."""
+    with _opened(data) as (weights, joined):
+        root = weights.attributes[""]
+        whole = "model_config" in root
+        if architecture is None and whole:
+            text = str(root["model_config"]).encode()
+            model = an_object("model_config", _zip.parse_json("model_config", text, len(data)))
+            architecture = Architecture(model, major(root.get("keras_version")))
+        if whole or "model_weights" in weights.attributes:
+            base: str | None = "model_weights/"
+        else:
+            base = "" if has_names(root, "layer_names") else None
+        yield Opened(weights, joined, architecture, base)
+
+
+@contextlib.contextmanager
+def opened_archive(members: Members) -> Iterator[Opened]:
+    """A .keras archive, as of `archive`."""
+    model = an_object("config.json", members.json("config.json"))
+    metadata = an_object("metadata.json", members.json("metadata.json"))
+    version = major(metadata.get("keras_version"))
+    if version < 2:
+        raise FormatError("metadata.json must say which version of Keras the model is of")
+    with _opened(members.read("model.weights.h5")) as (weights, joined):
+        yield Opened(weights, joined, Architecture(model, version), None)
+
+
 @contextlib.contextmanager
 def hdf5(data: bytes, architecture: Architecture | None = None) -> Iterator[dict[str, Maker]]:
     """The layers of an .h5 file, whole model or weights only, or of a .weights.h5.
@@ -66,34 +114,21 @@ def hdf5(data: bytes, architecture: Architecture | None = None) -> Iterator[dict
     architecture : Architecture, optional
         The model's, instead of that in the file, which may have none.
     """
-    with _opened(data) as (weights, joined):
-        root = weights.attributes[""]
-        whole = "model_config" in root
-        if architecture is None and whole:
-            text = str(root["model_config"]).encode()
-            model = an_object("model_config", _zip.parse_json("model_config", text, len(data)))
-            architecture = Architecture(model, major(root.get("keras_version")))
-        if architecture is None:
-            named = has_names(root, "layer_names")
-            yield layers_by_names(weights, joined) if named else layers_by_places(weights)
-        elif whole or "model_weights" in weights.attributes:
-            yield model_by_names(weights, architecture, "model_weights/", joined)
-        elif has_names(root, "layer_names"):
-            yield model_by_names(weights, architecture, "", joined)
+    with opened_hdf5(data, architecture) as (weights, joined, model, base):
+        if model is None:
+            yield layers_by_names(weights, joined) if base == "" else layers_by_places(weights)
+        elif base is not None:
+            yield model_by_names(weights, model, base, joined)
         else:
-            yield model_by_places(weights, architecture, joined)
+            yield model_by_places(weights, model, joined)
 
 
 @contextlib.contextmanager
 def archive(members: Members) -> Iterator[dict[str, Maker]]:
     """The layers of a .keras archive; those of a model that has no layers in its config, by their weights."""
-    model = an_object("config.json", members.json("config.json"))
-    metadata = an_object("metadata.json", members.json("metadata.json"))
-    version = major(metadata.get("keras_version"))
-    if version < 2:
-        raise FormatError("metadata.json must say which version of Keras the model is of")
-    with _opened(members.read("model.weights.h5")) as (weights, joined):
-        if inner_layers(model) is None:
+    with opened_archive(members) as (weights, joined, architecture, _):
+        assert architecture is not None
+        if inner_layers(architecture.model) is None:
             yield layers_by_places(weights)
         else:
-            yield model_by_places(weights, Architecture(model, version), joined)
+            yield model_by_places(weights, architecture, joined)

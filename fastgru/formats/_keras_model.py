@@ -48,7 +48,7 @@ class Entry(NamedTuple):
         return "/".join(self.names)
 
 
-def _snake(name: str) -> str:
+def snake_case(name: str) -> str:
     """BatchNormalization -> batch_normalization, as Keras has it in paths."""
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
@@ -63,7 +63,7 @@ def inner_layers(layer: Config) -> list[dict[str, Any]] | None:
     return None
 
 
-def _name(layer: Config) -> str:
+def name_of(layer: Config) -> str:
     config = layer.get("config")
     name = config.get("name") if isinstance(config, dict) else None
     return str(layer.get("name", "") if name is None else name)  # an old Sequential in another has none
@@ -79,8 +79,8 @@ def entries_of(
     """The recurrent layers among these and in the models and wrappers among them, in their order."""
     used: dict[str, int] = defaultdict(int)
     for layer in layers:
-        name = _name(layer)
-        snake = _snake(joined.join(str(layer.get("class_name"))))
+        name = name_of(layer)
+        snake = snake_case(joined.join(str(layer.get("class_name"))))
         number = f"_{used[snake]}" if used[snake] else ""
         used[snake] += 1
         inner = joined.join(path, "layers/", snake, number)
@@ -116,7 +116,7 @@ def sequential_of(model: Config, count: int) -> str | None:
         run = [is_recurrent(layer) for layer in layers if layer["class_name"] not in PASSING]
         first = run.index(True)
         together = all(run[first : first + count])
-        return _name(model) if together and all(map(_returns_sequences, recurrent[:-1])) else None
+        return name_of(model) if together and all(map(_returns_sequences, recurrent[:-1])) else None
     return next((name for layer in layers if (name := sequential_of(layer, count)) is not None), None)
 
 

@@ -1,0 +1,116 @@
+"""Whole models of Keras: every class of layers, graphs, masks, and the files that they are saved in."""
+
+import contextlib
+import warnings
+
+import keras_graphs
+import keras_networks
+import numpy as np
+import pytest
+
+from fastgru.formats.models import from_keras_model, load_model
+
+pytestmark = [
+    pytest.mark.outside,
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept"),  # of Keras 3's variables
+]
+TOLERANCE = {"float32": 3e-5, "float64": 1e-10}
+GRAPHS, PER_TEST = 320, 8
+
+
+@pytest.fixture(scope="module", params=["tf_keras", "keras"])
+def flavour(request, tensorflow, keras):
+    """tf_keras, and Keras 3 on TensorFlow: the backend on which its float64 is float64 throughout."""
+    return keras if request.param == "tf_keras" else pytest.importorskip("keras")
+
+
+@contextlib.contextmanager
+def floatx(keras, dtype):
+    """All layers that are made in it are of this type."""
+    owner = keras.config if hasattr(keras, "config") and hasattr(keras.config, "set_floatx") else keras.backend
+    before = owner.floatx()
+    owner.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        owner.set_floatx(before)
+
+
+WAYS = ["live", "h5", "keras", "weights", "places"]
+
+
+def read(model, way, folder):
+    """fastgru's model of one of Keras, on one of the ways there are."""
+    if way == "live":
+        return from_keras_model(model)
+    if way in ("h5", "keras"):
+        path = str(folder / f"model.{way}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.save(path)
+        return load_model(path)
+    is_keras_2 = "tf_keras" in type(model).__module__
+    name = "only.h5" if way == "weights" and is_keras_2 else "only.weights.h5"
+    model.save_weights(str(folder / name))
+    return load_model(str(folder / name), config=model.to_json().encode())
+
+
+def as_list(results):
+    results = results if isinstance(results, list | tuple) else [results]
+    return [np.asarray(result) for result in results]
+
+
+def one_or_all(arrays):
+    return arrays if len(arrays) > 1 else arrays[0]
+
+
+def assert_same(ours, theirs, dtype):
+    ours, theirs = as_list(ours), as_list(theirs)
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        largest = np.nanmax(np.abs(other), initial=1.0)
+        np.testing.assert_allclose(one, other, rtol=0, atol=TOLERANCE[dtype] * largest)
+
+
+# ---- architectures ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", keras_networks.NETWORKS)
+def test_networks_as_people_build_them_are_exact(flavour, name, way, tmp_path):
+    rng = np.random.default_rng(len(name))
+    model = keras_networks.NETWORKS[name](flavour, rng)
+    arrays = keras_networks.inputs_of(model, rng)
+    found = read(model, way, tmp_path)
+    assert found.name == model.name
+    assert_same(found(one_or_all(arrays)), model(one_or_all(arrays), training=False), "float32")
+
+
+def test_one_hot_sessions_are_exact(flavour):
+    rng = np.random.default_rng(5)
+    model = keras_networks.recommender(flavour, rng, items=40, one_hot=True)
+    x = np.eye(40, dtype=np.float32)[rng.integers(0, 40, (3, 6))]
+    assert_same(from_keras_model(model)(x), model(x, training=False), "float32")
+
+
+# ---- graphs at random ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first", range(0, GRAPHS // 2, PER_TEST))
+def test_graphs_drawn_at_random_are_exact(flavour, first, tmp_path):
+    for seed in range(first, first + PER_TEST):
+        rng = np.random.default_rng([7, seed])
+        dtype = "float64" if seed % 3 == 0 else "float32"
+        way = WAYS[seed % len(WAYS)]
+        print(f"seed {seed}, {flavour.__name__}, {dtype}, {way}")
+        with floatx(flavour, dtype):
+            model = keras_graphs.Graph(flavour, rng).model()
+            arrays = keras_graphs.inputs_of(model, rng, dtype)
+            found = read(model, way, tmp_path)
+            given = one_or_all(arrays)
+            assert_same(found(given), model(given, training=False), dtype)
+            if len(arrays) == 1 and arrays[0].ndim == 3:
+                mask = rng.random(arrays[0].shape[:2]) < 0.7
+                assert_same(found(given, mask=mask), model(given, training=False, mask=mask), dtype)
