@@ -255,12 +255,11 @@ def test_values_with_two_names_are_returned_twice(rng):
 def test_weights_in_other_types_are_close(rng):
     model, arrays = onnx_random.Drawn(1).made()
     data = model.SerializeToString()
-    exact = fastgru.load_model(data)(
-        {one.name: array for one, array in zip(model.graph.input, arrays, strict=True)}
-    )
+    given = dict(zip([one.name for one in model.graph.input], arrays, strict=True))
+    exact = fastgru.load_model(data)(given)
     half = fastgru.load_model(data, weights_dtype="float16")
     assert half.weights_dtype == "float16"
-    found = half({one.name: array for one, array in zip(model.graph.input, arrays, strict=True)})
+    found = half(given)
     results = (exact, found) if isinstance(exact, list | tuple) else ([exact], [found])
     for one, other in zip(*results, strict=True):
         np.testing.assert_allclose(one, other, atol=5e-2)
