@@ -58,7 +58,7 @@ def batch_axis(layout: str) -> int:
 
 
 def batch_major(array: Array, layout: str, shape: tuple[int | None, ...], indices: bool) -> Array | None:
-    """An array of a layout as (batch, timesteps, features), or without timesteps; None if its axes do not fit.
+    """An array of a layout as (batch, timesteps, features), or without timesteps; None if axes do not fit.
 
     Parameters
     ----------

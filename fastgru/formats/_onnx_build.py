@@ -99,7 +99,7 @@ class Operator:
         return [each for each in self.inputs if isinstance(each, Tracked)]
 
     def value(self, number: int = 0, padded: bool = False, turned: bool = False) -> Tracked:
-        """A value of the network, of numbers; zeros may be added if `padded`, and time reversed if `turned`."""
+        """A value of numbers; zeros may be added to it if `padded`, and time reversed if `turned`."""
         x = self.inputs[number] if number < len(self.inputs) else None
         if not isinstance(x, Tracked):
             raise OperatorError(

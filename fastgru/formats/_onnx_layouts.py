@@ -1,4 +1,4 @@
-"""Which axes of a value in an ONNX graph are what: a network has (batch, timesteps, features), a file any order."""
+"""Which axes of a value of an ONNX graph are the batch, timesteps and features, in any order."""
 
 import math
 from collections.abc import Sequence
@@ -108,7 +108,7 @@ class Tracked(NamedTuple):
         return self._replace(axes=tuple(axes), width=width)
 
     def featured(self, place: int) -> "Tracked":
-        """The same with the axis of features at a place, if there is an axis of one and the feature is one."""
+        """The same with the axis of features at a place where an axis of one is, if there is one feature."""
         if "f" in self.axes or self.features != 1 or self.axes[place] != 1:
             return self
         axes = [*self.axes]

@@ -178,7 +178,7 @@ class Roles:
             self._axes[key_of(value)] = axes
 
     def loop(self, sequence: Any, initial: Any, values: Sequence[Any], is_time_major: bool) -> None:
-        """Note the sequence, the first state, and the values (sequence, last state) of a loop that is a GRU."""
+        """Note what a loop that is a GRU reads, and its values: the sequence and the last state."""
         x = self._axes.get(key_of(sequence)) or [self._fresh() for _ in range(3)]
         if len(x) != 3:
             return

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastgru._nodes import Concatenate, Identity, Node, Recurrent, Slice
 from fastgru.formats._onnx_layouts import Tracked
-from fastgru.model import Input
+from fastgru._validate_models import Input
 
 Place = tuple[int, int]  # the number of a Recurrent node, and of a GRU in it
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from fastgru._errors import FormatError
 from fastgru._nodes import Slice
+from fastgru._validate_models import Input
+from fastgru._validate_models import Output as ModelOutput
 from fastgru._writers import _onnx_gru
 from fastgru.formats import (
     _fusion,
@@ -31,8 +33,7 @@ from fastgru.formats._onnx_layouts import Axis, OperatorError, Steps, Tracked
 from fastgru.formats._onnx_node import Node, reads
 from fastgru.formats._onnx_roles import Roles, key_of
 from fastgru.formats._onnx_tensor import NO_LIMIT, Reader
-from fastgru.model import Input, Model
-from fastgru.model import Output as ModelOutput
+from fastgru.model import Model
 
 OPERATORS = _onnx_operators.OPERATORS | _onnx_shapes.OPERATORS | _onnx_windows.OPERATORS
 FLOATS = {1: "float32", 10: "float32", 11: "float64", 16: "float32"}  # by TensorProto.DataType
@@ -115,7 +116,7 @@ class _Reading:
         given = {value.name for value in proto.graph.initializer}
         self._given = [value for value in proto.graph.input if value.name not in given]
         self._lengths: Tracked | None = None
-        self._written: set[str] = set()  # outputs so far
+        self._written: set[str] = set()  # inputs, and outputs so far
         dtype = "float32"
         for value in self._given:
             dtype = "float64" if value.type.tensor_type.elem_type == 11 else dtype
@@ -136,6 +137,9 @@ class _Reading:
         for node, inside in order:
             self._read(node, inside)
         self._complain()
+        if not inputs:
+            raise FormatError("it has no input that is read")
+        self._written = {one.name for one in inputs}
         outputs = [self._output(name, value) for name, value in returned]
         self._complain()
         outputs = self._renamed(outputs, [name for name, _ in returned])
@@ -243,8 +247,6 @@ class _Reading:
             if x is None:
                 continue
             found.append(x)
-        if not found:
-            raise FormatError("it has no input")
         return [Input(x.name, self._shape(x), x.indices, x.layout()) for x in found if x is not self._lengths]
 
     def _names_of_lengths(self, order: Sequence[tuple[Any, Any]]) -> set[str]:
@@ -411,7 +413,7 @@ class _Reading:
             return Tracked(name, (), 1, None)
         if x.indices:
             raise FormatError(f"its output {name!r:.80} is an input of integers")
-        if x.name in self._written or isinstance(source, Given):  # a value may be returned once
+        if x.name in self._written:  # a value may be returned once
             x = self._copied(name, x)
         self._written.add(x.name)
         return x

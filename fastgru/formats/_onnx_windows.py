@@ -12,7 +12,7 @@ Rule = Callable[[Operator], Sequence[Tracked]]
 
 
 def _place_of_time(x: Tracked) -> tuple[Tracked, int]:
-    """A value (batch, features, timesteps), which may have an axis of one besides, and the axis of timesteps."""
+    """A value (batch, features, timesteps), maybe with an axis of one besides; and the axis of timesteps."""
     x = x.featured(1) if len(x.axes) > 1 else x
     if len(x.axes) < 3 or x.axes[:2] != ("b", "f") or x.groups > 1 or x.place("t") < 2:
         names = ", ".join(said(axis) for axis in x.axes)
@@ -69,8 +69,8 @@ def padding_of(steps: Steps | None, before: int, after: int, span: int, stride: 
     if before + after == whole and before == whole // 2:
         return "same"
     raise OperatorError(
-        f"its pads ({before}, {after}) of windows of {span} steps, every {stride}, are neither 'valid', 'same' "
-        "nor 'causal' as Keras has them"
+        f"its pads ({before}, {after}) of windows of {span} steps, every {stride}, are neither 'valid' nor "
+        "'same' nor 'causal' as Keras has them"
     )
 
 

@@ -28,7 +28,9 @@ def flavour(request, tensorflow, keras):
 @contextlib.contextmanager
 def floatx(keras, dtype):
     """All layers that are made in it are of this type."""
-    owner = keras.config if hasattr(keras, "config") and hasattr(keras.config, "set_floatx") else keras.backend
+    owner = (
+        keras.config if hasattr(keras, "config") and hasattr(keras.config, "set_floatx") else keras.backend
+    )
     before = owner.floatx()
     owner.set_floatx(dtype)
     try:

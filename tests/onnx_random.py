@@ -135,7 +135,7 @@ class Drawn:
 
     def recurrent(self, value):
         g, units, directions = self.graph, int(self.rng.integers(1, 7)), int(self.rng.integers(1, 3))
-        name, axes, features = self.to(value, "tbf")
+        name, _, features = self.to(value, "tbf")
         attributes = {"linear_before_reset": int(self.rng.integers(2))}
         if directions == 1 and self.rng.random() < 0.3:
             attributes["direction"] = "reverse"

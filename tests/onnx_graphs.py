@@ -95,7 +95,7 @@ def assert_as_onnxruntime(model, *arrays, found=None):
     """Compare all outputs; return fastgru's model."""
     ours = loaded(model) if found is None else found
     names = [one.name for one in onnx.load_from_string(_bytes(model)).graph.input]
-    given = {name: array for name, array in zip(names, arrays, strict=True)}
+    given = dict(zip(names, arrays, strict=True))
     results = ours({one.name: given[one.name] for one in ours.inputs})
     results = list(results) if isinstance(results, list | tuple) else [results]
     wanted = expected(model, *arrays)
