@@ -66,7 +66,9 @@ def test_every_tile_gives_the_equations_and_writes_nothing_else(isa, weights, re
     features = int(rng.integers(0, 20))
     arrays = random_weights(units, features, reset_after, weights, rng)
     dtype = arrays[0].dtype
-    plan = _plans.Plan(*arrays, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), "packed", isa, HALF.get(weights))
+    plan = _plans.Plan(
+        *arrays, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), "packed", isa, HALF.get(weights)
+    )
     x = Guarded(rng.normal(size=(ROWS, TIMESTEPS, features)).astype(dtype)).values
     h = Guarded(rng.normal(size=ROWS * units).astype(dtype)).values.reshape(ROWS, units)
     mask = rng.random((ROWS, TIMESTEPS)) < 0.7
