@@ -5,10 +5,14 @@ BASE ?= HEAD~1
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+# Workers take whole files and groups of tests, in the order that tests/conftest.py puts them in.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h src/*.c src/*.h)
 
 .PHONY: demo test check sanitize c-library lint docs browse bench compare race clean
+
+# One thread of OpenBLAS for each worker: its threads spin while they wait, and workers take all cores.
+test check sanitize: export OPENBLAS_NUM_THREADS := 1
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise

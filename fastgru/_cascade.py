@@ -121,7 +121,9 @@ class Cascade(NamedTuple):
             if isinstance(runs, Network):
                 x, state = runs.call(x, state, None, None, None)
             else:
-                x, state = runs.run(x, state, None, self.time_major, False, False, True)
+                x, state = runs.run(
+                    x, state, np.zeros(len(state), bool), None, self.time_major, False, False, True
+                )
             x = _validate.cast(x, part.dtype)
             last.append(state)
         return x, last

@@ -14,6 +14,7 @@ from fastgru._plans import DensePlan, Plan
 Array = NDArray[Any]
 
 CHUNK_BYTES, CHUNK_STEPS = 0, 0  # of the values between nodes; 0 is the engine's default
+MOST_NODES = 10_000  # of a network, and so of its clocks: a run goes through all of them for each
 CALL_MASK, NO_MASK = 0, -1  # in place of a mask's number: that of the call, and none
 
 
@@ -112,6 +113,10 @@ class Graph:
 
     def add(self, kind: str, x: int, output: int, **settings: Any) -> None:
         """Add a node; settings are those of struct fastgru_node, and of `Network`."""
+        if len(self._nodes) == MOST_NODES:
+            raise ValueError(
+                f"a network must have at most {MOST_NODES} nodes and merges of two values, got more"
+            )
         self._nodes.append((kind, x, output, settings))
 
     def network(
@@ -174,6 +179,7 @@ class ModelGraph(Graph):
         self._dense_plans, self._weights_dtype = dense_plans, weights_dtype
         self._values.clear()
         self.states.clear()
+        self._numbers_of_clocks = {self._clocks[0]: 0}
         self._inputs = len(inputs)
         for number, (shape, indices) in enumerate(inputs):
             clock = None if len(shape) == 1 and not indices else 0
@@ -186,10 +192,10 @@ class ModelGraph(Graph):
         self.clocks_of_inputs = [None if value[2] else value[3] for value in self._values]
 
     def _new_clock(self, clock: Clock) -> int:
-        if clock in self._clocks:
-            return self._clocks.index(clock)
-        self._clocks.append(clock)
-        return len(self._clocks) - 1
+        number = self._numbers_of_clocks.setdefault(clock, len(self._clocks))
+        if number == len(self._clocks):
+            self._clocks.append(clock)
+        return number
 
     def new_value(self, width: int, clock: int | None) -> int:
         """A new value, (batch, timesteps, width), or (batch, width) without a clock; its number."""
@@ -268,6 +274,12 @@ class ModelGraph(Graph):
     def model_network(self, outputs: Sequence[int], steps: int | None) -> Network:
         """All of it, whose first input has `steps` timesteps, or any number that is enough."""
         defaults = tuple(state.default for state in self.states)
+        outputs = list(outputs)
+        for i, value in enumerate(outputs):
+            if (
+                value < self._inputs or value in outputs[:i]
+            ):  # an output is written by a node, and is one only
+                outputs[i] = self._copied(value)
         least = self.least_timesteps()[0] if steps is None else steps
         return Network(
             self._values,
@@ -286,6 +298,13 @@ class ModelGraph(Graph):
             least=least,
             **({} if steps is None else {"most": steps}),
         )
+
+    def _copied(self, value: int) -> int:
+        """The same in a value of its own."""
+        width, dtype, _, _ = self._values[value]
+        output = self._like(value, dtype)
+        self.add("copy", value, output, size=width)
+        return output
 
     def limit_indices(self, value: int, least: int, limit: int) -> None:
         """Indices of an input must be from `least` on and less than `limit`."""
@@ -318,12 +337,23 @@ class ModelGraph(Graph):
     def recurrent(
         self, layer: Any, x: int, last: bool, clock: int | None, mask: int, initial: Sequence[int]
     ) -> tuple[list[tuple[int, int]], list[int]]:
-        """Add a recurrent layer that starts from these values: its outputs with their widths; its last states."""
-        states = [self.new_value(part.units, None) if layer.return_state else 0 for part in layer._parts]
-        starts = initial or [0] * len(states)
+        """Add a recurrent layer that starts from these values.
+
+        Returns its outputs with their widths, and its last states.
+        """
+        kinds = [self.plans[part].dtype for part in layer._parts]
+        starts = [0] * len(kinds)
+        for i, value in enumerate(initial):
+            starts[i] = self.cast(value, kinds[i])
+        states = [0] * len(kinds)
+        if layer.return_state:
+            for i, part in enumerate(layer._parts):
+                self._values.append((part.units, kinds[i], True, 0))
+                states[i] = len(self._values) - 1
         wired = dict(zip(layer._parts, zip(starts, states, strict=True), strict=True))
         with self._adding(self._values[x][3], mask, wired):
             outputs = [self.cast(value, self._dtype) for value in layer._add_to(self, x, last)]
+        states = [self.cast(value, self._dtype) if value else 0 for value in states]
         return [(value, self._values[value][0]) for value in outputs], states
 
     @contextmanager

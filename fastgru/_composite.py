@@ -10,6 +10,7 @@ from fastgru import _validate
 from fastgru._calls import commit
 from fastgru._layer import Layer
 from fastgru._member import WeightedMember
+from fastgru._validate import InputSpec
 
 Array = NDArray[Any]
 
@@ -61,6 +62,12 @@ class CompositeLayer(Layer):
             [change for part, made in zip(parts, ready, strict=True) for change in part._changes(made)],
             list(parts),
         )
+
+    @property
+    def input_spec(self) -> list[InputSpec]:
+        """What a call expects of its inputs: their rank, and once built the shape."""
+        spec: list[InputSpec] = self._members[0].input_spec
+        return spec
 
     @property
     def losses(self) -> list[Any]:

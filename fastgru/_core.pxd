@@ -24,14 +24,13 @@ cdef class Network:
     cdef Memory *spare                                  # of a call before, for the next one
     cdef Memory *spare_lengths
 
-    cpdef call(self, x, initial_state, mask, lengths, out, list states=*)
+    cpdef call(self, x, initial_state, mask, lengths, out, list states=*, Py_ssize_t first=*)
     cdef int execute(
         self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
     ) except -1
 
 
-cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil
 cdef Memory *prepared(
-    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare,
+    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare, size_t own,
 ) except NULL

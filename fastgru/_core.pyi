@@ -55,6 +55,7 @@ class Network:
         lengths: object,
         out: object,
         states: list[NDArray[Any]] | None = None,
+        first: int = 0,
     ) -> Any: ...
     def run(
         self,
@@ -64,5 +65,6 @@ class Network:
         out: tuple[NDArray[Any], ...],
         mask: NDArray[np.bool_] | None = None,
         lengths: NDArray[np.intp] | None = None,
+        first: int = 0,
         others: tuple[NDArray[Any], ...] = (),
     ) -> None: ...

@@ -120,7 +120,10 @@ cdef class Network:
                 self.net.nodes[i].functions = &kernels.f64_functions
             else:
                 self.net.nodes[i].functions = &kernels.f32_functions
-        self.kept, self.plans = tuple(kept), tuple([plans[i] for i in sorted(plans)])
+        in_order = []
+        for i in sorted(plans):  # no comprehension: when it fails, its objects are given up twice
+            in_order.append(plans[i])
+        self.kept, self.plans = tuple(kept), tuple(in_order)
         self.net.output_count = len(outputs)
         for i in range(len(outputs)):
             self.net.outputs[i], self.output_types[i] = outputs[i], dtypes[outputs[i]].num
@@ -142,7 +145,7 @@ cdef class Network:
         PyMem_RawFree(self.spare)
         PyMem_RawFree(self.spare_lengths)
 
-    cpdef call(self, x, initial_state, mask, lengths, out, list states=None):
+    cpdef call(self, x, initial_state, mask, lengths, out, list states=None, Py_ssize_t first=0):
         """The result of a layer's call; NotImplemented if Python must convert or refuse an argument.
 
         Parameters
@@ -154,11 +157,14 @@ cdef class Network:
         mask : bool ndarray or None
             (batch, timesteps), time-major if x is; where it is False, the row skips the step.
         lengths : list of int, intp ndarray or None
-            (batch,): timesteps of each row, in place of a mask that is true at these first ones.
+            (batch,): timesteps of each row, 0 to first + timesteps, in place of a mask that is true at these
+            first ones of the sequence.
         out : ndarray or None
             Overwritten by the output, if there is one.
         states : list, optional
             Overwritten with the last states, in the arrays that it holds, if there are such.
+        first : int
+            The timestep of the sequence that x begins with: states are those of the timesteps before.
         """
         cdef fastgru_run_of run
         cdef cnp.npy_intp shape[3]
@@ -262,7 +268,8 @@ cdef class Network:
             run.lengths = steps
         try:
             if lengths is not None:
-                ended = copy_lengths(lengths, run.batch, run.timesteps, steps)
+                run.first = first
+                ended = copy_lengths(lengths, run.batch, first + run.timesteps, steps)
                 if ended < 0:
                     return NotImplemented
                 if not ended:
@@ -281,7 +288,7 @@ cdef class Network:
 
     def run(
         self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None,
-        tuple others=(),
+        Py_ssize_t first=0, tuple others=(),
     ):
         """Run a call of arrays that are known to be right and share no memory.
 
@@ -298,7 +305,9 @@ cdef class Network:
         mask : bool ndarray or None
             (batch, timesteps), time-major as x.
         lengths : intp ndarray or None
-            (batch,), C-contiguous, from 0 to timesteps.
+            (batch,), C-contiguous, from 0 to first + timesteps.
+        first : int
+            As of `call`.
         others : tuple of ndarray
             The inputs after x, as x, or (batch, width) if they have no timesteps.
         """
@@ -318,7 +327,7 @@ cdef class Network:
                 inputs[i].time_stride = stride(other, not self.time_major)
                 inputs[i].timesteps = cnp.PyArray_DIMS(other)[not self.time_major]
         if lengths is not None:
-            run.lengths = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths)
+            run.lengths, run.first = <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> lengths), first
         try:
             self.execute(&run, initial_states, None, list(states), 0)
         finally:
@@ -332,25 +341,8 @@ cdef class Network:
         The last states are written to the arrays in `last` from the index `first` on, unless it is None.
         """
         cdef int i, count = self.net.state_count
-        cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        cdef bint masked = run.mask != NULL
-        cdef Memory *memory = <Memory *> exchange(<void **> &self.spare, NULL)
-        cdef void **table
-        if (
-            memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
-            or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
-            or self.net.input_count > 1 or self.net.output_count > 1
-        ):
-            bytes = workspace_of(&self.net, run)
-            if bytes == TOO_LARGE:
-                PyMem_RawFree(memory)
-                raise MemoryError()
-            if memory == NULL or memory.size < tables + bytes:
-                PyMem_RawFree(memory)
-                memory = allocate(tables + bytes)
-            memory.batch, memory.masked, memory.out_stride = run.batch, masked, run.out_batch_stride[0]
-            memory.timesteps = 0 if run.lengths != NULL else run.timesteps
-        table = <void **> scratch_of(memory)
+        cdef Memory *memory = fitting(self, run, &self.spare, 0)
+        cdef void **table = <void **> run.initial_states
         for i in range(count):
             table[i] = table[count + i] = NULL
             if given is not None:
@@ -360,8 +352,6 @@ cdef class Network:
                 table[i] = cnp.PyArray_DATA(<cnp.ndarray> initial_state)
             if last is not None and last[first + i] is not None:
                 table[count + i] = cnp.PyArray_DATA(<cnp.ndarray> last[first + i])
-        run.initial_states, run.states = <const void *const *> table, <void *const *> table + count
-        run.memory, run.walk = <char *> table + tables, memory.walk
         with nogil:
             run_nodes(&self.net, run)
         memory.walk = run.walk
@@ -426,16 +416,11 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
     else:
         run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
         run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
-    run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths = NULL, 0, 0, NULL
+    run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths, run.first = NULL, 0, 0, NULL, 0
     if mask is not None and not (run.batch == run.timesteps == 1 and (<const char *> cnp.PyArray_DATA(mask))[0]):
         run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
         run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
         run.mask_time_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[time_axis]
-
-
-cdef size_t workspace(Network network, const fastgru_run_of *run) noexcept:
-    """Bytes of memory that a run takes."""
-    return workspace_of(&network.net, run)
 
 
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
@@ -443,21 +428,44 @@ cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
     run_nodes(&network.net, run)
 
 
+cdef Memory *fitting(Network network, fastgru_run_of *run, Memory **spare, size_t own) except NULL:
+    """Memory for a described run, laid out, with tables of states that the caller fills; it begins with `own` bytes.
+
+    It is the spare one, which must be of the same network, if that fits.
+    """
+    cdef Py_ssize_t count = network.net.state_count
+    cdef size_t bytes, tables
+    cdef bint masked = run.mask != NULL
+    cdef Memory *memory = <Memory *> exchange(<void **> spare, NULL)
+    own = (own + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    if (
+        memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
+        or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
+        or network.net.input_count > 1
+    ):
+        run.memory = NULL
+        bytes = workspace_of(&network.net, run)
+        if bytes == TOO_LARGE:
+            PyMem_RawFree(memory)
+            raise MemoryError()
+        if memory == NULL or memory.size < own + tables + bytes:
+            PyMem_RawFree(memory)
+            memory = allocate(own + tables + bytes)
+        run.memory = scratch_of(memory) + own + tables
+        workspace_of(&network.net, run)
+        memory.batch, memory.masked, memory.out_stride = run.batch, masked, run.out_batch_stride[0]
+        memory.timesteps = 0 if run.lengths != NULL else run.timesteps
+    run.initial_states = <const void *const *> (scratch_of(memory) + own)
+    run.states = <void *const *> run.initial_states + count
+    run.memory, run.walk = scratch_of(memory) + own + tables, memory.walk
+    return memory
+
+
 cdef Memory *prepared(
-    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare,
+    Network network, Py_ssize_t rows, Py_ssize_t timesteps, fastgru_run_of *run, Memory **spare, size_t own,
 ) except NULL:
     """Describe a run without masks, and take memory for it; the caller sets its states later."""
-    cdef Py_ssize_t count = network.net.state_count
-    cdef size_t bytes, tables = (2 * count * sizeof(void *) + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    cdef Memory *memory
-    cdef char *scratch
     memset(run, 0, sizeof(run[0]))
     run.batch, run.timesteps = rows, timesteps
-    bytes = workspace_of(&network.net, run)
-    if bytes == TOO_LARGE:
-        raise MemoryError()
-    memory = take(spare, tables + bytes)
-    scratch = scratch_of(memory)
-    run.initial_states, run.states = <const void *const *> scratch, <void *const *> scratch + count
-    run.memory, run.walk = scratch + tables, memory.walk
-    return memory
+    return fitting(network, run, spare, own)

@@ -22,6 +22,8 @@ class GRU(NamedTuple):
     default_state : ndarray, shape (1 or batch, units), or None
     weights : sequence of ndarray
         In the order of `get_weights`; none of a layer that is not built.
+    scales : ndarray, shape (2, 3 * units), or None
+        The steps of int8 weights, if they are not the largest weight of each column divided by 127.
     """
 
     cls: Any
@@ -38,6 +40,7 @@ class GRU(NamedTuple):
     return_state: Any
     default_state: Array | None
     weights: Sequence[Array]
+    scales: Array | None
     get_config: Callable[[], dict[str, Any]]
 
     @property

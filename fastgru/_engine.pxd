@@ -40,6 +40,8 @@ cdef extern from "fastgru/fastgru.h" nogil:
 
     struct fastgru_roofline:
         float (*multiply_adds)(Py_ssize_t) noexcept nogil
+        float (*i8_multiply_adds)(Py_ssize_t) noexcept nogil
+        float (*i8_dot_multiply_adds)(Py_ssize_t) noexcept nogil
         float (*reads)(const float *, Py_ssize_t, Py_ssize_t) noexcept nogil
 
     struct fastgru_kernels:
@@ -165,6 +167,7 @@ cdef extern from "fastgru/network.h" nogil:
         Py_ssize_t mask_batch_stride
         Py_ssize_t mask_time_stride
         const Py_ssize_t *lengths
+        Py_ssize_t first
         unsigned walk
         void *memory
 

@@ -69,15 +69,15 @@ class GRUNode(WeightedLayer):
         """What `build` makes by the initializers, with the first state of a stateful layer."""
         return self._built_of(features, self._first_state(batch) if self.stateful else None)
 
-    def _built_of(self, features: int, state: Array | None = None) -> Built:
+    def _built_of(self, features: int, state: Array | None = None, scales: Array | None = None) -> Built:
         """The same with this state; without one the first call of a stateful layer sets the batch."""
         if features > _validate.BLAS_LIMIT:
             raise ValueError(f"input_shape must have at most {_validate.BLAS_LIMIT} features, got {features}")
-        return self._made(self._weight_specs(features), state)
+        return self._made(self._weight_specs(features), state, scales)
 
-    def _build_of(self, arrays: Sequence[Array]) -> None:
+    def _build_of(self, arrays: Sequence[Array], scales: Array | None = None) -> None:
         self._given_weights = list(arrays)
-        commit(self._changes(self._built_of(arrays[0].shape[0])), [self])
+        commit(self._changes(self._built_of(arrays[0].shape[0], scales=scales)), [self])
 
     def _weight_specs(self, features: int) -> list[Weight]:
         width = 3 * self._units
@@ -121,36 +121,42 @@ class GRUNode(WeightedLayer):
                 )
         return specs
 
-    def _prepare(self, arrays: tuple[Array, ...]) -> Plan | Loop:
-        kernel, recurrent_kernel, bias = self._computed(arrays)
+    def _prepare(self, arrays: tuple[Array, ...], scales: Array | None) -> Plan | Loop:
+        kernel, recurrent_kernel, bias = self._computed(arrays, scales)
         f, g = (
             a.kernel if isinstance(a, activations.Activation) else None
             for a in (self._recurrent_activation, self._activation)
         )
         if f is None or g is None:
-            return self._loop(arrays)
+            return self._loop(arrays, scales)
         engine, isa = _config.engine_of(self._packed_as), _config.CHOICE.isa
-        return Plan(kernel, recurrent_kernel, bias, self._reset_after, g, f, engine, isa, self._packed_as)
+        return Plan(
+            kernel, recurrent_kernel, bias, self._reset_after, g, f, engine, isa, self._packed_as, scales
+        )
 
     @property
     def _packed_as(self) -> str | None:
         """'float16' or 'int8'; None: as the weights are computed with."""
         return None if self._weights_dtype == self._compute_dtype else self._weights_dtype.name
 
-    def _computed(self, arrays: tuple[Array, ...]) -> tuple[Array, Array, Array | None]:
+    def _computed(self, arrays: tuple[Array, ...], scales: Array | None) -> tuple[Array, Array, Array | None]:
         """kernel, recurrent_kernel and bias in the dtype that is computed in."""
         kernel, recurrent_kernel, *rest = (array.astype(self._compute_dtype, copy=False) for array in arrays)
-        kernel = _validate.rounded("kernel", kernel, self._packed_as)
-        recurrent_kernel = _validate.rounded("recurrent_kernel", recurrent_kernel, self._packed_as)
+        of_kernel, of_recurrent = (None, None) if scales is None else scales
+        kernel = _validate.rounded("kernel", kernel, self._packed_as, of_kernel)
+        recurrent_kernel = _validate.rounded(
+            "recurrent_kernel", recurrent_kernel, self._packed_as, of_recurrent
+        )
         return kernel, recurrent_kernel, rest[0] if self._use_bias else None
 
-    def _loop(self, arrays: tuple[Array, ...], **dropout: Any) -> Loop:
+    def _loop(self, arrays: tuple[Array, ...], scales: Array | None, **dropout: Any) -> Loop:
         alphas = iter(arrays[2 + self._use_bias :])
         activation, recurrent_activation = (
             a.with_alpha(next(alphas)) if isinstance(a, activations.PReLU) else a
             for a in (self._activation, self._recurrent_activation)
         )
-        return Loop(*self._computed(arrays), self._reset_after, activation, recurrent_activation, **dropout)
+        computed = self._computed(arrays, scales)
+        return Loop(*computed, self._reset_after, activation, recurrent_activation, **dropout)
 
     # ---- calls -----------------------------------------------------------------------------
 
@@ -201,21 +207,23 @@ class GRUNode(WeightedLayer):
         if start is not None:
             start = np.require(start, self._compute_dtype, ["C", "A"])
         if call.training and self._drops:
-            plan = self._loop(parts[self].arrays, **self._dropout_masks(call.batch, x.shape[2]))
+            masks = self._dropout_masks(call.batch, x.shape[2])
+            plan = self._loop(parts[self].arrays, parts[self].scales, **masks)
         states: list[Array] = []
         if isinstance(plan, Plan):
             network = self._network_of(parts, call, x.dtype)
             results = network.call(
-                np.require(x, requirements="A"), start, call.mask, call.lengths, None, states
+                np.require(x, requirements="A"), start, call.mask, call.lengths, None, states, call.first
             )
             output = results[0] if isinstance(results, list) else results
         else:
-            mask = call.mask
+            mask, seen = call.mask, np.zeros(call.batch, bool)
+            backwards, zeros = bool(self.go_backwards), bool(self.zero_output_for_mask)
             if call.lengths is not None:
                 timesteps = x.shape[0 if call.time_major else 1]
-                mask = _validate.mask_of_lengths(call.lengths, timesteps, call.time_major)
-            backwards, zeros = bool(self.go_backwards), bool(self.zero_output_for_mask)
-            output, state = plan.run(x, start, mask, call.time_major, backwards, zeros, call.sequences)
+                mask = _validate.mask_of_lengths(call.lengths - call.first, timesteps, call.time_major)
+                seen = (call.lengths > 0) & (call.first > 0) & (not backwards)
+            output, state = plan.run(x, start, seen, mask, call.time_major, backwards, zeros, call.sequences)
             states.append(state)
         output = _validate.cast(output, self._dtype)
         return Outcome([output], states, self._activity(output, states[0]))

@@ -69,6 +69,20 @@ def multiply_adds(Py_ssize_t turns, isa=None):
     return 2 * FASTGRU_CHAINS * kernels.f32.vlen * turns
 
 
+def integer_multiply_adds(Py_ssize_t turns, bint dot, isa=None):
+    """Run only products of int8 weights and 16-bit factors; returns the number of operations, two each.
+
+    `dot`: multiply bytes; `isa` must be one of `dot_isas()`. To ask the CPU takes longer than many products.
+    """
+    cdef const fastgru_kernels *kernels = kernels_of(isa)
+    with nogil:
+        if dot:
+            kernels.roofline.i8_dot_multiply_adds(turns)
+        else:
+            kernels.roofline.i8_multiply_adds(turns)
+    return 8 * FASTGRU_CHAINS * kernels.f32.vlen * turns
+
+
 def reads(cnp.ndarray memory, Py_ssize_t turns, isa=None):
     """Only read a contiguous float32 array, repeatedly; returns the number of bytes read.
 

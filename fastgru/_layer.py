@@ -88,7 +88,15 @@ class Layer(Member, Exports, Streamable, Caller):
         _layers.add(self)
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
 
-    # ---- weights ---------------------------------------------------------------------------
+    # ---- building and weights --------------------------------------------------------------
+
+    def _build(self, input_shape: Any) -> None:
+        """Make all weights for inputs of that shape, or none."""
+        shape = _validate.shape("input_shape", input_shape)
+        with self._alone():
+            built = self._builds(shape)
+            changes = [change for part, made in built.items() for change in part._changes(made)]
+            commit([*changes, (self, "_given_weights", None)], list(built))
 
     def set_weights(self, weights: Sequence[Any]) -> None:
         """Replace all weights, or none.
@@ -235,9 +243,15 @@ class Layer(Member, Exports, Streamable, Caller):
     # ---- calling ---------------------------------------------------------------------------
 
     def _long_call(
-        self, inputs: Any, initial_state: Any, mask: Any, training: Any, lengths: Any, out: Any
+        self,
+        inputs: Any,
+        initial_state: Any,
+        mask: Any,
+        training: Any,
+        lengths: Any,
+        out: Any,
+        first: int = 0,
     ) -> Any:
-        """Any call: check and convert the arguments, then run the network, or the loop in Python."""
         if isinstance(inputs, list):
             inputs, initial_state = _validate.inputs_and_state(inputs, initial_state)
         x = _validate.uncast_inputs(inputs, self.name, self._input_dtype)
@@ -253,7 +267,7 @@ class Layer(Member, Exports, Streamable, Caller):
         if lengths is not None:
             if mask is not None:
                 raise ValueError("lengths must be given without a mask, got both")
-            lengths = _validate.lengths(lengths, batch, timesteps)
+            lengths = _validate.lengths(lengths, batch, first + timesteps)
         target = None
         if out is not None:
             rows = x.shape[:2] if flags[1] else (batch,)
@@ -270,7 +284,7 @@ class Layer(Member, Exports, Streamable, Caller):
                 part._start(batch, state, parts[part].state)
                 for part, state in zip(self._parts, states, strict=True)
             ]
-            call = Call(x, starts, mask, lengths, training, *flags, target)
+            call = Call(x, starts, mask, lengths, training, *flags, target, first)
             found = self._fast(parts, call, None if built else versions) or self._evaluated(parts, call)
             results = [
                 _validate.cast(output, dtype)
@@ -342,9 +356,9 @@ class Layer(Member, Exports, Streamable, Caller):
         wanted = call.return_state or any(part.stateful for part in self._parts)
         states: list[Array] | None = [] if wanted else None
         arguments = np.require(x, requirements="A"), given, call.mask, call.lengths
-        results = network.call(*arguments, call.out, states)
+        results = network.call(*arguments, call.out, states, call.first)
         if results is NotImplemented:  # an `out` of another layout
-            results = network.call(*arguments, None, states)
+            results = network.call(*arguments, None, states, call.first)
         outputs = results[: len(self._dtypes)] if isinstance(results, list) else [results]
         return Outcome(outputs, states or [], {})
 

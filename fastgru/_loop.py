@@ -59,6 +59,7 @@ class Loop:
         self,
         x: Array,
         initial_state: Array | None,
+        seen: Array,
         mask: Array | None,
         time_major: bool,
         go_backwards: bool,
@@ -72,6 +73,8 @@ class Loop:
         x : ndarray, shape (batch, timesteps, features), or the first two swapped if `time_major`
         initial_state : ndarray or None
             (batch, units); None means zeros.
+        seen : bool ndarray, shape (batch,)
+            True of rows that have had a step before: their output begins as their state, not as zeros.
         mask : bool ndarray or None
             (batch, timesteps), time-major if x is; where it is False, the row skips the step.
         sequences : bool
@@ -83,7 +86,7 @@ class Loop:
         timesteps, batch = x.shape[:2]
         units = self._recurrent_kernels[0].shape[0]
         state = np.zeros((batch, units), x.dtype) if initial_state is None else initial_state
-        output = np.zeros_like(state)
+        output = np.where(seen[:, np.newaxis], state, np.zeros_like(state))
         outputs = np.empty((timesteps, batch, units), x.dtype) if sequences else None
         for step in range(timesteps):
             time = timesteps - 1 - step if go_backwards else step

@@ -26,12 +26,19 @@ class Weight(NamedTuple):
 
 
 class Built(NamedTuple):
-    """New weights, plan and state of a layer, ready for `commit`."""
+    """New weights, plan and state of a layer, ready for `commit`.
+
+    Attributes
+    ----------
+    scales : ndarray, shape (2, 3 * units), or None
+        As of `WeightedMember`.
+    """
 
     specs: Sequence[Weight]
     arrays: tuple[Array, ...]
     plan: Any
     state: Array | None
+    scales: Array | None = None
 
 
 class Call(NamedTuple):
@@ -46,6 +53,7 @@ class Call(NamedTuple):
     sequences: bool
     return_state: bool
     out: Array | None = None
+    first: int = 0  # the timestep of the sequence that x begins with, for lengths
 
     @property
     def batch(self) -> int:
@@ -168,6 +176,22 @@ class Member:
         """The network of a stream, which returns all outputs."""
         raise NotImplementedError
 
+    def _long_call(
+        self,
+        inputs: Any,
+        initial_state: Any,
+        mask: Any,
+        training: Any,
+        lengths: Any,
+        out: Any,
+        first: int = 0,
+    ) -> Any:
+        """Any call: check and convert the arguments, then run the network, or the loop in Python.
+
+        The inputs are a sequence from its timestep `first` on; lengths are those of the sequence.
+        """
+        raise NotImplementedError
+
     def _evaluated(self, parts: Mapping[Any, Built], call: Call) -> Outcome:
         """The results of a call that needs Python, layer by layer."""
         raise NotImplementedError
@@ -180,6 +204,9 @@ class WeightedMember(Member):
     ----------
     _plan : Plan or Loop or None
         What it computes with, once it is built.
+    _scales : ndarray, shape (2, 3 * units), or None
+        float32, of int8 weights that came with their own: what the integers of each column of both kernels
+        are multiplied by. None: the largest weight of each column divided by 127.
     """
 
     units: int
@@ -190,6 +217,7 @@ class WeightedMember(Member):
     stateful: Any
     _specs: tuple[Weight, ...]
     _plan: Any
+    _scales: Array | None
     _default_state: Array | None
 
     @property
@@ -201,7 +229,7 @@ class WeightedMember(Member):
         """kernel, recurrent_kernel, bias, and an alpha for every PReLU."""
         raise NotImplementedError
 
-    def _build_of(self, arrays: Sequence[Array]) -> None:
+    def _build_of(self, arrays: Sequence[Array], scales: Array | None = None) -> None:
         """Build with these weights; the first call of a stateful layer then sets the batch."""
         raise NotImplementedError
 
@@ -213,7 +241,9 @@ class WeightedMember(Member):
         """Add the layer to a graph; its value, in the layer's dtype."""
         raise NotImplementedError
 
-    def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
+    def _ready(
+        self, values: Sequence[Any], specs: Sequence[Weight], scales: Array | None = None
+    ) -> tuple[tuple[Array, ...], Any]:
         """Checked weights and their plan: everything that may fail is done before `commit`."""
         raise NotImplementedError
 

@@ -3,16 +3,16 @@
 """The states of many streams in one place, and a step of some of them."""
 
 from cpython.mem cimport PyMem_RawFree
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 cimport cython
 cimport numpy as cnp
 import numpy as np
 
 from fastgru._arrays cimport are_rows, is_plain, overlap, stride
-from fastgru._core cimport Network, run_network, workspace
+from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_run_of
-from fastgru._memory cimport ALIGNMENT, Memory, allocate, exchange, give_back, scratch_of
+from fastgru._memory cimport Memory, give_back, scratch_of
 
 cnp.import_array()
 
@@ -140,7 +140,7 @@ cdef class Slots:
         cdef fastgru_run_of run
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n, k, bad
-        cdef size_t states_size = 0, places_size, run_size
+        cdef size_t states_size = 0
         cdef cnp.ndarray output, numbers
         cdef Memory *memory
         cdef Py_ssize_t *places
@@ -168,22 +168,9 @@ cdef class Slots:
         # all that may fail, or run Python code, comes before `claim`
         for k in range(network.net.state_count):
             states_size += 2 * n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
-        memset(&run, 0, sizeof(run))
-        run.batch, run.timesteps = n, 1
-        places_size = (n + 2 * network.net.state_count) * sizeof(void *)
-        places_size = (places_size + states_size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-        memory = <Memory *> exchange(<void **> &self.spare, NULL)
-        if memory == NULL or memory.batch != n:
-            run_size = workspace(network, &run)
-            if memory == NULL or memory.size < places_size + run_size:
-                PyMem_RawFree(memory)
-                memory = allocate(places_size + run_size)
-            memory.batch = n
+        memory = prepared(network, n, 1, &run, &self.spare, states_size + n * sizeof(Py_ssize_t))
         rows = scratch_of(memory)
         places = <Py_ssize_t *> (rows + states_size)
-        run.memory, run.walk = rows + places_size, memory.walk
-        run.initial_states = <const void *const *> (places + n)
-        run.states = <void *const *> (places + n) + network.net.state_count
         for k in range(network.net.state_count):
             states_size = n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
             (<char **> run.initial_states)[k], (<char **> run.states)[k] = rows, rows + states_size

@@ -77,6 +77,7 @@ def quantize(
     weights_dtype: Any = "int8",
     *,
     lengths: Any = None,
+    initial_state: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Quantized:
     """A layer with int8 weights in place of a layer with weights of float32.
@@ -95,6 +96,10 @@ def quantize(
         The type of the weights.
     lengths : array_like of int, shape (batch,), optional
         How many timesteps, the first ones, each row of the calibration has.
+    initial_state : ndarray or list of ndarray, optional
+        The states that the rows of the calibration start from, (batch, units) each, as in a call of the
+        layer: of a GRU one, of others a list with one for each GRU; in that of a Stack None means zeros or
+        the `default_state`, which is what all start from by default.
     progress : callable, optional
         Called with the number of kernels that are done and that there are, after each of them.
 
@@ -111,8 +116,8 @@ def quantize(
         If the layer is none of fastgru's, or the calibration is no array of floats.
     ValueError
         If the layer is not built or computes in float64, a weight is not finite, or `weights_dtype` is
-        another type; or if the calibration does not have the layer's features and two timesteps, or is not
-        finite.
+        another type; if the calibration does not have the layer's features and two timesteps, or is not
+        finite; or if lengths or states do not fit it, or come without it.
 
     Examples
     --------
@@ -133,17 +138,22 @@ def quantize(
         raise ValueError(
             f"weights_dtype must be 'int8', got {weights_dtype!r}: others need no rounding by inputs"
         )
+    for name, given in (("lengths", lengths), ("initial_state", initial_state)):
+        if given is not None and calibration is None:
+            raise ValueError(f"{name} must be that of a calibration, got it without one")
     members = list(layer.layers) if isinstance(layer, Stack) else [layer]
     made = type(layer).from_config(_with(layer.get_config(), weights_dtype="int8"))
     parts = iter(made._parts)
-    calibrated = None if calibration is None else _Calibration(layer, calibration, lengths, progress)
+    calibrated = None
+    if calibration is not None:
+        calibrated = _Calibration(layer, calibration, lengths, initial_state, progress)
     entries = []
     for member in members:
         weights = [part.weights for part in member._parts]
         if calibrated is not None:
             weights = calibrated.rounded(member)
-        for arrays in weights:
-            next(parts)._build_of(arrays)
+        for part, arrays in zip(member._parts, weights, strict=True):
+            next(parts)._build_of(arrays, part._scales if calibrated is None else None)
         notes = _notes(member)
         entries.append(
             Entry(member.name, np.nan, np.nan, None, np.nan, notes)
@@ -219,7 +229,12 @@ class _Calibration:
     """Inputs of one layer after the other, computed by float32 and by those that are quantized already."""
 
     def __init__(
-        self, layer: Any, calibration: Any, lengths: Any, progress: Callable[[int, int], None] | None
+        self,
+        layer: Any,
+        calibration: Any,
+        lengths: Any,
+        initial_state: Any,
+        progress: Callable[[int, int], None] | None,
     ) -> None:
         float32 = np.dtype(np.float32)
         x = _validate.cast(_validate.floats("calibration", calibration, float32), float32)
@@ -239,6 +254,10 @@ class _Calibration:
         first = np.arange(x.shape[1]) < max(1, int(CALIBRATED * x.shape[1]))
         self._used, self._held = valid & first, valid & ~first
         self._exact = self._found = x  # what the next layer reads
+        states = layer._given_states(initial_state, len(x))
+        self._starts = dict(zip(layer._parts, states, strict=True))  # by GRU; None: its own
+        if not all(state is None or np.isfinite(state).all() for state in states):
+            raise ValueError("initial_state must be finite, got NaN or an infinity")
         self._progress, self._done, self._all = progress, 0, 2 * len(layer._parts)
 
     def rounded(self, member: Any) -> list[list[Array]]:
@@ -271,8 +290,17 @@ class _Calibration:
         )
         for part, arrays in zip(layer._parts, weights, strict=True):
             part._build_of([array.astype(np.float32) for array in arrays])
-        found = layer(x, lengths=self._steps)
+        states = [self._start(part, len(x)) for part in member._parts]
+        found = layer(x, lengths=self._steps, initial_state=states)
         return np.concatenate(found, axis=-1) if isinstance(found, list) else np.asarray(found)
+
+    def _start(self, part: Any, batch: int) -> Array:
+        """The state that a GRU starts from, (batch, units)."""
+        given = self._starts[part]
+        given = part.default_state if given is None else given
+        start = np.zeros((batch, part.units), np.float32)
+        start[...] = 0 if given is None else given
+        return start
 
     def _rounded_part(self, part: WeightedMember) -> list[Array]:
         """New weights of a GRU: kernels rounded for its inputs, and a bias to make up for that."""
@@ -282,9 +310,8 @@ class _Calibration:
         used = self._used[:, order]
         x = self._found[:, order][used]
         outputs = self._sequences(gru, [gru.weights], None, self._found)
-        first = 0 if gru.default_state is None else gru.default_state
         before = np.empty_like(outputs)
-        before[:, 0], before[:, 1:] = first, outputs[:, :-1]
+        before[:, 0], before[:, 1:] = self._start(gru, len(outputs)), outputs[:, :-1]
         h, units = before[used], gru.units
         new_kernel = self._finished(_rounded(kernel, x))
         if gru.reset_after:

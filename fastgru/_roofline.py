@@ -41,6 +41,7 @@ class Limits(NamedTuple):
     """The limits of the machine, as measured at one moment."""
 
     peak: float  # GFLOP/s of fused multiply-adds on float32
+    integer_peak: float  # the same of int8 weights and 16-bit integers
     lanes: int  # floats in a vector
     clock: float  # GHz, of one core
     bandwidth: dict[int, float]  # bytes that are read over and over: GB/s
@@ -51,6 +52,8 @@ class Limits(NamedTuple):
             step = max(bytes / bandwidth, operations / peak) + gates + chain
             call = timesteps * step + operations of x.kernel / peak, if that is done ahead
 
+        where the peak is that of integers if a weight is a byte.
+
         Parameters
         ----------
         work : Work
@@ -59,14 +62,15 @@ class Limits(NamedTuple):
         """
         batch, timesteps, features, units = work[:4]
         rate = 4 / work.itemsize  # of what a vector holds
+        peak = self.integer_peak if work.weight_itemsize == 1 else rate * self.peak
         width = units + features if timesteps == 1 else units
         streaming = 1e-3 * work.bytes / self.bandwidth[work.bytes if resident is None else resident]
-        products = 1e-3 * 6 * batch * units * width / (rate * self.peak)
+        products = 1e-3 * 6 * batch * units * width / peak
         cores = self.peak / (4 * self.lanes * self.clock)
         gates = 1e-3 * GATES[self.lanes] * batch * units / (rate * self.clock * cores)
         step = max(streaming, products) + gates + 1e-3 * CHAIN / self.clock
         ahead = 0 if timesteps == 1 else 6 * batch * timesteps * units * features
-        return timesteps * step + 1e-3 * ahead / (rate * self.peak)
+        return timesteps * step + 1e-3 * ahead / peak
 
 
 def measure(sizes: Iterable[int]) -> Limits:
@@ -75,9 +79,17 @@ def measure(sizes: Iterable[int]) -> Limits:
     The clock is that at which a core starts two multiply-adds in a cycle.
     """
     lanes = _kernels.lanes()
-    turns = OPERATIONS // _kernels.multiply_adds(1)
-    peak = _rate(lambda: _kernels.multiply_adds(turns))
-    return Limits(peak, lanes, peak / (4 * lanes), {size: _bandwidth(size) for size in sorted(set(sizes))})
+    dot = _kernels.isas()[0] in _kernels.dot_isas()
+    peak = _peak(_kernels.multiply_adds)
+    integers = _peak(lambda turns: _kernels.integer_multiply_adds(turns, dot))
+    bandwidth = {size: _bandwidth(size) for size in sorted(set(sizes))}
+    return Limits(peak, integers, lanes, peak / (4 * lanes), bandwidth)
+
+
+def _peak(multiply_adds: Callable[[int], int]) -> float:
+    """Operations a nanosecond of such a loop."""
+    turns = max(1, OPERATIONS // multiply_adds(1))
+    return _rate(lambda: multiply_adds(turns))
 
 
 def _bandwidth(size: int) -> float:

@@ -53,7 +53,7 @@ cdef class Steps:
         self.output_shape[0], self.output_shape[1] = output.shape[0], output.shape[1]
         if network is not None:
             self.input_shape[0], self.input_shape[1] = output.shape[0], network.features
-            self.memory = prepared(network, output.shape[0], 1, &self.step, &self.spare)
+            self.memory = prepared(network, output.shape[0], 1, &self.step, &self.spare, 0)
         self._output, self.network, self.memory_of_output = output[:], network, output
 
     def __dealloc__(self):
@@ -109,7 +109,7 @@ cdef class Steps:
         outputs = cnp.PyArray_EMPTY(3, shape, network.output_types[0], 0)
         if not rows_are_whole(x):
             x = np.array(x, order="C")
-        memory = prepared(network, shape[batch_axis], shape[time_axis], &run, &self.spare)
+        memory = prepared(network, shape[batch_axis], shape[time_axis], &run, &self.spare, 0)
         try:
             run.x = cnp.PyArray_DATA(x)
             run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)

@@ -234,7 +234,7 @@ cdef class TensorCalls:
         run = &ready.run
         if ready.memory == NULL or run.batch != batch or run.timesteps != timesteps:
             try:
-                ready.memory = prepared(self.network, batch, timesteps, run, &ready.memory)
+                ready.memory = prepared(self.network, batch, timesteps, run, &ready.memory, 0)
             except BaseException:
                 free_ready(ready)
                 raise

@@ -145,12 +145,18 @@ def weights_dtype(value: Any, computed: np.dtype[Any], convertible: bool) -> np.
     return np.dtype(name)
 
 
-def rounded(name: str, array: Array, packed_as: str | None) -> Array:
-    """A kernel as its packed weights have it: of float32, if it is packed as 'float16' or 'int8'."""
+def rounded(name: str, array: Array, packed_as: str | None, scales: Array | None = None) -> Array:
+    """A kernel as its packed weights have it: of float32, if it is packed as 'float16' or 'int8'.
+
+    Parameters
+    ----------
+    scales : ndarray, shape (3 * units,), optional
+        The steps of the columns of an int8 kernel, of which all weights are multiples but for rounding.
+    """
     if packed_as is None:
         return array
     with np.errstate(all="ignore"):
-        return (_halved if packed_as == "float16" else _in_steps)(name, array)
+        return _halved(name, array) if packed_as == "float16" else _in_steps(name, array, scales)
 
 
 def _halved(name: str, array: Array) -> Array:
@@ -165,13 +171,14 @@ def _halved(name: str, array: Array) -> Array:
     return array.astype(np.float16).astype(np.float32)
 
 
-def _in_steps(name: str, array: Array) -> Array:
-    """Every column rounded to 127 steps of its largest value either way; all must be finite."""
+def _in_steps(name: str, array: Array, steps: Array | None) -> Array:
+    """Every column rounded to its steps, or to 127 of its largest value either way; all must be finite."""
     others = array[~np.isfinite(array)]
     if others.size:
         raise ValueError(f"{name} must be finite with weights_dtype='int8', got {others[0]}")
-    steps = np.abs(array).max(axis=0, initial=0) / np.float32(127)
-    steps[steps == 0] = 1
+    if steps is None:
+        steps = np.abs(array).max(axis=0, initial=0) / np.float32(127)
+        steps[steps == 0] = 1
     nearest: Array = np.rint(array / steps) * steps
     return nearest
 

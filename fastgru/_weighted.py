@@ -25,6 +25,7 @@ class WeightedLayer(WeightedMember, Layer):
         self._specs: tuple[Weight, ...] = ()
         self._weights: tuple[Array, ...] = ()
         self._plan: Any = None
+        self._scales: Array | None = None
         self._activity_losses: list[Any] = []
 
     @property
@@ -35,16 +36,18 @@ class WeightedLayer(WeightedMember, Layer):
     def weights(self) -> list[Array]:
         return [array.view() for array in self._weights]
 
-    def _prepare(self, arrays: tuple[Array, ...]) -> Any:
+    def _prepare(self, arrays: tuple[Array, ...], scales: Array | None) -> Any:
         """The plan or loop for these weights, made before they replace others."""
         raise NotImplementedError
 
-    def _ready(self, values: Sequence[Any], specs: Sequence[Weight]) -> tuple[tuple[Array, ...], Any]:
+    def _ready(
+        self, values: Sequence[Any], specs: Sequence[Weight], scales: Array | None = None
+    ) -> tuple[tuple[Array, ...], Any]:
         arrays = tuple(
             _validate.weight(self.name, value, spec.shape, self._dtype)
             for value, spec in zip(self._counted(values, len(specs)), specs, strict=True)
         )
-        return arrays, self._prepare(arrays) if arrays else None
+        return arrays, self._prepare(arrays, scales) if arrays else None
 
     @property
     def _parts(self) -> tuple[WeightedMember, ...]:
@@ -66,20 +69,21 @@ class WeightedLayer(WeightedMember, Layer):
             (self, "_specs", tuple(built.specs)),
             (self, "_weights", built.arrays),
             (self, "_plan", built.plan),
+            (self, "_scales", built.scales),
             (self, "_given_weights", None),
         ]
         return changes if built.state is None else [*changes, (self, "_state", built.state)]
 
-    def _made(self, specs: Sequence[Weight], state: Array | None) -> Built:
+    def _made(self, specs: Sequence[Weight], state: Array | None, scales: Array | None = None) -> Built:
         """The first weights: the constructor's if it was given any, else by their initializers."""
         values = self._given_weights
         if values is None:
             with np.errstate(all="ignore"):  # what a dtype can't hold is infinite
                 values = [spec.initializer(spec.shape, self._dtype) for spec in specs]
-        return Built(specs, *self._ready(values, specs), state)
+        return Built(specs, *self._ready(values, specs, scales), state, scales)
 
     def _as_built(self) -> Built:
-        return Built(self._specs, self._weights, self._plan, self._state)
+        return Built(self._specs, self._weights, self._plan, self._state, self._scales)
 
     def _replaced(self, values: Sequence[Any]) -> Built:
         return Built(self._specs, *self._ready(values, self._specs), None)
@@ -118,4 +122,4 @@ class WeightedLayer(WeightedMember, Layer):
         self._state = state.pop("_state")
         super().__setstate__(state)
         self._weights = tuple(map(_validate.frozen, self._weights))  # copies forget that
-        self._plan = self._prepare(self._weights) if self.built else None
+        self._plan = self._prepare(self._weights, self._scales) if self.built else None

@@ -15,7 +15,7 @@ from fastgru import (
     initializers,
     regularizers,
 )
-from fastgru._calls import commit, compiled
+from fastgru._calls import compiled
 from fastgru._gru_node import GRUNode
 from fastgru._kernels import float16_isas
 from fastgru._layer import flag
@@ -266,11 +266,7 @@ class GRU(GRUNode):
         TypeError
             If the features are unknown.
         """
-        given = self._batch_input_shape if input_shape is None else input_shape
-        shape = _validate.shape("input_shape", given)
-        with self._lock:
-            built = self._builds(shape)
-            commit([change for made in built.values() for change in self._changes(made)], list(built))
+        self._build(self._batch_input_shape if input_shape is None else input_shape)
 
     # ---- calling ---------------------------------------------------------------------------
 
@@ -411,7 +407,8 @@ class GRU(GRUNode):
     # ---- config ----------------------------------------------------------------------------
 
     def _described(self) -> _description.GRU:
-        return _description.of(_description.GRU, self, cls=GRU)
+        with self._lock:  # the weights and their scales
+            return _description.of(_description.GRU, self, cls=GRU, scales=self._scales)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config() | {

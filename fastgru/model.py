@@ -6,53 +6,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _validate
+from fastgru import _config, _validate, _validate_models
 from fastgru._calls import ModelCaller
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
 from fastgru._core import Network
-from fastgru._kernels import float16_isas, rows_are_whole
+from fastgru._kernels import float16_isas
 from fastgru._nodes import Node, Recurrent, Shape, Value
 from fastgru._plans import DensePlan, Plan
+from fastgru._validate_models import Input, Output, has_steps, in_layout, plain
 from fastgru._writers import model as _writer
 from fastgru.streaming import Streamable
 
 Array = NDArray[Any]
-
-
-class Input(NamedTuple):
-    """An input of a model.
-
-    Attributes
-    ----------
-    name : str
-    shape : tuple of (int or None)
-        Without the batch: (timesteps, features), (features,), or (timesteps,) of indices. None: any number.
-    indices : bool
-        True of integers, which an Embedding reads.
-    layout : str
-        The axes of its arrays by their letters: batch, timesteps, features, and 1 for an axis of one.
-    """
-
-    name: str
-    shape: Shape
-    indices: bool = False
-    layout: str = "btf"
-
-
-class Output(NamedTuple):
-    """An output of a model.
-
-    Attributes
-    ----------
-    name : str
-        Of the value.
-    layout : str
-        As of `Input`.
-    """
-
-    name: str
-    layout: str = "btf"
 
 
 class Compiled(NamedTuple):
@@ -100,7 +66,8 @@ class Model(ModelCaller, Streamable):
         weights_dtype: str | None = None,
         states: Sequence[tuple[str, str]] = (),
     ) -> None:
-        self._inputs, self._nodes, self._outputs = tuple(inputs), tuple(nodes), tuple(outputs)
+        self._inputs = tuple(map(_validate_models.model_input, inputs))
+        self._nodes, self._outputs = tuple(nodes), tuple(outputs)
         self._states = tuple(states)
         self.name, self._dtype = _validate.layer_name(name), _validate.dtype(dtype)
         if self._dtype == np.float16:
@@ -111,8 +78,11 @@ class Model(ModelCaller, Streamable):
             raise ValueError("a model must have an input and an output, got none")
         self._dense_plans: dict[Any, DensePlan] = {}
         self._compiled = self._compile()
+        self._outputs = tuple(
+            _validate_models.model_output(one, self._compiled.values[one.name].shape) for one in outputs
+        )
         self._least = self._compiled.graph.least_timesteps()
-        short = all(one.layout == _plain(one.layout) for one in (*self._inputs, *self._outputs))
+        short = all(one.layout == plain(one.layout) for one in (*self._inputs, *self._outputs))
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
 
     def __repr__(self) -> str:
@@ -206,11 +176,16 @@ class Model(ModelCaller, Streamable):
         unknown = [one.name for one in outputs if one.name not in values]
         if unknown:
             raise ValueError(f"the model's output {unknown[0]!r} is written by no node")
+        number = next((one.name for one in outputs if values[one.name].indices), None)
+        if number is not None:
+            raise ValueError(
+                f"the model's output {number!r} must be numbers, got the indices of an Embedding"
+            )
         if graph.blocking:
             raise ValueError(f"the model {self.name!r} cannot run step by step: " + "; ".join(graph.blocking))
         network = graph.model_network(
             [values[one.name].number for one in outputs],
-            inputs[0].shape[0] if _has_steps(inputs[0]) else None,
+            inputs[0].shape[0] if has_steps(inputs[0]) else None,
         )
         return Compiled(network, graph, inputs, values)
 
@@ -221,106 +196,29 @@ class Model(ModelCaller, Streamable):
     ) -> Any:
         """Any call: check and convert the arguments."""
         found = self._compiled
-        arrays = self._checked_inputs(inputs)
+        arrays = self._checked(inputs)
         batch = arrays[0].shape[0]
         steps = [
-            array.shape[1] if _has_steps(one) else None
+            array.shape[1] if has_steps(one) else None
             for one, array in zip(self._inputs, arrays, strict=True)
         ]
         if mask is not None or lengths is not None:
-            mask, lengths = self._checked_mask(mask, lengths, batch, steps[0])
-        states = self._checked_states(initial_state, batch)
+            mask, lengths = _validate_models.model_mask(mask, lengths, self._inputs, batch, steps[0])
+        states = _validate_models.model_states(initial_state, found.graph.states, batch)
         clocks = found.graph.timesteps(steps)
         outputs = [self._new_output(found.values[one.name], batch, clocks) for one in self._outputs]
         if batch:
             nothing = (None,) * len(states)
             found.network.run(arrays[0], states, nothing, tuple(outputs), mask, lengths, tuple(arrays[1:]))
-        results = [_in_layout(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)]
+        results = [in_layout(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)]
         if out is not None:
-            results = _written(out, results, arrays)
+            results = _validate_models.model_out(out, results, [*arrays, inputs, mask, lengths, *states])
         return results[0] if len(results) == 1 else results
 
-    def _checked_inputs(self, inputs: Any) -> list[Array]:
+    def _checked(self, inputs: Any) -> list[Array]:
         """The arrays of a call, batch-major, in the order of the inputs."""
-        if isinstance(inputs, Mapping):
-            missing = [one.name for one in self._inputs if one.name not in inputs]
-            if missing or len(inputs) != len(self._inputs):
-                names = ", ".join(repr(one.name) for one in self._inputs)
-                raise ValueError(f"inputs must be arrays for {names}, got {', '.join(map(repr, inputs))}")
-            given = [inputs[one.name] for one in self._inputs]
-        else:
-            given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-            if len(given) != len(self._inputs):
-                raise ValueError(f"inputs must be {len(self._inputs)} arrays, got {len(given)}")
-        arrays = [self._checked_input(number, value) for number, value in enumerate(given)]
-        if len({array.shape[0] for array in arrays}) > 1:
-            shapes = ", ".join(str(array.shape) for array in arrays)
-            raise ValueError(f"inputs must have the same batch, got {shapes}")
-        return arrays
-
-    def _checked_input(self, number: int, value: Any) -> Array:
-        one, least = self._inputs[number], self._least[number]
-        name = f"input {one.name!r}"
-        array = _validate.indices(name, value) if one.indices else _validate.floats(name, value, self._dtype)
-        if array.ndim != len(one.layout):
-            raise ValueError(f"{name} must have the axes {_axes(one)}, got {array.shape}")
-        array = _batch_major(array, one.layout)
-        for axis, (wanted, size) in enumerate(zip(one.shape, array.shape[1:], strict=False)):
-            if wanted is not None and size != wanted:
-                raise ValueError(f"{name} must have the shape {_axes(one)}, got {np.shape(value)}")
-            if axis == 0 and _has_steps(one) and size < least:
-                raise ValueError(f"{name} must have {least} timesteps or more, got {size}")
-        if one.indices:
-            return self._checked_indices(number, name, array)
-        array = _validate.cast(array, self._dtype)
-        return array if rows_are_whole(array) and array.flags.aligned else np.array(array, order="C")
-
-    def _checked_indices(self, number: int, name: str, array: Array) -> Array:
-        """Indices that are in all tables, as (batch, timesteps, 1) of int32 in memory of their own."""
-        low, limit = self._compiled.graph.limits.get(number, (-(2**31), 2**31))
-        copied = array.astype(np.int64)
-        wrong = (copied < low) | (copied >= limit)
-        if wrong.any():
-            place = tuple(int(axis[0]) for axis in np.nonzero(wrong))
-            raise ValueError(
-                f"{name} must have indices from {low} to {limit - 1}, got {copied[place]} at {place}"
-            )
-        return copied.astype(np.int32)[:, :, np.newaxis]
-
-    def _checked_mask(
-        self, mask: Any, lengths: Any, batch: int, steps: int | None
-    ) -> tuple[Array | None, Array | None]:
-        """The mask or the lengths of the first input."""
-        name = "mask" if lengths is None else "lengths"
-        if steps is None:
-            raise ValueError(f"{name} must be None: the input {self._inputs[0].name!r} has no timesteps")
-        if lengths is not None and mask is not None:
-            raise ValueError("lengths must be None where a mask is given")
-        if lengths is not None:
-            return None, _validate.lengths(lengths, batch, steps)
-        if isinstance(mask, list | tuple) and len(mask) == len(self._inputs) and len(mask) > 1:
-            if any(one is not None for one in mask[1:]):
-                raise ValueError("mask must be that of the first input, got masks of others, too")
-            mask = mask[0]
-        return None if mask is None else _validate.mask(mask, (batch, steps)), None
-
-    def _checked_states(self, initial_state: Any, batch: int) -> tuple[Array | None, ...]:
-        """What every state of the network starts from."""
-        states = self._compiled.graph.states
-        given = [None] * len(states) if initial_state is None else initial_state
-        if not isinstance(given, list | tuple) or len(given) != len(states):
-            got = len(given) if isinstance(given, list | tuple) else type(given).__name__
-            names = ", ".join(repr(state.name) for state in states)
-            raise ValueError(f"initial_state must be a list of {len(states)} arrays, of {names}, got {got}")
-        found = []
-        for state, value in zip(states, given, strict=True):
-            if value is None:
-                value = None if state.default is None else _validate.broadcast_state(state.default, batch)
-            if value is not None:
-                value = _validate.state("initial_state", value, (batch, state.width), state.dtype)
-                value = np.require(value, requirements=["C", "A"])
-            found.append(value)
-        return tuple(found)
+        limits = self._compiled.graph.limits
+        return _validate_models.model_inputs(inputs, self._inputs, self._least, limits, self._dtype)
 
     def _new_output(self, value: Value, batch: int, clocks: Sequence[int]) -> Array:
         shape = (batch, value.width) if value.clock is None else (batch, clocks[value.clock], value.width)
@@ -369,11 +267,11 @@ class Model(ModelCaller, Streamable):
             for one in x:
                 yield from self._batches(one, batch_size)
             return
-        arrays = self._checked_inputs(x)
+        arrays = self._checked(x)
         for first in range(0, max(len(arrays[0]), 1), batch_size):
             cut = [array[first : first + batch_size] for array in arrays]
             yield [
-                _in_layout(array[..., 0] if one.indices else array, one.layout)
+                in_layout(array[..., 0] if one.indices else array, one.layout)
                 for one, array in zip(self._inputs, cut, strict=True)
             ]
 
@@ -381,7 +279,7 @@ class Model(ModelCaller, Streamable):
 
     def _cascade(self) -> Cascade:
         found = self._compile(streaming=True)
-        if len(found.inputs) > 1 or not _has_steps(found.inputs[0]) or len(found.network.flags) != 3:
+        if len(found.inputs) > 1 or not has_steps(found.inputs[0]) or len(found.network.flags) != 3:
             names = ", ".join(f"{one.name!r} {one.shape}" for one in found.inputs)
             raise ValueError(
                 f"a stream must have one input of timesteps, got those of {self.name!r}: {names}"
@@ -465,55 +363,6 @@ def _restored(
 ) -> Model:
     """A model from what `__reduce__` gives."""
     return Model(inputs, nodes, outputs, name=name, dtype=dtype, weights_dtype=weights_dtype, states=states)
-
-
-def _has_steps(one: Input) -> bool:
-    """True of a sequence."""
-    return one.indices or len(one.shape) == 2
-
-
-def _plain(layout: str) -> str:
-    """The layout that needs no change of axes."""
-    return {"tbf": "btf", "tb": "bt", "1bf": "bf"}.get(layout, layout)
-
-
-def _axes(one: Input) -> str:
-    """The axes of an input, for messages."""
-    sizes = iter(one.shape)
-    of_letter = {"b": "batch", "1": "1"}
-    named = {}
-    for letter in _plain(one.layout).replace("b", ""):
-        size = next(sizes)
-        named[letter] = str(size) if size is not None else {"t": "timesteps", "f": "features"}[letter]
-    return "(" + ", ".join(of_letter.get(letter) or named[letter] for letter in one.layout) + ")"
-
-
-def _batch_major(array: Array, layout: str) -> Array:
-    """A view with the batch first."""
-    if layout in ("tbf", "tb"):
-        return array.swapaxes(0, 1)
-    return array[0] if layout == "1bf" else array
-
-
-def _in_layout(array: Array, layout: str) -> Array:
-    """A batch-major array as the layout wants it."""
-    if layout in ("tbf", "tb"):
-        return np.ascontiguousarray(array.swapaxes(0, 1))
-    return array[np.newaxis] if layout == "1bf" else array
-
-
-def _written(out: Any, results: list[Array], read: Sequence[Array]) -> list[Array]:
-    """Copy results into the caller's arrays."""
-    given = list(out) if isinstance(out, list | tuple) else [out]
-    if len(given) != len(results):
-        raise ValueError(f"out must be {len(results)} arrays, got {len(given)}")
-    targets = [
-        _validate.out(one, result.shape, result.dtype, read)
-        for one, result in zip(given, results, strict=True)
-    ]
-    for target, result in zip(targets, results, strict=True):
-        target[...] = result
-    return targets
 
 
 def _shown(shape: Shape) -> str:

@@ -13,7 +13,6 @@ from fastgru._compile import Graph
 from fastgru._composite import CompositeLayer
 from fastgru._layer import flag
 from fastgru._member import Built, Call, Outcome, WeightedMember
-from fastgru._validate import InputSpec
 from fastgru.gru import GRU
 from fastgru.wrappers import Bidirectional, deserialized, serialized
 
@@ -130,6 +129,7 @@ class Stack(CompositeLayer):
         return f"<Stack {self.name!r}: {', '.join(map(repr, self._members))}>"
 
     return_state = flag("return_state")
+    _takes_none = True
 
     # ---- its layers ------------------------------------------------------------------------
 
@@ -159,7 +159,6 @@ class Stack(CompositeLayer):
         return any(part.stateful for part in self._parts)
 
     def _check_flags(self) -> None:
-        """Refuse flags of the layers that do not fit each other; they may be set at any time."""
         for layer in self._members[:-1]:
             if not layer.return_sequences:
                 raise ValueError(
@@ -195,10 +194,7 @@ class Stack(CompositeLayer):
         lowest = self._members[0]
         shapes = [layer._batch_input_shape for layer in (lowest, *lowest._inner())]
         given = next((shape for shape in shapes if shape is not None), None)
-        shape = _validate.shape("input_shape", given if input_shape is None else input_shape)
-        with self._alone():
-            built = self._builds(shape)
-            commit([change for part, made in built.items() for change in part._changes(made)], list(built))
+        self._build(given if input_shape is None else input_shape)
 
     def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedMember, Built]:
         made: dict[WeightedMember, Built] = {}
@@ -281,7 +277,6 @@ class Stack(CompositeLayer):
         """
 
     def _given_states(self, initial_state: Any, batch: int) -> list[Array | None]:
-        """The checked initial state of each GRU; None means its own."""
         if initial_state is None:
             return [None] * len(self._parts)
         if not isinstance(initial_state, (list, tuple)) or len(initial_state) != len(self._parts):
@@ -298,8 +293,6 @@ class Stack(CompositeLayer):
             )
             for part, state in zip(self._parts, initial_state, strict=True)
         ]
-
-    _takes_none = True
 
     @property
     def _input_dtype(self) -> np.dtype[Any]:
@@ -383,12 +376,6 @@ class Stack(CompositeLayer):
             commit(changes, [])
 
     # ---- shapes and masks ------------------------------------------------------------------
-
-    @property
-    def input_spec(self) -> list[InputSpec]:
-        """What a call expects of its inputs: their rank, and once built the shape."""
-        spec: list[InputSpec] = self._members[0].input_spec
-        return spec
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Shape of what a call returns for inputs of this shape: a tuple, or a list of them.

@@ -13,7 +13,6 @@ from fastgru._compile import Graph
 from fastgru._composite import CompositeLayer
 from fastgru._layer import Layer
 from fastgru._member import Built, Call, Outcome, WeightedMember
-from fastgru._validate import InputSpec
 from fastgru.gru import GRU
 
 Array = NDArray[Any]
@@ -203,11 +202,7 @@ class Bidirectional(CompositeLayer):
             If the features are unknown.
         """
         given = self._batch_input_shape if input_shape is None else input_shape
-        given = self._members[0]._batch_input_shape if given is None else given
-        with self._alone():
-            built = self._builds(_validate.shape("input_shape", given))
-            changes = [change for part, made in built.items() for change in part._changes(made)]
-            commit([*changes, (self, "_given_weights", None)], list(built))
+        self._build(self._members[0]._batch_input_shape if given is None else given)
 
     def _builds(self, shape: tuple[int | None, ...]) -> dict[WeightedMember, Built]:
         made: dict[WeightedMember, Built] = {}
@@ -325,7 +320,6 @@ class Bidirectional(CompositeLayer):
 
     @property
     def _width(self) -> int:
-        """Size of the last axis of the output: the sum of both directions' if they are concatenated."""
         units = [part.units for part in self._parts]
         return sum(units) if self._merge_mode == "concat" else units[0]
 
@@ -411,11 +405,6 @@ class Bidirectional(CompositeLayer):
             commit([(forward, "_state", first), (backward, "_state", second)], [])
 
     # ---- shapes and masks ------------------------------------------------------------------
-
-    @property
-    def input_spec(self) -> list[InputSpec]:
-        """What a call expects of its inputs: their rank, and once built the shape."""
-        return self.forward_layer.input_spec
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Shape of what a call returns for inputs of this shape: a tuple, or a list of them.

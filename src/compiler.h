@@ -21,6 +21,7 @@
 #define INLINE static inline __attribute__((always_inline))
 #define OUTLINE static __attribute__((noinline))
 #define BARRIER __asm__ volatile("" ::: "memory")  /* what is stored before it is in memory */
+#define CHANGED(vector, kind) __asm__ volatile("" : "+" kind(vector))  /* as far as the compiler knows */
 #define PREFETCH(address) __builtin_prefetch((const void *)(address))  /* which may be any */
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -38,6 +39,7 @@
 #define INLINE static inline
 #define OUTLINE static
 #define BARRIER ((void)0)
+#define CHANGED(vector, kind) ((void)0)
 #define PREFETCH(address) ((void)0)
 #define UNROLL
 #define UNROLL_TILE

@@ -2,6 +2,8 @@
 
 #define DOT_PARTS 2
 #define DOT_BY_ROW 0
+#define DOT_KIND "x"
+#define DOT_TYPE __m256i
 
 INLINE __m256i FORMAT(weights_of)(const char *p, int part)
 {

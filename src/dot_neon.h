@@ -2,6 +2,8 @@
 
 #define DOT_PARTS 2
 #define DOT_BY_ROW 0
+#define DOT_KIND "w"
+#define DOT_TYPE int16x8_t
 
 INLINE int16x8_t FORMAT(weights_of)(const char *p, int part)
 {

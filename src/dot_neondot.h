@@ -3,6 +3,8 @@
 
 #define DOT_PARTS 2
 #define DOT_BY_ROW 1
+#define DOT_KIND "w"
+#define DOT_TYPE int8x16_t
 
 INLINE int8x16_t FORMAT(weights_of)(const char *p, int part)
 {

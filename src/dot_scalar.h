@@ -2,6 +2,8 @@
 
 #define DOT_PARTS 1
 #define DOT_BY_ROW 0
+#define DOT_KIND "r"
+#define DOT_TYPE const char *
 
 INLINE const char *FORMAT(weights_of)(const char *p, int part)
 {

@@ -3,35 +3,36 @@
 
 #define DOT_PARTS 2
 #define DOT_BY_ROW 1
+#define DOT_KIND "x"
 
 #if VBYTES == 64
-#define DOT_REGISTER __m512i
+#define DOT_TYPE __m512i
 #define DOT_LOAD(p) _mm512_loadu_si512(p)
 #define DOT_FOUR(x) _mm512_set1_epi32(x)
 #define DOT_BYTES(sums, x, w) _mm512_dpbusd_epi32(sums, x, w)
 #else
-#define DOT_REGISTER __m256i
+#define DOT_TYPE __m256i
 #define DOT_LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 #define DOT_FOUR(x) _mm256_set1_epi32(x)
 #define DOT_BYTES(sums, x, w) _mm256_dpbusd_avx_epi32(sums, x, w)
 #endif
 
-INLINE DOT_REGISTER FORMAT(weights_of)(const char *p, int part)
+INLINE DOT_TYPE FORMAT(weights_of)(const char *p, int part)
 {
     (void)part;
     return DOT_LOAD(p);
 }
 
-INLINE DOT_REGISTER FORMAT(factors_of)(const char *q, int part)
+INLINE DOT_TYPE FORMAT(factors_of)(const char *q, int part)
 {
     int four;
     memcpy(&four, q + 4 * part, sizeof four);
     return DOT_FOUR(four);
 }
 
-INLINE vint FORMAT(dot)(vint sums, DOT_REGISTER w, DOT_REGISTER x)
+INLINE vint FORMAT(dot)(vint sums, DOT_TYPE w, DOT_TYPE x)
 {
-    return (vint)DOT_BYTES((DOT_REGISTER)sums, x, w);
+    return (vint)DOT_BYTES((DOT_TYPE)sums, x, w);
 }
 
 INLINE vint FORMAT(total)(const vint *sums, vint offset)
@@ -55,7 +56,6 @@ INLINE int FORMAT(arranged_factor)(const char *q, ptrdiff_t k)
     return 256 * group[4] + group[0] - 0x8000;
 }
 
-#undef DOT_REGISTER
 #undef DOT_LOAD
 #undef DOT_FOUR
 #undef DOT_BYTES

@@ -101,8 +101,10 @@ BYTE_PRAGMA
 #endif
 #ifdef BYTE_DOT
 #define BYTE_ROW FORMAT_ROW(i8, 4, 1, 1, BYTE_ISA)
+#define BYTE_MULTIPLY_ADDS NAME(multiply_adds, i8, BYTE_ISA)
 #else
 #define BYTE_ROW NO_FORMAT
+#define BYTE_MULTIPLY_ADDS NULL
 #endif
 #define FUNCTIONS_ROW(dtype)                                             \
     {NAME(gates_after, dtype, ISA), NAME(gates_reset, dtype, ISA), \
@@ -118,4 +120,4 @@ const struct fastgru_kernels ROW_NAME(ISA) = {
     BYTE_ROW,
     FUNCTIONS_ROW(f32),
     FUNCTIONS_ROW(f64),
-    {NAME(multiply_adds, f32, ISA), NAME(reads, f32, ISA)}};
+    {NAME(multiply_adds, f32, ISA), NAME(reads, f32, ISA), NAME(multiply_adds, i8, ISA), BYTE_MULTIPLY_ADDS}};

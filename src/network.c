@@ -8,289 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "fastgru/network.h"
-#include "layout.h"
-#include "nodes.h"
-
-/* ---- sizes ------------------------------------------------------------------------------------ */
-
-enum {
-    RUN_ROWS = 128,          /* of a block, if there are several nodes             */
-    RUN_BYTES = 512 << 10,   /* of a chunk of a value: it stays in the second-level cache */
-    RUN_STEPS = 16           /* of a chunk at least: the start of a run costs little */
-};
-
-#define TOO_LARGE ((size_t)-1)
-
-/* a * b, or TOO_LARGE. */
-static size_t product(size_t a, size_t b)
-{
-    return b && a > (TOO_LARGE >> 1) / b ? TOO_LARGE : a * b;
-}
-
-/* Where the parts of a workspace lie; if memory is NULL, only `bytes` has a meaning. */
-struct workspace {
-    size_t bytes;                    /* TOO_LARGE: more than there can be          */
-    ptrdiff_t rows;                  /* of a block                                         */
-    ptrdiff_t steps;                 /* of a chunk                                         */
-    char *memory;
-    char **values;                   /* (values)                                           */
-    char **states;                   /* (nodes)                                            */
-    unsigned char **seen;            /* (nodes)  rows that have had a step                 */
-    ptrdiff_t *lengths;              /* (2, rows) in order, and which rows they are of     */
-    ptrdiff_t *clipped;              /* (rows)   those of a chunk                          */
-    ptrdiff_t *spare;                /* (rows)                                             */
-    char *scratch;
-};
-
-static char *take(struct workspace *w, size_t bytes)
-{
-    char *part = w->memory ? w->memory + w->bytes : NULL;
-    if (bytes > TOO_LARGE >> 1 || w->bytes > TOO_LARGE >> 1)
-        w->bytes = TOO_LARGE;
-    else
-        w->bytes += fastgru_lines(bytes);
-    return part;
-}
-
-/* Timesteps of a clock. */
-static ptrdiff_t clock_steps(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, int number)
-{
-    const struct fastgru_clock *clock;
-    if (number == 0)
-        return run->timesteps;
-    clock = network->clocks + number;
-    if (clock->input > 0)
-        return run->inputs[clock->input - 1].timesteps;
-    return clock->from < 0 ? clock->steps
-        : (clock_steps(network, run, clock->from) - clock->span) / clock->stride + 1;
-}
-
-/* Timesteps of a value; 1 if it has none. */
-static ptrdiff_t steps_of(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, int value)
-{
-    return network->values[value].last ? 1 : clock_steps(network, run, network->values[value].clock);
-}
-
-/* 1 if the call masks some of what the node reads. */
-static int is_masked(const struct fastgru_network_call *run, const struct fastgru_node *node)
-{
-    return node->mask > 0 || (node->mask == FASTGRU_CALL_MASK && (run->mask || run->lengths));
-}
-
-/* 1 if the node is the only one of its segment. */
-static int is_alone(const struct fastgru_network *network, int node)
-{
-    const int segment = network->nodes[node].segment;
-    return !(node && network->nodes[node - 1].segment == segment)
-        && !(node + 1 < network->node_count && network->nodes[node + 1].segment == segment);
-}
-
-/* 1 if the output of a GRU is its last state, and need not be written beside it. */
-static int gives_state(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct fastgru_node *node)
-{
-    const struct fastgru_value *value = network->values + node->output;
-    return !is_masked(run, node)
-        && (value->last || (value->output >= 0 && steps_of(network, run, node->output) == 1));
-}
-
-/* 1 if that output has the layout of a state, which is then written there directly. */
-static int is_state(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct fastgru_node *node)
-{
-    const struct fastgru_value *value = network->values + node->output;
-    return gives_state(network, run, node) && value->output >= 0 && node->column == 0
-        && run->out_batch_stride[value->output] == node->layer->units;
-}
-
-/* Steps that a run goes through. With lengths, if no output of later steps is read, these are the steps of the longest
- * row and at least one more, at which every row is masked. */
-static ptrdiff_t needed_steps(const struct fastgru_network *network, const struct fastgru_network_call *run)
-{
-    ptrdiff_t most = 0, least = 1;
-    if (!run->lengths || network->clock_count > 1)
-        return run->timesteps;
-    for (int i = 0; i < network->output_count; ++i)
-        if (!network->values[network->outputs[i]].last)
-            return run->timesteps;
-    for (int n = 0; n < network->node_count; ++n) {
-        const struct fastgru_node *node = network->nodes + n;
-        if (node->kind == FASTGRU_MEAN || node->kind == FASTGRU_MOST || node->kind == FASTGRU_LAST)
-            return run->timesteps;
-        if (node->kind != FASTGRU_GRU)
-            continue;
-        if (!node->layer->kernels->full_tile)  /* bits depend on how many steps a product is of     */
-            least = FASTGRU_CHUNK_ROWS;
-        if (!network->values[node->output].last && node->go_backwards != node->reverse_output)
-            return run->timesteps;   /* outputs do not belong to the timesteps of the input        */
-    }
-    for (ptrdiff_t row = 0; row < run->batch; ++row)
-        most = run->lengths[row] > most ? run->lengths[row] : most;
-    if (most >= run->timesteps)
-        return run->timesteps;
-    most = (most / least + 1) * least;
-    return most < run->timesteps ? most : run->timesteps;
-}
-
-/* The layout of a run's memory: its bytes and, unless `memory` is NULL, where its parts lie. */
-static struct workspace laid_out(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, char *memory)
-{
-    const ptrdiff_t batch = run->batch;
-    struct workspace w;
-    size_t step_bytes = 1, all = 0, scratch = 0;
-    ptrdiff_t longest = 1;
-    memset(&w, 0, sizeof w);
-    w.memory = memory;
-    w.rows = batch;
-    if (network->node_count > 1 && batch > RUN_ROWS) {
-        const ptrdiff_t blocks = batch / RUN_ROWS + (batch % RUN_ROWS != 0);
-        w.rows = (batch / blocks + (batch % blocks != 0) + 7) / 8 * 8;
-    }
-    for (int v = network->input_count; v < network->value_count; ++v) {
-        const struct fastgru_value *value = network->values + v;
-        const size_t bytes = (size_t)w.rows * (size_t)value->width * value->itemsize;
-        if (value->output < 0 && !value->whole) {
-            step_bytes = bytes > step_bytes ? bytes : step_bytes;
-            all += bytes;
-        }
-    }
-    step_bytes = all / 2 > step_bytes ? all / 2 : step_bytes;  /* all together are at most two chunks of bytes */
-    w.steps = (ptrdiff_t)(network->chunk_bytes / step_bytes);
-    w.steps = w.steps < network->chunk_steps ? network->chunk_steps : w.steps;
-    for (int c = 0; c < network->clock_count || c < 1; ++c) {
-        const ptrdiff_t steps = clock_steps(network, run, c);
-        longest = steps > longest ? steps : longest;
-    }
-    w.steps = w.steps < longest ? w.steps : longest;
-
-    w.values = (char **)(void *)take(&w, (size_t)network->value_count * sizeof(char *));
-    w.states = (char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
-    w.seen = (unsigned char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
-    for (int v = network->input_count; v < network->value_count; ++v) {
-        const struct fastgru_value *value = network->values + v;
-        const size_t steps = value->last ? 1 : (size_t)(value->whole ? steps_of(network, run, v) : w.steps);
-        const size_t row = (size_t)value->width * value->itemsize;
-        char *part = value->output >= 0 ? NULL
-            : take(&w, product(product((size_t)w.rows, row), steps));
-        if (memory)
-            w.values[v] = part;
-    }
-    for (int n = 0; n < network->node_count; ++n) {
-        const struct fastgru_node *node = network->nodes + n;
-        const int alone = is_alone(network, n);
-        char *state = NULL, *seen = NULL;
-        size_t bytes = 0;
-        if (node->kind == FASTGRU_GRU) {
-            const size_t row = (size_t)node->layer->units * network->values[node->output].itemsize;
-            if (!memory)             /* scratch is the last part: where it ends is of no use later */
-                bytes = (run->lengths && node->mask == FASTGRU_CALL_MASK
-                         ? fastgru_ragged_scratch_size : fastgru_scratch_size)(
-                    node->layer, w.rows, alone ? steps_of(network, run, node->input) : w.steps);
-            if ((!is_state(network, run, node) && (!alone || gives_state(network, run, node)))
-                    || node->initial || node->final)
-                state = take(&w, product((size_t)w.rows, row));
-            if (is_masked(run, node))
-                seen = take(&w, (size_t)w.rows);
-        } else {
-            const struct fastgru_value *x = network->values + node->input;
-            const size_t row = (size_t)(fastgru_past(node) * x->width) * x->itemsize;
-            if (!memory)
-                bytes = fastgru_node_scratch(node, x->width, x->itemsize);
-            if (row)
-                state = take(&w, product((size_t)w.rows, row));
-        }
-        scratch = bytes > scratch ? bytes : scratch;
-        if (memory) {
-            w.states[n] = state;
-            w.seen[n] = (unsigned char *)seen;
-        }
-    }
-    if (run->lengths) {
-        const size_t bytes = product((size_t)w.rows, sizeof(ptrdiff_t));
-        w.lengths = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
-        w.clipped = (ptrdiff_t *)(void *)take(&w, bytes);
-        w.spare = (ptrdiff_t *)(void *)take(&w, 2 * bytes);
-    }
-    w.scratch = take(&w, scratch);
-    return w;
-}
-
-size_t fastgru_workspace(const struct fastgru_network *network, const struct fastgru_network_call *run)
-{
-    struct fastgru_network_call needed = *run;
-    needed.timesteps = needed_steps(network, run);
-    return laid_out(network, &needed, NULL).bytes;
-}
-
-/* ---- a run ------------------------------------------------------------------------------------ */
-
-/* 1 if the node reads or writes the value. */
-static int uses(const struct fastgru_node *node, int value)
-{
-    return node->output == value || node->input == value || (reads_two(node) && node->other == value)
-        || (node->mask > 0 && node->mask == value)
-        || (node->kind == FASTGRU_GRU && value && (node->initial == value || node->final == value));
-}
-
-/* 1 if the node cannot run while its input arrives. */
-static int needs_all(const struct fastgru_network *network, const struct fastgru_node *node)
-{
-    const struct fastgru_value *x = network->values + node->input, *out = network->values + node->output;
-    if (node->kind == FASTGRU_GRU)
-        return node->go_backwards || node->reverse_output;
-    return node->kind >= FASTGRU_RESHAPE || (node->kind >= FASTGRU_MEAN && x->last != out->last)
-        || (has_windows(node) && !fastgru_past(node) && (node->size > 1 || node->stride > 1));
-}
-
-/* The clock by which a node runs, or -1 if it runs once. */
-static int clock_of(const struct fastgru_network *network, const struct fastgru_node *node)
-{
-    const struct fastgru_value *value = network->values + (node->kind == FASTGRU_GRU ? node->input : node->output);
-    return value->last ? -1 : value->clock;
-}
-
-/* Find segments, and which values are needed whole. Returns 0, or -1 if nodes are not in running order. */
-int fastgru_connect(struct fastgru_network *network)
-{
-    int segment = -1, open = 0;      /* 1 if the next node can join                        */
-    int clock = -1;
-    network->input_count = network->input_count ? network->input_count : 1;
-    network->chunk_bytes = network->chunk_bytes ? network->chunk_bytes : RUN_BYTES;
-    network->chunk_steps = network->chunk_steps ? network->chunk_steps : RUN_STEPS;
-    for (int v = 0; v < network->value_count; ++v) {
-        network->values[v].whole = v < network->input_count;
-        network->values[v].output = -1;
-    }
-    for (int i = 0; i < network->output_count; ++i)
-        network->values[network->outputs[i]].output = i;
-    for (int n = 0; n < network->node_count; ++n) {
-        struct fastgru_node *node = network->nodes + n;
-        const int whole = needs_all(network, node);
-        if (whole || !open || clock_of(network, node) != clock)
-            ++segment;
-        open = !whole;
-        clock = clock_of(network, node);
-        node->segment = segment;
-        if (node->output < network->input_count || node->output >= network->value_count
-                || node->input >= network->value_count)
-            return -1;
-    }
-    for (int n = 0; n < network->node_count; ++n)  /* whole: written in a segment, and read, or written, in another */
-        for (int m = 0; m < network->node_count; ++m) {
-            const struct fastgru_node *node = network->nodes + n, *user = network->nodes + m;
-            if (user->segment == node->segment)
-                continue;
-            if (uses(user, node->output))
-                network->values[node->output].whole = 1;
-            if (node->kind == FASTGRU_GRU && node->final && uses(user, node->final))
-                network->values[node->final].whole = 1;
-        }
-    return 0;
-}
+#include "workspace.h"
 
 /* What a run's chunk is. */
 struct chunk {
@@ -300,38 +18,25 @@ struct chunk {
     ptrdiff_t steps;
 };
 
-/* Where the steps from `time` on of a block's rows of a value lie. */
+/* Where the steps from `time` on of a chunk's rows of a value lie. */
 static struct part part_of(
-    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
-    int number, const struct chunk *chunk, ptrdiff_t time)
+    const struct fastgru_network *network, const struct workspace *w, int number, const struct chunk *chunk,
+    ptrdiff_t time)
 {
-    const struct fastgru_value *value = network->values + number;
-    struct part part;
-    ptrdiff_t first_row = chunk->first_row;
-    part.width = value->width;
-    part.itemsize = value->itemsize;
-    if (number == 0) {
-        part.data = (char *)(uintptr_t)run->x;
-        part.batch_stride = run->x_batch_stride;
-        part.time_stride = run->x_time_stride;
-    } else if (number < network->input_count) {
-        const struct fastgru_input *input = run->inputs + number - 1;
-        part.data = (char *)(uintptr_t)input->data;
-        part.batch_stride = input->batch_stride;
-        part.time_stride = value->last ? 0 : input->time_stride;
-    } else if (value->output >= 0) {
-        part.data = (char *)run->out[value->output];
-        part.batch_stride = run->out_batch_stride[value->output];
-        part.time_stride = run->out_time_stride[value->output];
-    } else {
-        part.data = w->values[number];
-        part.batch_stride = value->width;
-        part.time_stride = value->last ? 0 : chunk->rows * value->width;
-        first_row = 0;
-        time = value->whole ? time : time - chunk->first;
-    }
-    part.data += (first_row * part.batch_stride + time * part.time_stride) * (ptrdiff_t)value->itemsize;
+    struct part part = w->values[number];
+    const ptrdiff_t row = part.of_block ? 0 : chunk->first_row, step = part.of_chunk ? time - chunk->first : time;
+    part.time_stride *= part.of_block ? chunk->rows : 1;
+    part.data += (row * part.batch_stride + step * part.time_stride) * (ptrdiff_t)network->values[number].itemsize;
     return part;
+}
+
+/* Timesteps that a node runs through. */
+static ptrdiff_t all_steps(
+    const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
+    const struct fastgru_node *node)
+{
+    const int clock = fastgru_clock_of(network, node);
+    return clock < 0 ? 1 : clock ? fastgru_clock_steps(network, run, clock) : w->timesteps;
 }
 
 /* What is masked of a node's part. */
@@ -339,11 +44,9 @@ static struct masking mask_of(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
     const struct fastgru_node *node, const struct chunk *chunk)
 {
-    struct masking mask;
-    memset(&mask, 0, sizeof mask);
-    mask.first = chunk->first;
+    struct masking mask = {NULL, 0, 0, NULL, 0};
     if (node->mask > 0) {
-        const struct part part = part_of(network, run, w, node->mask, chunk, chunk->first);
+        const struct part part = part_of(network, w, node->mask, chunk, chunk->first);
         mask.bytes = (const unsigned char *)part.data;
         mask.batch_stride = part.batch_stride;
         mask.time_stride = part.time_stride;
@@ -353,6 +56,7 @@ static struct masking mask_of(
         mask.time_stride = run->mask_time_stride;
     } else if (node->mask == FASTGRU_CALL_MASK && run->lengths) {
         mask.lengths = run->lengths + chunk->first_row;
+        mask.first = run->first + chunk->first;
     }
     return mask;
 }
@@ -366,74 +70,67 @@ static void run_gru(
     const struct fastgru_value *value = network->values + node->output;
     const size_t itemsize = value->itemsize, width = (size_t)node->layer->units * itemsize;
     const size_t offset = (size_t)chunk->first_row * width;
-    const struct masking mask = mask_of(network, run, w, node, chunk);
     const char *initial = (const char *)run->initial_states[node->state];
     char *state = (char *)run->states[node->state];
-    struct part x, out;
-    struct fastgru_call call;
-    memset(&call, 0, sizeof call);
-    x = part_of(network, run, w, node->input, chunk, chunk->first);
-    out = part_of(network, run, w, node->output, chunk,
-                          node->reverse_output ? steps_of(network, run, node->input) - 1 - chunk->first : chunk->first);
+    const struct part x = part_of(network, w, node->input, chunk, chunk->first);
+    struct part out = part_of(
+        network, w, node->output, chunk,
+        node->reverse_output ? all_steps(network, run, w, node) - 1 - chunk->first : chunk->first);
+    const struct masking mask = mask_of(network, run, w, node, chunk);
+    struct fastgru_call *call = w->calls + n;
     out.data += (size_t)node->column * itemsize;
     state = state ? state + offset : w->states[n] ? w->states[n] : is_state(network, run, node) ? out.data : NULL;
-    call.batch = chunk->rows;
-    call.timesteps = chunk->steps;
-    call.x = x.data;
-    call.x_batch_stride = x.batch_stride;
-    call.x_time_stride = x.time_stride;
-    call.initial_state = chunk->first ? state : initial ? initial + offset : NULL;
+    call->batch = chunk->rows;
+    call->timesteps = chunk->steps;
+    call->x = x.data;
+    call->x_batch_stride = x.batch_stride;
+    call->x_time_stride = x.time_stride;
+    call->initial_state = chunk->first ? state : initial ? initial + offset : NULL;
     if (node->initial && !chunk->first) {
-        const struct part given = part_of(network, run, w, node->initial, chunk, 0);
+        const struct part given = part_of(network, w, node->initial, chunk, 0);
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
             memcpy(state + (size_t)row * width, at(&given, row, 0), width);
-        call.initial_state = state;
+        call->initial_state = state;
     }
-    call.state = state;
-    call.go_backwards = node->go_backwards;
-    call.zero_output_for_mask = node->zero_output_for_mask;
-    call.seen = w->seen[n];
-    call.walk = run->walk;
-    call.scratch = w->scratch;
-    call.mask = mask.bytes;
-    call.mask_batch_stride = mask.batch_stride;
-    call.mask_time_stride = mask.time_stride;
-    if (mask.lengths) {
-        call.lengths = w->clipped;
-        call.rows = w->lengths + chunk->rows;
-    }
+    call->state = state;
+    call->walk = run->walk;
+    call->mask = mask.bytes;
+    call->mask_batch_stride = mask.batch_stride;
+    call->mask_time_stride = mask.time_stride;
+    if (mask.lengths)
+        call->rows = w->lengths + chunk->rows;
     if (!gives_state(network, run, node)) {
-        call.out = out.data;
-        call.out_batch_stride = out.batch_stride;
-        call.out_time_stride = value->last ? 0 : node->reverse_output ? -out.time_stride : out.time_stride;
+        call->out = out.data;
+        call->out_batch_stride = out.batch_stride;
+        call->out_time_stride = value->last ? 0 : node->reverse_output ? -out.time_stride : out.time_stride;
     }
-    fastgru_sequence(node->layer, &call);
-    run->walk = call.walk;
-    if (!call.out && state != out.data)  /* the last output is the state */
+    fastgru_sequence(node->layer, call);
+    run->walk = call->walk;
+    if (!call->out && state != out.data)  /* the last output is the state */
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
             memcpy(out.data + row * out.batch_stride * (ptrdiff_t)itemsize, state + (size_t)row * width, width);
     if (node->final) {
-        const struct part final = part_of(network, run, w, node->final, chunk, 0);
+        const struct part final = part_of(network, w, node->final, chunk, 0);
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
             memcpy(at(&final, row, 0), state + (size_t)row * width, width);
     }
 }
 
 /* Any other node on a chunk. */
-static void run_other(
+OUTLINE void run_other(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w, int n,
     const struct chunk *chunk)
 {
     const struct fastgru_node *node = network->nodes + n;
-    const int whole = needs_all(network, node);
+    const int whole = fastgru_needs_all(network, node);
     struct work work;
     work.node = node;
     work.rows = chunk->rows;
     work.x_steps = whole ? steps_of(network, run, node->input) : chunk->steps;
-    work.steps = whole ? steps_of(network, run, node->output) : chunk->steps;
-    work.x = part_of(network, run, w, node->input, chunk, chunk->first);
-    work.y = reads_two(node) ? part_of(network, run, w, node->other, chunk, chunk->first) : work.x;
-    work.out = part_of(network, run, w, node->output, chunk, chunk->first);
+    work.steps = chunk->steps;
+    work.x = part_of(network, w, node->input, chunk, chunk->first);
+    work.y = reads_two(node) ? part_of(network, w, node->other, chunk, chunk->first) : work.x;
+    work.out = part_of(network, w, node->output, chunk, chunk->first);
     work.mask = mask_of(network, run, w, node, chunk);
     work.scratch = w->scratch;
     work.past = NULL;
@@ -451,78 +148,61 @@ static void run_other(
 }
 
 /* The lengths that are left of a chunk. */
-static void clip(const struct workspace *w, const struct chunk *chunk)
+static void clip(
+    const struct fastgru_network_call *run, const struct workspace *w, const struct chunk *chunk)
 {
     for (ptrdiff_t i = 0; i < chunk->rows; ++i) {
-        const ptrdiff_t left = w->lengths[i] - chunk->first;
+        const ptrdiff_t left = w->lengths[i] - run->first - chunk->first;
         w->clipped[i] = left < 0 ? 0 : left < chunk->steps ? left : chunk->steps;
     }
 }
 
-/* One step of a single GRU without masks: the same as below, but faster, as it lays out no workspace. */
-static void run_step(const struct fastgru_network *network, struct fastgru_network_call *run)
+/* Say where an input or output lies. */
+INLINE void place(
+    const struct fastgru_network *network, const struct workspace *w, int value, const void *data,
+    ptrdiff_t batch_stride, ptrdiff_t time_stride)
 {
-    const struct fastgru_node *node = network->nodes;
-    const size_t itemsize = network->values[1].itemsize, width = (size_t)node->layer->units * itemsize;
-    const ptrdiff_t out_stride = run->out_batch_stride[0] * (ptrdiff_t)itemsize;
-    char *state = (char *)run->states[0], *out = (char *)run->out[0];
-    struct fastgru_call call;
-    memset(&call, 0, sizeof call);
-    state = state ? state : run->out_batch_stride[0] == node->layer->units ? out : (char *)run->memory;
-    call.batch = run->batch;
-    call.timesteps = 1;
-    call.x = run->x;
-    call.x_batch_stride = run->x_batch_stride;
-    call.x_time_stride = run->x_time_stride;
-    call.initial_state = run->initial_states[0];
-    call.state = state;
-    call.go_backwards = node->go_backwards;
-    call.walk = run->walk;
-    call.scratch = (char *)run->memory + (state == (char *)run->memory ? fastgru_lines((size_t)run->batch * width) : 0);
-    fastgru_sequence(node->layer, &call);
-    run->walk = call.walk;
-    for (ptrdiff_t row = 0; state != out && row < run->batch; ++row)
-        memcpy(out + row * out_stride, state + (size_t)row * width, width);
+    const struct part part = {(char *)(uintptr_t)data, batch_stride, time_stride, 0, 0,
+                              network->values[value].width, network->values[value].itemsize};
+    w->values[value] = part;
 }
 
-void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *asked)
+void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *run)
 {
-    if (network->node_count == 1 && network->nodes->kind == FASTGRU_GRU && asked->timesteps == 1 && !asked->mask
-            && !asked->lengths) {
-        run_step(network, asked);
-        return;
-    }
-    struct fastgru_network_call needed = *asked, *run = &needed;
-    needed.timesteps = needed_steps(network, asked);
-    const struct workspace w = laid_out(network, run, (char *)run->memory);
+    const struct workspace *w = (const struct workspace *)run->memory;
     struct chunk chunk;
-    for (chunk.first_row = 0; chunk.first_row < run->batch; chunk.first_row += w.rows) {
+    place(network, w, 0, run->x, run->x_batch_stride, run->x_time_stride);
+    for (int i = 1; i < network->input_count; ++i)
+        place(network, w, i, run->inputs[i - 1].data, run->inputs[i - 1].batch_stride,
+              network->values[i].last ? 0 : run->inputs[i - 1].time_stride);
+    for (int i = 0; i < network->output_count; ++i)
+        place(network, w, network->outputs[i], run->out[i], run->out_batch_stride[i], run->out_time_stride[i]);
+    for (chunk.first_row = 0; chunk.first_row < run->batch; chunk.first_row += w->rows) {
         const ptrdiff_t left = run->batch - chunk.first_row;
         int end;
-        chunk.rows = left < w.rows ? left : w.rows;
+        chunk.rows = left < w->rows ? left : w->rows;
         if (run->lengths)
-            fastgru_order(chunk.rows, run->lengths + chunk.first_row, w.lengths, w.spare);
+            fastgru_order(chunk.rows, run->lengths + chunk.first_row, w->lengths, w->spare);
         for (int n = 0; n < network->node_count; ++n)
-            if (w.seen[n])
-                memset(w.seen[n], 0, (size_t)chunk.rows);
+            for (ptrdiff_t row = 0; w->seen[n] && row < chunk.rows; ++row)
+                w->seen[n][row] = run->lengths && run->first && !network->nodes[n].go_backwards
+                    && run->lengths[chunk.first_row + row];
         for (int start = 0; start < network->node_count; start = end) {
-            const int clock = clock_of(network, network->nodes + start);
-            const ptrdiff_t all = clock < 0 ? 1 : clock_steps(network, run, clock);
+            const ptrdiff_t all = all_steps(network, run, w, network->nodes + start);
             ptrdiff_t steps = all;
             for (end = start + 1; end < network->node_count
                     && network->nodes[end].segment == network->nodes[start].segment; ++end)
-                steps = w.steps;
+                steps = w->steps;
             for (chunk.first = 0; chunk.first < all; chunk.first += steps) {
                 chunk.steps = all - chunk.first < steps ? all - chunk.first : steps;
                 if (run->lengths)
-                    clip(&w, &chunk);
+                    clip(run, w, &chunk);
                 for (int n = start; n < end; ++n)
                     if (network->nodes[n].kind == FASTGRU_GRU)
-                        run_gru(network, run, &w, n, &chunk);
+                        run_gru(network, run, w, n, &chunk);
                     else
-                        run_other(network, run, &w, n, &chunk);
+                        run_other(network, run, w, n, &chunk);
             }
         }
     }
-    asked->walk = run->walk;
 }

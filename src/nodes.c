@@ -10,6 +10,7 @@
 
 enum { WINDOWS = 64 };               /* of a convolution, laid side by side                */
 
+
 /* The position of the element i of a node's arrays. */
 static const char *element(const void *array, ptrdiff_t i, size_t itemsize)
 {
@@ -110,6 +111,45 @@ static void run_one(const struct work *w, ptrdiff_t row, ptrdiff_t step)
     }
 }
 
+/* 1 if the node treats each number alone, whatever its place. */
+static int is_of_numbers(const struct fastgru_node *node)
+{
+    return (node->kind >= FASTGRU_CAST && node->kind <= FASTGRU_MIN) || node->kind == FASTGRU_ACTIVATION
+        || node->kind == FASTGRU_CLIP;
+}
+
+/* Take rows that follow each other without a gap in all parts as one. */
+static void join_rows(struct work *w)
+{
+    if (w->rows > 1 && w->x.batch_stride == w->out.width && w->y.batch_stride == w->out.width
+            && w->out.batch_stride == w->out.width) {
+        w->out.width *= w->rows;
+        w->rows = 1;
+    }
+}
+
+/* The same of steps. */
+static void join_steps(struct work *w)
+{
+    if (w->steps > 1 && w->x.time_stride == w->out.width && w->y.time_stride == w->out.width
+            && w->out.time_stride == w->out.width) {
+        w->out.width *= w->steps;
+        w->steps = 1;
+    }
+}
+
+/* A node that treats each number alone: as few long rows as there are. */
+static void run_numbers(const struct work *work)
+{
+    struct work w = *work;
+    join_rows(&w);
+    join_steps(&w);
+    join_rows(&w);
+    for (ptrdiff_t row = 0; row < w.rows; ++row)
+        for (ptrdiff_t step = 0; step < w.steps; ++step)
+            run_one(&w, row, step);
+}
+
 /* ---- products ------------------------------------------------------------------------------ */
 
 static void run_dense(const struct work *w)
@@ -126,9 +166,17 @@ static void run_dense(const struct work *w)
     projection.xw_stride = w->out.batch_stride;
     projection.xw_time_stride = w->out.time_stride;
     layer->kernels->dense(layer, &projection, w->scratch);
-    for (ptrdiff_t row = 0; row < w->rows; ++row)
-        for (ptrdiff_t step = 0; step < w->steps; ++step)
-            activate(w, layer->units, at(&w->out, row, step));
+    if (w->node->activation != FASTGRU_linear) {
+        struct fastgru_node node;
+        struct work all = *w;
+        node.kind = FASTGRU_ACTIVATION;
+        node.activation = w->node->activation;
+        node.alpha = w->node->alpha;
+        node.functions = w->node->functions;
+        all.node = &node;
+        all.x = all.y = w->out;
+        run_numbers(&all);
+    }
 }
 
 /* ---- windows ------------------------------------------------------------------------------- */
@@ -167,28 +215,77 @@ static void remember(const struct work *w)
     }
 }
 
+/* Lay the windows of some steps of some rows side by side: (rows, steps, size, width). */
+static void lay_windows(
+    const struct work *w, ptrdiff_t before, ptrdiff_t row, ptrdiff_t rows, ptrdiff_t step, ptrdiff_t steps)
+{
+    const ptrdiff_t bytes = w->x.width * (ptrdiff_t)w->x.itemsize;
+    char *to = w->scratch;
+    for (ptrdiff_t r = row; r < row + rows; ++r)
+        for (ptrdiff_t s = step; s < step + steps; ++s)
+            for (ptrdiff_t i = 0; i < w->node->size; ++i, to += bytes) {
+                const char *x = in_window(w, before, r, s, i);
+                if (x)
+                    memcpy(to, x, (size_t)bytes);
+                else
+                    memset(to, 0, (size_t)bytes);
+            }
+}
+
+/* The steps whose windows lie in one piece in x: from the first to the one before `end`. */
+struct pieces {
+    ptrdiff_t first;
+    ptrdiff_t end;
+};
+
+static struct pieces in_one_piece(const struct work *w, ptrdiff_t before)
+{
+    const struct fastgru_node *node = w->node;
+    const ptrdiff_t last = w->x_steps + before - node->size;  /* step of x, moved by `before`      */
+    struct pieces pieces = {0, 0};
+    if (w->x.time_stride == w->x.width && node->dilation == 1 && last >= 0) {
+        pieces.first = (before + node->stride - 1) / node->stride;
+        pieces.end = last / node->stride + 1 < w->steps ? last / node->stride + 1 : w->steps;
+        pieces.end = pieces.end > pieces.first ? pieces.end : pieces.first;
+    }
+    return pieces;
+}
+
+/* A convolution: a dense layer of windows. Those that lie in one piece are read where they are; of the others as many
+ * as there is room for are laid side by side, along the longer of both axes. */
 static void run_convolution(const struct work *w)
 {
     const struct fastgru_node *node = w->node;
-    const ptrdiff_t before = padding_before(w), bytes = w->x.width * (ptrdiff_t)w->x.itemsize;
+    const ptrdiff_t before = padding_before(w), width = node->size * w->x.width;
+    const struct pieces pieces = in_one_piece(w, before);
+    const int by_rows = w->rows >= w->steps;
+    const ptrdiff_t count = by_rows ? w->steps : w->rows, length = by_rows ? w->rows : w->steps;
+    ptrdiff_t taken;
     struct work part = *w;
-    part.scratch = w->scratch + fastgru_lines((size_t)(WINDOWS * node->size * bytes));
-    part.rows = 1;
+    part.scratch = w->scratch + fastgru_lines((size_t)(WINDOWS * width) * w->x.itemsize);
+    if (pieces.first < pieces.end) {
+        part.steps = pieces.end - pieces.first;
+        part.x.data = at(&w->x, 0, pieces.first * node->stride - before);
+        part.x.time_stride = node->stride * w->x.width;
+        part.out.data = at(&w->out, 0, pieces.first);
+        run_dense(&part);
+    }
     part.x.data = w->scratch;
-    part.x.time_stride = node->size * w->x.width;
-    for (ptrdiff_t row = 0; row < w->rows; ++row)
-        for (ptrdiff_t first = 0; first < w->steps; first += WINDOWS) {
-            part.steps = w->steps - first < WINDOWS ? w->steps - first : WINDOWS;
-            for (ptrdiff_t step = 0; step < part.steps; ++step)
-                for (ptrdiff_t i = 0; i < node->size; ++i) {
-                    const char *x = in_window(w, before, row, first + step, i);
-                    char *to = w->scratch + (step * node->size + i) * bytes;
-                    if (x)
-                        memcpy(to, x, (size_t)bytes);
-                    else
-                        memset(to, 0, (size_t)bytes);
-                }
-            part.out.data = at(&w->out, row, first);
+    part.x.batch_stride = part.x.time_stride = width;
+    for (ptrdiff_t i = 0; i < count; ++i)
+        for (ptrdiff_t first = 0; first < length; first += taken) {
+            const ptrdiff_t step = by_rows ? i : first, row = by_rows ? first : i, left = length - first;
+            if (step >= pieces.first && step < pieces.end) {  /* has been computed                  */
+                taken = by_rows ? left : pieces.end - step;
+                continue;
+            }
+            taken = left < WINDOWS ? left : WINDOWS;
+            if (!by_rows && step < pieces.first && step + taken > pieces.first)
+                taken = pieces.first - step;
+            part.rows = by_rows ? taken : 1;
+            part.steps = by_rows ? 1 : taken;
+            lay_windows(w, before, row, part.rows, step, part.steps);
+            part.out.data = at(&w->out, row, step);
             run_dense(&part);
         }
 }
@@ -196,16 +293,19 @@ static void run_convolution(const struct work *w)
 /* Depthwise convolutions and pooling, of one window. */
 static void run_window(const struct work *w, ptrdiff_t before, ptrdiff_t row, ptrdiff_t step)
 {
+    const struct fastgru_node *node = w->node;
+    const ptrdiff_t first = w->past ? 0 : before - step * node->stride;  /* of x, in steps from the window's start */
+    const ptrdiff_t skipped = first > 0 ? (first + node->dilation - 1) / node->dilation : 0;
     char *out = at(&w->out, row, step);
+    ptrdiff_t count = 0;
     if (w->out.itemsize == 4)
         start_window_f32(w, out);
     else
         start_window_f64(w, out);
-    ptrdiff_t count = 0;
-    for (ptrdiff_t i = 0; i < w->node->size; ++i) {
+    for (ptrdiff_t i = skipped; i < node->size; ++i) {
         const char *x = in_window(w, before, row, step, i);
         if (!x)
-            continue;
+            break;                   /* after the last step                                */
         if (w->out.itemsize == 4)
             add_to_window_f32(w, i, count, x, out);
         else
@@ -262,11 +362,14 @@ size_t fastgru_node_scratch(const struct fastgru_node *node, ptrdiff_t width, si
     switch (node->kind) {
     case FASTGRU_DENSE:
         return fastgru_dense_scratch(node->layer);
-    case FASTGRU_CONVOLUTION:
-        return fastgru_lines((size_t)(WINDOWS * node->size * width) * itemsize) + fastgru_dense_scratch(node->layer);
+    case FASTGRU_CONVOLUTION: {
+        const size_t row = fastgru_product(fastgru_product((size_t)node->size, (size_t)width), itemsize);
+        const size_t windows = fastgru_product(WINDOWS, row);
+        return windows == FASTGRU_TOO_LARGE ? windows : fastgru_lines(windows) + fastgru_dense_scratch(node->layer);
+    }
     case FASTGRU_MEAN:
     case FASTGRU_MOST:
-        return (size_t)width * sizeof(double);
+        return fastgru_product((size_t)width, sizeof(double));
     default:
         return 0;
     }
@@ -280,6 +383,8 @@ void fastgru_run_node(const struct work *w)
         run_dense(w);
     } else if (kind == FASTGRU_CONVOLUTION) {
         run_convolution(w);
+    } else if (is_of_numbers(w->node)) {
+        run_numbers(w);
     } else {
         for (ptrdiff_t row = 0; row < w->rows; ++row) {
             if (kind == FASTGRU_RESHAPE || kind == FASTGRU_TRANSPOSE)

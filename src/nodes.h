@@ -5,11 +5,21 @@
 
 #include "layout.h"
 
-/* A part of a value: some rows and steps. */
+#define FASTGRU_TOO_LARGE ((size_t)-1)
+
+/* a * b, or FASTGRU_TOO_LARGE. */
+static inline size_t fastgru_product(size_t a, size_t b)
+{
+    return b && a > (FASTGRU_TOO_LARGE >> 1) / b ? FASTGRU_TOO_LARGE : a * b;
+}
+
+/* Where a value, or a part of it, lies. */
 struct part {
-    char *data;
+    char *data;                      /* its first row and timestep                         */
     ptrdiff_t batch_stride;          /* in elements                                        */
-    ptrdiff_t time_stride;           /* 0: it has no timesteps                             */
+    ptrdiff_t time_stride;           /* of_block: divided by the rows of the block         */
+    int of_block;                    /* 1: its rows are those of a block                   */
+    int of_chunk;                    /* 1: its timesteps are those of a chunk              */
     ptrdiff_t width;
     size_t itemsize;
 };
@@ -60,6 +70,12 @@ static inline int has_windows(const struct fastgru_node *node)
     return node->kind == FASTGRU_CONVOLUTION || node->kind == FASTGRU_DEPTHWISE
         || ((node->kind == FASTGRU_MEAN || node->kind == FASTGRU_MOST) && node->size);
 }
+
+/* 1 if the node cannot run while its input arrives. */
+HIDDEN int fastgru_needs_all(const struct fastgru_network *network, const struct fastgru_node *node);
+
+/* The clock by which a node runs, or -1 if it runs once. */
+HIDDEN int fastgru_clock_of(const struct fastgru_network *network, const struct fastgru_node *node);
 
 /* Bytes of scratch of a node whose inputs are this wide. */
 HIDDEN size_t fastgru_node_scratch(const struct fastgru_node *node, ptrdiff_t width, size_t itemsize);

@@ -52,7 +52,7 @@ static char *FORMAT(pack_matrix)(
         for (ptrdiff_t row = 0; row < k; ++row) {
             const vreal x = FORMAT(columns_of)(matrix, row, width, columns[gate], lanes);
             vint integers, negative;
-            vnearest(vat_most(vat_least(vselect(used, x / steps, vset(0)), -127), 127), 1, &integers);
+            vnearest(vat_most(vat_least(vselect(used, x / steps, vset(0)), -128), 127), 1, &integers);
             negative = vint_less(integers, none);
             sums += integers;
             sizes += (integers ^ negative) - negative;  /* |integers| */

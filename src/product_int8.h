@@ -1,6 +1,6 @@
 /* product_int8.h - int8 weights times few rows of 16-bit factors: exact sums of integers.
  *
- * A weight is an integer from -127 to 127 times a scale of its column; a row of factors is integers times a power of
+ * A weight is an integer from -128 to 127 times a scale of its column; a row of factors is integers times a power of
  * two of its own. Products of these are summed in int32, exactly, in whichever order; a float32 sum is
  *
  *     sum_k q_k w_k * (2^e * scale)
@@ -14,6 +14,8 @@
  *     DOT_PARTS                  sums of a vector of units: 2 or 1
  *     DOT_BY_ROW                 1 where a row's factors are kept in a register for all gates, 0 where weights are for
  *                                all rows: one more register
+ *     DOT_KIND                   the kind of a register of weights, as inline assembly names it
+ *     DOT_TYPE                   the type of weights and factors
  *     weights_of(p, part)        the weights at p, (VLEN, 4)
  *     factors_of(q, part)        the factors of a group in all lanes
  *     dot(sums, w, x)            sums + the products of both
@@ -199,8 +201,35 @@ EACH_TILE(DEFINE, 2)
 EACH_TILE(DEFINE, 3)
 static const FORMAT(product) FORMAT(products)[2][TILE_ROWS][4] = {EACH_TILE(PLACE, 2) EACH_TILE(PLACE, 3)};
 
+/* ---- what a core can do (roofline.h) --------------------------------------------------------- */
+
+#define DECLARE_SUM(i) vint a##i = vbits(vset(0));
+#define ADD_PRODUCTS(i) CHANGED(w, DOT_KIND); a##i = FORMAT(dot)(a##i, w, x);
+#define PLUS_SUM(i) + vlane(a##i, 0)
+
+/* The products of groups of four with FASTGRU_CHAINS vectors of units, all in registers, repeatedly. */
+static float FORMAT(multiply_adds)(ptrdiff_t times)
+{
+    static const char none[4 * VLEN > 8 ? 4 * VLEN : 8];
+    DOT_TYPE w = FORMAT(weights_of)(none, 0);
+    DOT_TYPE x = FORMAT(factors_of)(none, 0);
+    CHANGED(x, DOT_KIND);
+    EACH_CHAIN(DECLARE_SUM)
+    for (ptrdiff_t time = 0; time < times; ++time) {
+        UNROLL for (int part = 0; part < DOT_PARTS; ++part) {
+            EACH_CHAIN(ADD_PRODUCTS)
+        }
+    }
+    return (float)(0 EACH_CHAIN(PLUS_SUM));
+}
+
+#undef DECLARE_SUM
+#undef ADD_PRODUCTS
+#undef PLUS_SUM
 #undef DEFINE
 #undef PLACE
 #undef TOGETHER
 #undef DOT_PARTS
 #undef DOT_BY_ROW
+#undef DOT_KIND
+#undef DOT_TYPE

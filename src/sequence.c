@@ -192,8 +192,9 @@ static void leave(
         put(layer, call, row, length, call->timesteps - length, kept);
 }
 
-/* All timesteps of a block of rows, which is the call's rows from place `first` on, by length. */
-static void run_ragged(
+/* All timesteps of a block of rows, which is the call's rows from place `first` on, by length. It is not inlined, so that
+ * the usual call needs few registers. */
+OUTLINE void run_ragged(
     const struct fastgru_layer *layer, struct fastgru_call *call, const struct fastgru_blocks *blocks,
     ptrdiff_t first)
 {

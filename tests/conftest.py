@@ -12,14 +12,42 @@ import pytest
 import fastgru
 from fastgru import _config, _core, _kernels
 
-OUTSIDE = {"keras", "tensorflow", "engine"}  # fixtures
+TENSORFLOW = {"keras", "tensorflow"}  # fixtures
+OUTSIDE = {*TENSORFLOW, "engine"}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests that `make check` leaves out by what they ask for."""
-    for item in items:
-        if OUTSIDE & {*getattr(item, "fixturenames", ())}:
+    """Mark tests by the fixtures that they ask for, and put those first that a worker should start with.
+
+    Tests on TensorFlow are one group, for one worker alone imports it; each long test is a group of its own.
+    """
+    for number, item in enumerate(items):
+        fixtures = {*getattr(item, "fixturenames", ())}
+        if OUTSIDE & fixtures:
             item.add_marker("outside")
+        if TENSORFLOW & fixtures:
+            item.add_marker(pytest.mark.xdist_group("tensorflow"))
+        elif item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.xdist_group(f"long-{number}"))
+    items.sort(key=start)
+
+
+def start(item):
+    """The place of a test among others: TensorFlow's, then long ones and other groups, then the rest."""
+    group = item.get_closest_marker("xdist_group")
+    return 2 if group is None else int(group.args[0] != "tensorflow")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Hand each worker a group, or the rest of a file, so that what is made for a file is made once."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class Files(LoadGroupScheduling):
+        def _split_scope(self, nodeid):
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return Files(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 @pytest.fixture(scope="session")

@@ -57,6 +57,7 @@ PICTURES = {  # of a race, and what they are called in the documentation
     "times-step.png": "race-step.png",
     "times-sequence.png": "race-sequence.png",
     "ratios.png": "race-ratios.png",
+    "errors.png": "race-errors.png",
 }
 
 

@@ -32,7 +32,8 @@ class Entrant:
 
     contender: type[Contender]
     task: Task
-    difference: float = np.nan  # from the equations, nan if there is no result
+    difference: float = np.nan  # from the equations on weights as it rounds them to floats; nan: no result
+    error: float = np.nan  # the same on weights that are not rounded
     wrong: bool = False
     failure: str = ""  # why it is out
     blocks: list[Array] = field(default_factory=list)  # nanoseconds of each call, a block for each round
@@ -48,9 +49,9 @@ class Entrant:
 
     @property
     def itemsize(self) -> int | None:
-        """Bytes of a weight as the contender keeps it, if it computes with floats."""
+        """Bytes of a weight as the contender keeps it; None if it multiplies bytes by bytes: no roofline."""
         dtype = np.dtype(self.contender.weights_dtype or self.task.dtype)
-        return dtype.itemsize if dtype.kind == "f" else None
+        return None if self.contender.byte_factors else dtype.itemsize
 
     @property
     def medians(self) -> Array:
@@ -94,18 +95,24 @@ class Heat:
         """The entrant of that name, if it was timed to the end."""
         return next((entrant for entrant in self.entrants if entrant.name == name and entrant.finished), None)
 
-    def best_peer(self) -> Entrant | None:
-        """The peer with the lowest median, of those that compute with the weights they were given."""
+    def best_peer(self, weights_dtype: str | None = None) -> Entrant | None:
+        """The peer with the lowest median, of those with such weights; by default those they were given."""
         peers = [
             entrant
             for entrant in self.entrants
-            if entrant.finished and entrant.contender.peer and entrant.contender.exact()
+            if entrant.finished
+            and entrant.contender.peer
+            and entrant.contender.weights_dtype == weights_dtype
         ]
         return min(peers, key=lambda entrant: entrant.median, default=None)
 
     def against_peers(self, entrant: Entrant) -> Array | None:
-        """How many times as fast as the best peer an entrant was, round by round."""
-        peer = self.best_peer()
+        """How many times as fast as the best peer an entrant was, round by round.
+
+        Those with int8 weights have such peers, others those that compute with the weights they were given.
+        """
+        own = entrant.contender.weights_dtype
+        peer = self.best_peer(own if own == "int8" else None)
         return ratios(peer, entrant) if peer and entrant.finished else None
 
     def roof(self, itemsize: int) -> Array | None:
@@ -240,6 +247,7 @@ class Race:
     def _make_ready(self, entrant: Entrant, exact: Exact) -> None:
         contender, task = entrant.contender, entrant.task
         expected, inputs = exact.result(task, contender.weights_dtype), exact.inputs(task)
+        unrounded = exact.result(task, None)
         output = inputs.with_name(f"{contender.name} {task}.npy")
         cores = self._process(entrant).ask(
             "prepare", key=str(task), task=task, inputs=str(inputs), output=str(output), seconds=self.seconds
@@ -251,6 +259,7 @@ class Race:
         if entrant.wrong:
             raise RaceError(f"wrong, its result has the shape {result.shape}")
         entrant.difference = float(np.abs(result.reshape(expected.shape) - expected).max())
+        entrant.error = float(np.abs(result.reshape(unrounded.shape) - unrounded).max())
         entrant.wrong = not entrant.difference < (contender.limit or LIMITS[task.dtype])
         if entrant.wrong:
             raise RaceError(f"wrong by {entrant.difference:.1e}")

@@ -1,4 +1,4 @@
-"""A race drawn: time per step, together and apart, ratios to the best peer, latency distributions.
+"""A race drawn: time per step, together and apart, ratios to the best peer, latencies, time against error.
 
 Colours are those of Okabe and Ito, which the colour-blind tell apart; lines are named at their ends.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.race.heats import PERIOD, Entrant, Heat
 from benchmarks.race.record import Record
 from benchmarks.race.regimes import OURS
-from benchmarks.tasks import Array, Task
+from benchmarks.tasks import Array, Shape, Task
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +53,7 @@ def draw(record: Record, folder: Path) -> Iterator[Path]:
         **{f"times-{kind}": times({kind: panel}) for kind, panel in panels.items()},
         "ratios": best_ratios(heats),
         "latency": latencies(heats),
+        "errors": errors(heats),
     }
     for name, figure in pictures.items():
         if figure is not None:
@@ -289,3 +290,71 @@ def _latency_panel(ax: Axes, heat: Heat, blocks: Callable[[Entrant], list[Array]
     ax.set_xlabel("microseconds: dot median, bar half of all,\n| 99 %, x 99.9 %, end the longest", fontsize=8)
     ax.grid(axis="x", alpha=0.25, linewidth=0.6)
     ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+# ---- errors ----------------------------------------------------------------------------------------
+
+ROUNDED = 1e-4  # least error of a contender that rounds weights or what they are multiplied by
+SHOWN = (Task(Shape(1, 1, 256, 256), True), Task(Shape(1, 100, 256, 256)), Task(Shape(64, 50, 512, 512)))
+
+
+def errors(heats: Sequence[Heat]) -> Figure | None:
+    """Time of a step against the largest error of an output: a panel for each of some heats."""
+    drawn = [heat for heat in heats if _ordinary(heat) and len(_points(heat)) > 1]
+    wanted = [heat for heat in drawn if heat.task in SHOWN] or drawn[: len(SHOWN)]
+    if not any(error > ROUNDED for heat in wanted for error, _ in _points(heat).values()):
+        return None
+    figure, axes = _figure(len(wanted), 5.6 * len(wanted), 5.0)
+    for ax, heat in zip(axes, wanted, strict=True):
+        batch, timesteps, _, units = heat.task.shape
+        rows = f"{batch} rows" if batch > 1 else "one row"
+        steps = "a step a call" if heat.task.stream else f"calls of {timesteps} steps"
+        _errors_panel(ax, _points(heat))
+        ax.set_title(f"{units} units, {rows}, {steps}", fontsize=10)
+    axes[0].set_ylabel("microseconds per step")
+    return figure
+
+
+def _points(heat: Heat) -> dict[str, tuple[float, float]]:
+    """Largest error of an output and microseconds of a step, by contender."""
+    steps = heat.task.shape.timesteps
+    return {
+        entrant.name: (max(entrant.error, 1e-8), entrant.median / steps)  # zero has no logarithm
+        for entrant in heat.entrants
+        if entrant.finished and np.isfinite(entrant.error)
+    }
+
+
+def _errors_panel(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Points with their names at the left, if they are exact, or at the right."""
+    for name, (error, time) in points.items():
+        ax.plot([error], [time], "o", color=_style(name)[0], markersize=9 if name == OURS else 6)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    _number(ax.yaxis, *ax.get_ylim())
+    found = [error for error, _ in points.values()]
+    low, high = min(found), max(found)
+    ax.set_xlim(low / 1e3, high * 1e3)  # room for the names
+    ax.set_xlabel("largest error of an output")
+    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.spines[["top", "right"]].set_visible(False)
+    bottom, top = np.log(ax.get_ylim())
+    for x, align, rounds in ((low / 4, "right", False), (high * 4, "left", True)):
+        names = [name for name, (error, _) in points.items() if (error > ROUNDED) == rounds]
+        names.sort(key=lambda name: points[name][1])
+        if not names:
+            continue
+        places = spread(np.log([points[name][1] for name in names]), 0.045 * (top - bottom), bottom, top)
+        for name, place in zip(names, places, strict=True):
+            colour = _style(name)[0]
+            ax.annotate(
+                name,
+                points[name],
+                (x, np.exp(place)),
+                va="center",
+                ha=align,
+                color=colour,
+                fontweight="bold" if name == OURS else "normal",
+                fontsize=9,
+                arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
+            )

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.race.heats import Entrant, Heat, ratios
-from benchmarks.race.regimes import GOALS, OURS, ROOF_UNITS, ROOF_WANTED, Goal
+from benchmarks.race.regimes import GOALS, INT8, OURS, ROOF_UNITS, ROOF_WANTED, Goal
 from benchmarks.tasks import Array
 from benchmarks.ways import WAYS, Times, Way
 from fastgru import _kernels
@@ -88,14 +88,23 @@ class Record:
     @property
     def peak(self) -> float | None:
         """GFLOP/s of multiply-adds, the median of what was seen."""
-        peaks = [limits.peak for heat in self.all_heats() for limits in heat.limits]
+        return self._median("peak")
+
+    @property
+    def integer_peak(self) -> float | None:
+        """The same of int8 weights and 16-bit integers."""
+        return self._median("integer_peak")
+
+    def _median(self, peak: str) -> float | None:
+        peaks = [getattr(limits, peak) for heat in self.all_heats() for limits in heat.limits]
         return float(np.median(peaks)) if peaks else None
 
     def judgements(self) -> list[Judgement]:
         """All: the goals, for each layer who is first and how far the machine was used, the ways to call."""
         heats = {heat.task: heat for heat in self.all_heats()}
         found = [judge_goal(goal, heats[goal.task]) for goal in GOALS if goal.task in heats]
-        found += [judge(heat) for judge in (judge_first, judge_roof) for heat in heats.values()]
+        judges = judge_first, judge_int8, judge_roof
+        found += [judge(heat) for judge in judges for heat in heats.values()]
         found += [
             judge_way(way, engine, times[way.code]) for engine, times in self.ways.items() for way in WAYS
         ]
@@ -139,6 +148,15 @@ def judge_first(heat: Heat) -> Judgement | None:
     return Judgement(what, float(np.median(ratios(peer, entrant))), 1.0)
 
 
+def judge_int8(heat: Heat) -> Judgement | None:
+    """Judge if fastgru with int8 weights is the fastest of those with such weights."""
+    entrant, peer = heat.finisher(INT8), heat.best_peer("int8")
+    if not (entrant and peer):
+        return None
+    what = f"{heat.task}: {INT8}, times as fast as {peer.name}"
+    return Judgement(what, float(np.median(ratios(peer, entrant))), 1.0)
+
+
 def judge_roof(heat: Heat) -> Judgement | None:
     """Judge the share of the roofline that fastgru reaches."""
     entrant = heat.finisher(OURS)
@@ -172,6 +190,7 @@ def _entrant(heat: Heat, entrant: Entrant) -> dict[str, Any]:
     return {
         "contender": entrant.name,
         "difference": None if np.isnan(entrant.difference) else entrant.difference,
+        "error": None if np.isnan(entrant.error) else entrant.error,
         "wrong": entrant.wrong,
         "failure": entrant.failure,
         "of_roof": None if entrant is heat.plain else heat.of_roof(entrant),

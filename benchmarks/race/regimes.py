@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.tasks import Shape, Task
 
-OURS = "fastgru"  # the contender that is judged in all things
+OURS = "fastgru"  # the contender that is judged in all things,
+INT8 = "fastgru-int8"  # and the one that is among those with int8 weights
 WAYS = "ways"  # to call it, raced among themselves: no regime, but asked for as one
 
 
@@ -128,6 +129,15 @@ def _goals() -> tuple[Goal, ...]:
     )
     goals = [
         Goal(Task(Shape(*shape), stream=shape[1] == 1), name, ratio) for *shape, name, ratio in against_peers
+    ]
+    of_int8 = (
+        *((1, 1, units, ratio) for units, ratio in ((64, 1.3), (128, 2.0), (256, 2.8), (400, 2.8))),
+        *((1, 100, units, ratio) for units, ratio in ((128, 1.65), (256, 2.25), (400, 2.25), (512, 2.1))),
+        *((1, 1, 512, 3.0), (8, 50, 256, 1.3), (32, 50, 256, 1.25), (64, 50, 512, 1.45)),
+    )
+    goals += [
+        Goal(Task(Shape(batch, steps, units, units), stream=steps == 1), INT8, ratio, OURS)
+        for batch, steps, units, ratio in of_int8
     ]
     for event in _VARIANTS:
         task = event.task

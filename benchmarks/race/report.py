@@ -56,7 +56,12 @@ def heading(record: Record) -> str:
     """What ran this, what was run, how busy the machine was and what it could do."""
     machine = record.machine
     busy = " [bold red]- the machine was busy, run this again[/]" if record.load > BUSY else ""
-    peak = f"\n{record.peak:.1f} GFLOP/s of multiply-adds at the median" if record.peak else ""
+    peak = ""
+    if record.peak and record.integer_peak:
+        peak = (
+            f"\n{record.peak:.1f} GFLOP/s of multiply-adds at the median, of int8 and int16 "
+            f"{record.integer_peak:.1f}"
+        )
     threads = "one thread" if record.threads == 1 else f"{record.threads} threads"
     caches = "weights not in the caches" if record.cold else "weights in the caches as far as they fit"
     return (
@@ -157,10 +162,10 @@ def details_table(regime: str, heats: list[Heat]) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for heat in heats:
         table.add_section()
-        best = heat.best_peer()
+        best = heat.best_peer(), heat.best_peer("int8")
         layers = [f"{heat.task}", heat.label]
         for entrant, layer in zip(heat.entrants, layers + [""] * len(heat.entrants), strict=False):
-            table.add_row(layer, entrant.name, *_details(heat, entrant, entrant is best))
+            table.add_row(layer, entrant.name, *_details(heat, entrant, entrant in best))
     return table
 
 

@@ -59,6 +59,7 @@ class Meter:
         bandwidths = [sum(limits.bandwidth[part] for limits in found) for part in parts]
         return Roofline(
             sum(limits.peak for limits in found),
+            sum(limits.integer_peak for limits in found),
             found[0].lanes,
             float(np.mean([limits.clock for limits in found])),
             dict(zip(sizes, bandwidths, strict=True)),

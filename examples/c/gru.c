@@ -221,6 +221,7 @@ static void run(
     run.initial_states = initial, run.states = last;
     run.out[0] = out, run.out_time_stride[0] = layer->units;
     run.memory = allocate(fastgru_workspace(&network, &run), 1);
+    fastgru_workspace(&network, &run);  /* lays the memory out */
     fastgru_run(&network, &run);
     free(run.memory);
 }

@@ -1,8 +1,7 @@
-"""NSNet2 for many calls at once: what `fastgru.MicroBatcher` asks of a pool, from samples to samples."""
+"""NSNet2 for many calls at once, from samples to samples."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from nsnet2 import DenseLayers, log_power
 
 from fastgru import Stack, StreamPool, load_all
 
+HOP = audio.HOP
 PCM = np.dtype("<i2")  # samples as telephones send them; none can be NaN or infinite
 FULL_SCALE = np.float32(32768)
 
@@ -21,7 +21,7 @@ class Denoiser:
     """Calls that are denoised side by side, each with a slot: its last sound and its states.
 
     Fourier transforms, dense layers and GRU layers run once for all rows of a batch. Sound comes out
-    10 ms late, as from `nsnet2.Denoiser`.
+    10 ms late, as from `nsnet2.Denoiser`. It belongs to one thread.
 
     Parameters
     ----------
@@ -36,27 +36,23 @@ class Denoiser:
         Frames denoised so far, all calls together.
     """
 
-    features = audio.HOP
-    dtype = "float32"
-
     def __init__(self, path: Path, capacity: int) -> None:
         self.capacity = capacity
         self.frames = 0
         self._dense = DenseLayers(path, capacity)
         layers = load_all(path, time_major=False)
         self._pool = StreamPool(Stack(list(layers.values())), capacity)
-        self._heard = np.zeros((capacity, audio.HOP), np.float32)  # the hop before this one
-        self._tail = np.zeros((capacity, audio.HOP), np.float32)  # of its window, to be added to the next
+        self._heard = np.zeros((capacity, HOP), np.float32)  # the hop before this one
+        self._tail = np.zeros((capacity, HOP), np.float32)  # of its window, to be added to the next
         self._free = list(range(capacity))
         self._rows: dict[int, int] = {}  # of the arrays above, by slot
-        self._lock = threading.Lock()  # batches run in a thread of their own, calls come and go in another
         self._warm_up()
 
     def _warm_up(self) -> None:
         """The first batches load libraries and touch all memory: better now than when somebody speaks."""
         slots = [self.open() for _ in range(self.capacity)]
         for size in {1, self.capacity}:
-            self.step(slots[:size], np.zeros((size, audio.HOP), np.float32))
+            self.step(slots[:size], np.zeros((size, HOP), np.float32))
         for slot in slots:
             self.close(slot)
         self.frames = 0
@@ -74,27 +70,25 @@ class Denoiser:
             If there are as many calls as the capacity.
         """
         slot = self._pool.open()
-        with self._lock:
-            row = self._rows[slot] = self._free.pop()
-            self._heard[row] = self._tail[row] = 0.0
+        row = self._rows[slot] = self._free.pop()
+        self._heard[row] = self._tail[row] = 0.0
         return slot
 
     def close(self, slot: int) -> None:
-        """Give up a slot. A batch that it is part of still ends, and keeps nothing of it.
+        """Give up a slot.
 
         Raises
         ------
         ValueError
             If the slot is not open.
         """
-        with self._lock:
-            if slot not in self._rows:
-                raise ValueError(f"slot must be open, got {slot}")
-            self._free.append(self._rows.pop(slot))
+        if slot not in self._rows:
+            raise ValueError(f"slot must be open, got {slot}")
+        self._free.append(self._rows.pop(slot))
         self._pool.close(slot)
 
     def step(self, slots: Sequence[int], x: npt.ArrayLike) -> npt.NDArray[np.int16]:
-        """The next 10 ms of some calls; from one thread at a time.
+        """The next 10 ms of some calls.
 
         Parameters
         ----------
@@ -112,26 +106,20 @@ class Denoiser:
         ValueError
             If a slot is not open or comes twice, or `x` has another shape. No call has heard anything then.
         """
-        slots = np.asarray(slots).tolist()
         x = np.asarray(x, np.float32)
-        if x.shape != (len(slots), audio.HOP):
-            raise ValueError(f"x must have shape ({len(slots)}, {audio.HOP}), got {x.shape}")
-        with self._lock:
-            if not self._rows.keys() >= set(slots):
-                raise ValueError(f"slots must be open, got {slots}")
-            rows = [self._rows[slot] for slot in slots]
-            window = np.concatenate([self._heard[rows], x], axis=1)
-        spectrum = audio.analyse(window)
+        if x.shape != (len(slots), HOP):
+            raise ValueError(f"x must have shape ({len(slots)}, {HOP}), got {x.shape}")
+        if not self._rows.keys() >= set(slots):
+            raise ValueError(f"slots must be open, got {slots}")
+        rows = [self._rows[slot] for slot in slots]
+        spectrum = audio.analyse(np.concatenate([self._heard[rows], x], axis=1))
         heard = self._pool.step(slots, self._dense.before(log_power(spectrum)))
         spectrum *= self._dense.behind(heard)
         window = audio.synthesise(spectrum)
-        with self._lock:
-            clean = window[:, : audio.HOP] + self._tail[rows]
-            # Who has closed meanwhile must not leave anything to the next call in its place.
-            still = [i for i, slot in enumerate(slots) if slot in self._rows]
-            stay = np.asarray(rows)[still]
-            self._heard[stay] = x[still]
-            self._tail[stay] = window[still, audio.HOP :]
-            self.frames += len(slots)
+        clean = window[:, :HOP] + self._tail[rows]
+        self._heard[rows] = x
+        self._tail[rows] = window[:, HOP:]
+        self.frames += len(slots)
         clean *= FULL_SCALE
-        return np.rint(clean, out=clean).clip(-FULL_SCALE, FULL_SCALE - 1).astype(PCM)
+        np.rint(clean, out=clean)
+        return clean.clip(-FULL_SCALE, FULL_SCALE - 1, out=clean).astype(PCM)

@@ -6,7 +6,9 @@ import asyncio
 import gc
 import json
 import selectors
+import ssl
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,12 +30,44 @@ GRACE = 2.0  # s that the last answers, and each connection, may take
 QUANTILES = 50, 99, 99.9, 100
 
 HEADING = f"""\
-                     ms from when a frame was due to its answer       missed:     sent late   cores busy
-clients     frames        p50       p99     p99.9       max      > {BUDGET:g} ms   p99, ms   server   load"""
+                ms from when a frame was due to its answer    missed:  sent late   cores busy    server,
+clients   frames      p50      p99    p99.9      max  > {BUDGET:g} ms  p99, ms  server  load  us/frame"""
 
 
 class LoadError(Exception):
     """The server cannot be loaded; the message is one line."""
+
+
+class Server(NamedTuple):
+    """Where the server is, and what it asks for.
+
+    Attributes
+    ----------
+    host : str
+    port : int
+    token : bytes or None
+        What it lets in.
+    tls : SSLContext or None
+        That trusts its certificate; without one there is no TLS.
+    """
+
+    host: str
+    port: int
+    token: bytes | None = None
+    tls: ssl.SSLContext | None = None
+
+    @property
+    def address(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What requests show."""
+        return {"Authorization": f"Bearer {self.token.decode()}"} if self.token else {}
+
+    def url(self, scheme: str, path: str) -> str:
+        """Of ws or http, with an s for TLS."""
+        return f"{scheme}{'s' if self.tls else ''}://{self.address}{path}"
 
 
 class Round(NamedTuple):
@@ -47,12 +81,15 @@ class Round(NamedTuple):
         Time of each frame's leaving since it was due, ms. What the load itself adds to `late`.
     server_cores, load_cores : float
         Cores that the server and the load kept busy.
+    cost : float
+        Processor time of the server for a frame, us.
     """
 
     late: npt.NDArray[np.float64]
     sent_late: npt.NDArray[np.float64]
     server_cores: float
     load_cores: float
+    cost: float
 
     @property
     def clients(self) -> int:
@@ -69,11 +106,11 @@ class Round(NamedTuple):
 
     def row(self) -> str:
         """Its line under `HEADING`."""
-        quantiles = "".join(f"{value:10.2f}" for value in self.quantiles())
+        quantiles = "".join(f"{value:9.2f}" for value in self.quantiles())
         sent = np.percentile(self.sent_late, 99, method="higher")
         return (
-            f"{self.clients:7}{self.late.size:11}{quantiles} {self.missed:13}{sent:10.2f}"
-            f"{self.server_cores:9.2f}{self.load_cores:7.2f}"
+            f"{self.clients:7}{self.late.size:9}{quantiles}{self.missed:9}{sent:9.2f}"
+            f"{self.server_cores:8.2f}{self.load_cores:6.2f}{self.cost:10.0f}"
         )
 
 
@@ -84,14 +121,18 @@ class Client(asyncio.Protocol):
 
     Parameters
     ----------
-    url : str
+    server : Server
     frames : sequence of bytes
+        As they are sent, masked.
+    size : int
+        Bytes of an answer's sound.
     """
 
-    def __init__(self, url: str, frames: Sequence[bytes]) -> None:
-        self._websocket = ClientProtocol(parse_uri(url), max_size=2**16)
+    def __init__(self, server: Server, frames: Sequence[bytes], size: int) -> None:
+        self._websocket = ClientProtocol(parse_uri(server.url("ws", "/denoise")), max_size=2**16)
+        self._headers = server.headers
         self._frames = frames
-        self._size = len(frames[0])
+        self._size = size
         self.sent = np.full(len(frames), np.inf)
         self.answered = np.full(len(frames), np.inf)
         self.answers = 0
@@ -104,7 +145,9 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._websocket.send_request(self._websocket.connect())
+        request = self._websocket.connect()
+        request.headers.update(self._headers)
+        self._websocket.send_request(request)
         self._flush()
 
     def data_received(self, data: bytes) -> None:
@@ -140,9 +183,8 @@ class Client(asyncio.Protocol):
     def send(self, frame: int) -> None:
         """Send a frame by its number, unless the call has ended."""
         if self._websocket.state is State.OPEN:
-            self._websocket.send_binary(self._frames[frame])
+            self._transport.write(self._frames[frame])
             self.sent[frame] = time.perf_counter()
-            self._flush()
 
     def hang_up(self) -> None:
         """Begin to close the connection; the server ends it."""
@@ -176,18 +218,17 @@ def _loop_of_microseconds() -> asyncio.AbstractEventLoop:
     return asyncio.SelectorEventLoop(selectors.SelectSelector())
 
 
-async def _round(address: str, count: int, frames: int) -> Round:
+async def _round(server: Server, count: int, frames: int) -> Round:
     """One number of clients; their clocks are evenly apart, as those of strangers are on average."""
     loop = asyncio.get_running_loop()
-    url = f"ws://{address}/denoise"
-    host, port = parse_uri(url).host, parse_uri(url).port
-    clients = [Client(url, _sound(client, count, frames)) for client in range(count)]
+    clients = [Client(server, _frames(client, count, frames), 2 * audio.HOP) for client in range(count)]
     try:
         async with asyncio.timeout(GRACE + count * GRACE / 100):
             for client in clients:
-                await loop.create_connection(lambda client=client: client, host, port)
+                host, port, tls = server.host, server.port, server.tls
+                await loop.create_connection(lambda client=client: client, host, port, ssl=tls)
                 await client.opened
-        server, own, start = _health(address)["cpu_seconds"], time.process_time(), time.perf_counter()
+        before, own, start = _health(server), time.process_time(), time.perf_counter()
         due = start + PERIOD * (1 + np.arange(frames) + np.arange(count)[:, np.newaxis] / count)
         await _pace(clients, due)
         deadline = time.perf_counter() + GRACE
@@ -195,42 +236,49 @@ async def _round(address: str, count: int, frames: int) -> Round:
             await asyncio.sleep(PERIOD)
         duration = time.perf_counter() - start
         load_cores = (time.process_time() - own) / duration
-        server_cores = (_health(address)["cpu_seconds"] - server) / duration
+        after = _health(server)
         complaints = [client.complaint for client in clients if client.complaint]
         for client in clients:
             client.hang_up()
         await asyncio.wait([client.closed for client in clients], timeout=GRACE)
     except TimeoutError:
-        raise LoadError(f"{address}: {count} clients are not let in within a few seconds") from None
+        raise LoadError(f"{server.address}: {count} clients are not let in within a few seconds") from None
     finally:
         for client in clients:
             client.abort()
     if complaints:
-        raise LoadError(f"{address}: {complaints[0]}")
+        raise LoadError(f"{server.address}: {complaints[0]}")
     late = 1e3 * (np.stack([client.answered for client in clients]) - due)
     sent_late = 1e3 * (np.stack([client.sent for client in clients]) - due)
-    return Round(late, sent_late, server_cores, load_cores)
+    spent = after["cpu_seconds"] - before["cpu_seconds"]
+    denoised = max(1, after["frames"] - before["frames"])
+    return Round(late, sent_late, spent / duration, load_cores, 1e6 * spent / denoised)
 
 
-def _sound(client: int, count: int, frames: int) -> list[bytes]:
-    """Frames of the recording, each client's from another place on, round and round."""
+def _frames(client: int, count: int, frames: int) -> list[bytes]:
+    """Masked frames of the recording, each client's from another place on, round and round."""
     hops = audio.split(audio.read_wav(RECORDING).samples)[:, 0]
     pcm = np.rint(hops * 32768).astype("<i2")
     first = client * len(pcm) // count
-    return [pcm[(first + frame) % len(pcm)].tobytes() for frame in range(frames)]
+    sound = (pcm[(first + frame) % len(pcm)].tobytes() for frame in range(frames))
+    return [Frame(Opcode.BINARY, hop).serialize(mask=True) for hop in sound]
 
 
-def _health(address: str) -> dict[str, float]:
+def _health(server: Server) -> dict[str, float]:
     """What the server says of itself."""
+    request = urllib.request.Request(server.url("http", "/health"), headers=server.headers)
     try:
-        with urllib.request.urlopen(f"http://{address}/health", timeout=GRACE) as answer:
+        with urllib.request.urlopen(request, timeout=GRACE, context=server.tls) as answer:
             return json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise LoadError(f"{server.address}: {error.code} {error.reason}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise LoadError(f"no server at {address}: {getattr(reason, 'strerror', None) or reason}") from None
+        why = getattr(reason, "strerror", None) or reason
+        raise LoadError(f"no server at {server.address}: {why}") from None
 
 
-def rounds(host: str, port: int, counts: Sequence[int], seconds: float) -> Iterator[Round]:
+def rounds(server: Server, counts: Sequence[int], seconds: float) -> Iterator[Round]:
     """Put each number of clients on the server for some seconds, one after the other.
 
     Raises
@@ -238,21 +286,20 @@ def rounds(host: str, port: int, counts: Sequence[int], seconds: float) -> Itera
     LoadError
         If there is no server, it has too few places, or it ends a call.
     """
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     frames = max(1, round(seconds / PERIOD))
     for count in counts:
         deadline = time.monotonic() + GRACE
-        while (health := _health(address))["clients"] + count > health["capacity"]:
+        while (health := _health(server))["clients"] + count > health["capacity"]:
             if time.monotonic() > deadline:
                 raise LoadError(
-                    f"{address} has {health['capacity']} places, {health['clients']} of them taken: "
+                    f"{server.address} has {health['capacity']} places, {health['clients']} of them taken: "
                     f"no room for {count} clients"
                 )
             time.sleep(0.1)  # those before may still be leaving
         gc.collect()
         gc.freeze()  # what is there stays: looking through it takes longer than a frame
         with asyncio.Runner(loop_factory=_loop_of_microseconds) as runner:
-            yield runner.run(_round(address, count, frames))
+            yield runner.run(_round(server, count, frames))
 
 
 def verdict(rounds: Sequence[Round]) -> str:

@@ -1,116 +1,122 @@
-"""The service: a websocket for each call, and one batch at a time of whoever has a frame waiting.
+"""The service: who may come in, how long, and the end.
 
 /denoise   10 ms in, 10 ms out: 160 samples of 16-bit PCM, little-endian, 16 kHz, mono
 /health    how many calls there are, as JSON
+
+One thread reads and writes all sockets and computes. So no call waits for another thread to be woken, nor
+for Python's lock.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import signal
 import socket
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import uvicorn
-from denoiser import FULL_SCALE, PCM, Denoiser
-from fastapi import FastAPI, WebSocket, WebSocketDisconnect
+import frames
+from batches import Batches
+from call import PATIENCE, Call, Limits
+from denoiser import Denoiser
 
-from fastgru import MicroBatcher
+SWEEP = 0.25  # s between looks at deadlines
+EXHAUSTED = 0.1  # s until the next try, where the system has no more files
 
-UNSUPPORTED, INVALID, INTERNAL, TRY_AGAIN_LATER = (
-    1003,
-    1007,
-    1011,
-    1013,
-)  # close codes of RFC 6455 and IANA's registry
-AHEAD = 3  # frames of a call in the works at once, so that calls that have fallen behind catch up
-COMPANY = 2000  # microseconds that a frame may wait for others: two in a batch cost hardly less than four
-LARGEST = 1024  # bytes of a message; a larger one is refused before it is read (close code 1009)
+try:
+    from uvloop import new_event_loop
+except ModuleNotFoundError:  # on Windows
+    from asyncio import new_event_loop
 
 
-async def hear(
-    websocket: WebSocket, step: Callable[[Any], Coroutine[Any, Any, Any]], steps: asyncio.Queue[Any]
-) -> tuple[int, str] | None:
-    """Ask for the step of every frame; code and reason to close the call with, or None: its client has gone.
+class Service:
+    """Connections and what they share.
 
-    Waits for a place in the queue before it reads on: who sends too fast fills the buffers of TCP, and
-    those of nobody else.
+    Parameters
+    ----------
+    denoiser : Denoiser
+    limits : Limits
     """
-    size = Denoiser.features * PCM.itemsize
-    while (message := await websocket.receive())["type"] == "websocket.receive":
-        frame = message.get("bytes")
-        if frame is None:
-            return UNSUPPORTED, "frames are binary messages"
-        if len(frame) != size:
-            return INVALID, f"a frame must have {size} bytes, got {len(frame)}"
-        await steps.put(asyncio.create_task(step(np.frombuffer(frame, PCM) / FULL_SCALE)))
-    return None
 
+    def __init__(self, denoiser: Denoiser, limits: Limits) -> None:
+        self.denoiser = denoiser
+        self.limits = limits
+        self.batches = Batches(denoiser)
+        self._calls: set[Call] = set()
+        self._addresses: Counter[str] = Counter()  # connections of each
+        self._tasks: set[asyncio.Task[None]] = set()  # one for each connection
 
-async def answer(websocket: WebSocket, steps: asyncio.Queue[asyncio.Task[Any]]) -> None:
-    """Send the clean frames of a call as they come out of the batches, in order."""
-    try:
-        while True:
-            clean = await (await steps.get())
-            await websocket.send_bytes(clean.tobytes())
-    except WebSocketDisconnect:
-        pass  # `hear` is told, too
-    except Exception:
-        logging.exception("a frame could not be denoised")
-        await websocket.close(INTERNAL, "a frame could not be denoised")
-
-
-def application(denoiser: Denoiser) -> FastAPI:
-    """The service around a denoiser."""
-    batcher: MicroBatcher
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        nonlocal batcher
-        async with MicroBatcher(denoiser, max_wait_us=COMPANY) as batcher:
-            yield
-
-    service = FastAPI(title="NSNet2 on fastgru", lifespan=lifespan)
-
-    @service.get("/health")
-    async def health() -> dict[str, Any]:
+    def health(self) -> dict[str, Any]:
+        """What `/health` shows."""
         return {
-            "clients": len(denoiser),
-            "capacity": denoiser.capacity,
-            "frames": denoiser.frames,
+            "clients": len(self.denoiser),
+            "capacity": self.denoiser.capacity,
+            "frames": self.denoiser.frames,
             "cpu_seconds": time.process_time(),
         }
 
-    @service.websocket("/denoise")
-    async def denoise(websocket: WebSocket) -> None:
-        await websocket.accept()  # a close code reaches only who has been let in
-        if len(denoiser) == denoiser.capacity:
-            await websocket.close(TRY_AGAIN_LATER, f"all {denoiser.capacity} places are taken")
-            return
-        slot = denoiser.open()
-        steps: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue(AHEAD)
-        answering = asyncio.create_task(answer(websocket, steps))
-        try:
-            refusal = await hear(websocket, lambda sound: batcher.step(slot, sound), steps)
-            answering.cancel()
-            if refusal:
-                await websocket.close(*refusal)
-        except WebSocketDisconnect:
-            pass
-        finally:
-            left = [answering, *(steps.get_nowait() for _ in range(steps.qsize()))]
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
-            denoiser.close(slot)
+    async def run(self, listener: socket.socket, tls: ssl.SSLContext | None, end: asyncio.Event) -> None:
+        """Serve until the end; calls that still go on are closed with 1012, restart."""
+        accepting = asyncio.create_task(self._accept(listener, tls))
+        sweeping = asyncio.create_task(self._sweep())
+        await end.wait()
+        accepting.cancel()
+        for call in [*self._calls]:
+            call.end(frames.RESTART, "the server ends")
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=PATIENCE)
+        for call in [*self._calls]:
+            call.abort()
+        for task in [sweeping, *self._tasks]:
+            task.cancel()
+        await asyncio.gather(accepting, sweeping, *self._tasks, return_exceptions=True)
 
-    return service
+    async def _accept(self, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
+        """Let connections in; those that an address has too many of are closed at once."""
+        loop = asyncio.get_running_loop()
+        listener.setblocking(False)
+        while True:
+            try:
+                connection, (address, *_) = await loop.sock_accept(listener)
+            except OSError:  # no more files, or a client that has gone already
+                await asyncio.sleep(EXHAUSTED)
+                continue
+            if self._addresses[address] >= self.limits.per_address:
+                connection.close()
+                continue
+            self._addresses[address] += 1
+            task = loop.create_task(self._host(connection, address, tls))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _host(self, connection: socket.socket, address: str, tls: ssl.SSLContext | None) -> None:
+        """Have a connection until it is over, a handshake of TLS included."""
+        loop = asyncio.get_running_loop()
+        call = Call(self)
+        patience = {"ssl_handshake_timeout": PATIENCE, "ssl_shutdown_timeout": PATIENCE} if tls else {}
+        try:
+            await loop.connect_accepted_socket(lambda: call, connection, ssl=tls, **patience)
+            self._calls.add(call)
+            await call.over
+        except OSError:  # it left, spoke no TLS, or took too long
+            connection.close()
+        finally:
+            self._calls.discard(call)
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+
+    async def _sweep(self) -> None:
+        """Close what is over its deadline."""
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = time.monotonic()
+            for call in [call for call in self._calls if call.deadline < now]:
+                call.expire()
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -136,35 +142,53 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(denoiser: Denoiser, listener: socket.socket, seconds: float) -> None:
-    """Serve for some seconds, or until a signal; calls that still go on are closed with 1012, restart."""
-    config = uvicorn.Config(
-        application(denoiser),
-        log_level="warning",
-        access_log=False,
-        ws="websockets-sansio",
-        ws_max_size=LARGEST,
-        ws_per_message_deflate=False,  # costs more than the network, and sound does not shrink
-        timeout_graceful_shutdown=5,
-    )
-    server = uvicorn.Server(config)
+def tls_context(certificate: Path, key: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, by PEM files; the key may be in that of the certificate.
 
-    async def serve() -> None:
-        asyncio.get_running_loop().call_later(seconds, setattr, server, "should_exit", True)
-        await server.serve(sockets=[listener])
+    Raises
+    ------
+    OSError
+        If a file cannot be read, or they do not belong together.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key, password="")  # it must not ask on the terminal
+    return context
 
+
+def run(
+    denoiser: Denoiser,
+    listener: socket.socket,
+    seconds: float,
+    limits: Limits | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Serve for some seconds, or until a signal.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After SIGINT, when everything is closed.
+    """
     interrupted = False
 
-    def interrupt(*_: object) -> None:  # who is started in the background has no handler to be told by
-        nonlocal interrupted
-        interrupted = server.should_exit = True
+    async def serve() -> None:
+        loop, end = asyncio.get_running_loop(), asyncio.Event()
+
+        def stop(number: int, _: object) -> None:
+            nonlocal interrupted
+            interrupted |= number == signal.SIGINT
+            loop.call_soon_threadsafe(end.set)
+
+        loop.call_later(seconds, end.set)
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            await Service(denoiser, limits or Limits()).run(listener, tls, end)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     gc.freeze()  # the libraries stay: looking through them takes longer than a frame
-    before = signal.signal(signal.SIGINT, interrupt)
-    try:
-        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:  # uvloop where there is one
-            runner.run(serve())
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(serve())
     if interrupted:
         raise KeyboardInterrupt

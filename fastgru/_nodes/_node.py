@@ -21,8 +21,8 @@ class Value(NamedTuple):
     number : int
         Of the value in the network.
     shape : tuple of (int or None)
-        Without the batch: (timesteps, width) of a sequence, (width,) of one vector for each row, (timesteps,) of a
-        sequence of indices. None: any number.
+        Without the batch: (timesteps, width) of a sequence, (width,) of one vector for each row,
+        (timesteps,) of a sequence of indices. None: any number.
     clock : int or None
         The network's number for these timesteps; None: there are none.
     mask : int

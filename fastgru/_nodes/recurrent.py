@@ -41,14 +41,17 @@ class Recurrent(Node):
             raise self.wrong(f"must have a layer that is built, got {layer!r}")
         if layer.time_major:
             raise self.wrong("must be batch-major, got a layer with time_major=True")
+        if layer.stateful:
+            raise self.wrong("must keep no state, got a layer with stateful=True")
         features = layer._parts[0]._plan.features
         if features != x.width:
             raise self.wrong(f"must read {features} features, got {x.shape}")
         parts = layer._parts
-        if initial and [state.shape for state in initial] != [(part.units,) for part in parts]:
-            raise self.wrong(
-                f"must start from {[(part.units,) for part in parts]}, got {[state.shape for state in initial]}"
-            )
+        wanted, got = [(part.units,) for part in parts], [state.shape for state in initial]
+        if initial and got != wanted:
+            raise self.wrong(f"must start from {wanted}, got {got}")
+        if initial:
+            self.blocks(graph, "starts from a state that is computed")
         if isinstance(layer, Bidirectional) or layer.go_backwards:
             self.blocks(graph, "reads the sequence from its end")
         last = not layer.return_sequences and not graph.streaming

@@ -47,7 +47,7 @@ def _described(node: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if isinstance(value, np.ndarray):
             arrays[field.name] = value
         elif field.name == "activation":
-            config[field.name] = activations.serialize(value)
+            config[field.name] = activations.serialize(activations.get(value))
         elif field.name == "layer":
             layer = value._described()
             config[field.name] = {"class_name": layer.cls.__name__, "config": native.config(layer)}

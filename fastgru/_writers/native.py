@@ -5,6 +5,8 @@ fastgru.npy              the header as UTF-8 bytes: {"format": 1, "class_name": 
 forward.0.npy, ...       those of a Bidirectional's forward layer
 backward.0.npy, ...      and of its backward layer
 0.0.npy, 1.forward.0.npy  those of a Stack's layers, after the layer's number
+scales.npy               after the same prefixes: the steps of int8 weights, (2, 3 * units), where they are
+                         not the largest weight of each column divided by 127
 """
 
 import io
@@ -55,11 +57,12 @@ def _parts(layer: Layer) -> dict[str, GRU]:
 
 def weights(layer: Layer) -> dict[str, Any]:
     """The weights of a layer by their names."""
-    return {
-        f"{prefix}{i}": array
-        for prefix, part in _parts(layer).items()
-        for i, array in enumerate(part.weights)
-    }
+    found = {}
+    for prefix, part in _parts(layer).items():
+        found |= {f"{prefix}{i}": array for i, array in enumerate(part.weights)}
+        if part.scales is not None:
+            found[f"{prefix}scales"] = part.scales
+    return found
 
 
 def config(layer: Layer) -> dict[str, Any]:

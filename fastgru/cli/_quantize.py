@@ -16,7 +16,8 @@ def quantize(
     """Write the layer, and print the report."""
     if output.suffix != ".npz":
         raise ValueError(f"OUT must end in .npz, got {str(output)!r}")
-    found = _model.read(model, layer, weights_dtype=None)
+    rounded = {} if calibration is None else {"weights_dtype": None}  # int8 weights of the file are kept
+    found = _model.read(model, layer, **rounded)
     frames = steps = None
     if calibration is not None:
         frames = _files.array(calibration, str(calibration))

@@ -130,18 +130,58 @@ def floats(what: str, array: Array) -> Array:
     return array
 
 
+def scales_of(arrays: Sequence[Array], scales: Sequence[Any]) -> Array | None:
+    """Scales with which int8 weights are exactly those of a file, or None if there are none.
+
+    Parameters
+    ----------
+    arrays : sequence of ndarray
+        kernel (features, 3 * units), recurrent_kernel (units, 3 * units), and others.
+    scales : sequence of float, ndarray or None
+        What the file multiplies the integers of each of both kernels by: one number, or one for each column.
+
+    Returns
+    -------
+    ndarray, shape (2, 3 * units), or None
+        float32. None unless every weight is an integer from -128 to 127 times its scale.
+    """
+    if len(scales) != 2 or any(scale is None for scale in scales):
+        return None
+    columns = arrays[1].shape[1:]
+    if arrays[0].shape[1:] != columns:
+        return None
+    with np.errstate(all="ignore"):
+        found = np.stack([np.broadcast_to(np.asarray(scale, np.float32), columns) for scale in scales])
+        if not (np.isfinite(found).all() and (found > 0).all()):
+            return None
+        whole = all(_are_multiples(array, steps) for array, steps in zip(arrays, found, strict=False))
+    return found if whole else None
+
+
+def _are_multiples(kernel: Array, steps: Array) -> bool:
+    """True if integers from -128 to 127 times the steps of its columns are exactly this kernel."""
+    multiples = kernel / steps
+    np.rint(multiples, out=multiples)
+    if multiples.min(initial=0) < -128 or multiples.max(initial=0) > 127:
+        return False
+    multiples = np.multiply(multiples, steps, dtype=np.float32, casting="unsafe")
+    return np.array_equal(multiples.astype(kernel.dtype, copy=False), kernel)
+
+
 def describe(shapes: Sequence[tuple[int, ...]]) -> str:
     """Names and shapes of kernel, recurrent_kernel, bias as far as they are there."""
     names = ["kernel", "recurrent_kernel", "bias"] + ["alpha"] * (len(shapes) - 3)
     return ", ".join(f"{name} {shape}" for name, shape in zip(names, shapes, strict=False))
 
 
-def gru(arrays: Sequence[Array], arguments: Arguments) -> GRU:
+def gru(arrays: Sequence[Array], arguments: Arguments, scales: Array | None = None) -> GRU:
     """A layer with these weights, as `fill` has them.
 
     Parameters
     ----------
     arrays : sequence of ndarray
+    scales : ndarray, shape (2, 3 * units), optional
+        As `scales_of` has them. With them `weights_dtype` is int8 by default if float32 is computed in.
     arguments : mapping
         Of the constructor. `units`, if it is not among them, is that of the recurrent kernel;
         `merge_mode` is not for a layer that goes one way.
@@ -151,11 +191,13 @@ def gru(arrays: Sequence[Array], arguments: Arguments) -> GRU:
     check_finite(arguments)
     arguments.pop("merge_mode", None)
     layer = GRU(**arguments)
-    fill(layer, arrays)
+    if scales is not None and "weights_dtype" not in arguments and layer.weights_dtype == "float32":
+        layer = GRU(**arguments | {"weights_dtype": "int8"})
+    fill(layer, arrays, scales)
     return layer
 
 
-def fill(layer: GRU, arrays: Sequence[Array]) -> None:
+def fill(layer: GRU, arrays: Sequence[Array], scales: Array | None = None) -> None:
     """Build a layer with these weights; of a stateful one the first call gives the batch.
 
     Parameters
@@ -165,6 +207,8 @@ def fill(layer: GRU, arrays: Sequence[Array]) -> None:
     arrays : sequence of ndarray
         kernel (features, 3 * units), recurrent_kernel (units, 3 * units), bias (3 * units,), or
         (2, 3 * units) with `reset_after`, if there is one, alphas of PReLU; columns z | r | h.
+    scales : ndarray, shape (2, 3 * units), optional
+        As `scales_of` has them; a layer with int8 weights keeps them.
 
     Raises
     ------
@@ -187,7 +231,7 @@ def fill(layer: GRU, arrays: Sequence[Array]) -> None:
             except (ValueError, TypeError):
                 raise FormatError(f"its activation {activation!r} is none of (batch, units)") from None
     check_finite(layer.get_config())
-    layer._build_of(arrays)
+    layer._build_of(arrays, scales if layer.weights_dtype == "int8" else None)
     if not _description.is_finite(layer._described()):
         raise FormatError(f"its weights must be finite as {layer.dtype}, and so must its default_state")
 
@@ -214,7 +258,7 @@ def _check_kernels(arrays: Sequence[Array]) -> None:
 def bidirectional(forward: GRU, backward: GRU, arguments: Arguments) -> Bidirectional:
     """Both directions, of which `backward` goes the other way, with their weights."""
     layer = Bidirectional(forward, backward_layer=backward, **arguments)
-    fill(layer.forward_layer, forward.weights)
+    fill(layer.forward_layer, forward.weights, forward._scales)
     check_features(layer)
     return layer
 

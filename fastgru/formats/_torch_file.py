@@ -7,25 +7,22 @@ is not looked at.
 Source: serialization.py, _utils.py and csrc/jit/serialization/pickler.cpp of PyTorch 1.0 to 2.13.
 """
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._errors import FormatError
-from fastgru.formats import _model, _pickle, _torch_keys, _zip
+from fastgru.formats import _model, _pickle, _zip
+from fastgru.formats._torch_walk import Storage, Tensor, Walk
 
 Array = NDArray[Any]
 Read = Callable[["Storage"], bytes]
 
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of a legacy file
 PROTOCOL = 1001  # the second one
-AGAIN = 8192  # bytes of half a layer, which a second name of a tensor may cost
-DEPTH = 100  # of dicts, lists and modules in each other
 LISTED = 8  # names in a message
-MEMBERS = ("_parameters", "_buffers", "_modules")  # attributes of a torch.nn.Module
 SMALL = 10_000  # bytes of what stands before the state dict of a legacy file
 SAVE = "torch.save(model.state_dict(), 'model.pt')"
 
@@ -49,88 +46,6 @@ STORAGES = {  # classes of the module torch: the type of an element
 FLOATS = {"float16": "f2", "float32": "f4", "float64": "f8"}  # torch's names
 
 
-class Storage(NamedTuple):
-    """A storage that a pickle has named.
-
-    Attributes
-    ----------
-    key : str
-        Of its bytes in the file.
-    kind : str
-        The type of an element: one of NumPy's, "bfloat16", or "" if it is none of them.
-    first, size : int
-        Its elements among those that the file has by this key.
-    """
-
-    key: str
-    kind: str
-    first: int
-    size: int
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of an element."""
-        return {"bfloat16": 2, "": 1}.get(self.kind) or np.dtype(self.kind).itemsize
-
-
-class Tensor(NamedTuple):
-    """A tensor: a view of a storage.
-
-    Attributes
-    ----------
-    storage : Storage
-    offset : int
-        Elements before its first one.
-    shape, strides : tuple of int
-        Strides in elements.
-    scale : float, Tensor or None
-        Of a quantized tensor, for all or along an axis.
-    zero_point : int, Tensor or None
-    axis : int
-    """
-
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    scale: Any = None
-    zero_point: Any = None
-    axis: int = 0
-
-    @property
-    def dtype(self) -> str:
-        """The type of its elements in words."""
-        kind = self.storage.kind
-        name = kind if kind in ("bfloat16", "") else np.dtype(kind).name
-        return f"quantized {name}" if self.scale is not None else name or "a type that is no weight"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of an array of all its elements."""
-        return math.prod(self.shape) * (self.storage.itemsize if self.scale is None else 4)
-
-
-class Group(NamedTuple):
-    """Tensors that lie in one dict or module.
-
-    Attributes
-    ----------
-    where : tuple of str
-        Keys of the dicts and lists that it lies in.
-    tensors : dict of str to Tensor
-        By the keys of a state dict.
-    batch_first : dict of str to bool
-        Of modules by name, where a module was saved whole.
-    others : dict of str to str
-        Classes of objects that are no tensors, by key.
-    """
-
-    where: tuple[str, ...]
-    tensors: dict[str, Tensor]
-    batch_first: dict[str, bool]
-    others: dict[str, str]
-
-
 class Saved:
     """What a file holds.
 
@@ -140,7 +55,7 @@ class Saved:
     """
 
     def __init__(self, found: Any, constants: int, big_endian: bool, read: Read, names: _model.Names) -> None:
-        walk = _Walk(names)
+        walk = Walk(names)
         walk.into(found, (), 0)
         self.groups = list(walk.groups.values())
         self._classes = list(walk.classes)
@@ -161,6 +76,16 @@ class Saved:
         if tensor.storage.kind == "bfloat16":
             return _model.of_bfloat16(array)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+    def scales(self, tensor: Tensor) -> Array | None:
+        """What a tensor of symmetric bytes has been multiplied by: one number, or one for each row."""
+        least = {"i1": -128, "u1": 0}.get(tensor.storage.kind)
+        if tensor.scale is None or least is None or (isinstance(tensor.scale, Tensor) and tensor.axis):
+            return None
+        if np.any(least - self._along(tensor, tensor.zero_point, np.int64) != -128):
+            return None
+        scales: Array = np.asarray(self._along(tensor, tensor.scale, np.float32)).ravel()
+        return scales
 
     def _along(self, tensor: Tensor, parameter: Any, dtype: Any) -> Any:
         """A scale or zero point of a tensor, shaped to its axis if there are several."""
@@ -194,97 +119,6 @@ class Saved:
                 more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
                 found.append(f"{what} {', '.join(f'{name:.60}' for name in names[:LISTED])}{more}")
         return "; ".join(found)
-
-
-# ---- from objects to names -------------------------------------------------------------------
-
-
-class _Walk:
-    """Finds tensors in dicts, lists and modules."""
-
-    def __init__(self, names: _model.Names) -> None:
-        self.groups: dict[tuple[str, ...], Group] = {}
-        self.classes: dict[str, None] = {}
-        self._names = names
-        self._entered: set[int] = set()  # by id
-        self._barren: set[int] = set()  # in which there is nothing
-        self._met: set[int] = set()  # tensors
-        self._found = 0
-
-    def into(self, found: Any, where: tuple[str, ...], depth: int) -> None:
-        """Look at what lies in these dicts and lists."""
-        if depth > DEPTH:
-            raise FormatError(f"its dicts and lists are nested deeper than {DEPTH}")
-        if id(found) in self._entered or id(found) in self._barren:  # it lies in itself, or was looked at
-            return
-        self._entered.add(id(found))
-        before = self._found
-        if _is_module(found):
-            self._in_module(found, where, "", depth)
-        elif isinstance(found, dict | list | tuple | _pickle.Object):
-            self._in_container(found, where, depth)
-        self._entered.discard(id(found))
-        if self._found == before:
-            self._barren.add(id(found))
-
-    def _in_container(self, found: Any, where: tuple[str, ...], depth: int) -> None:
-        if isinstance(found, _pickle.Object):
-            self.classes[found.name] = None
-            found = found.items
-        self._names.spend(len(found))
-        for key, value in found.items() if isinstance(found, dict) else enumerate(found):
-            if not self._add(value, where, "", str(key)) or isinstance(value, _pickle.Object):
-                self.into(value, (*where, str(key)), depth + 1)
-
-    def _in_module(self, module: _pickle.Object, where: tuple[str, ...], prefix: str, depth: int) -> None:
-        """Look at a module, whose tensors get the keys of its state dict."""
-        if depth > DEPTH:
-            raise FormatError(f"its modules are nested deeper than {DEPTH}")
-        self._names.spend(len(module.state))
-        self.classes[module.name] = None
-        batch_first = module.state.get("batch_first")
-        if isinstance(batch_first, bool):
-            self._group(where).batch_first[prefix.removesuffix(".")] = batch_first
-        for key, value in _members(module.state):
-            if not self._add(value, where, prefix, key) and _is_module(value):
-                self._in_module(value, where, self._names.join(prefix, key, "."), depth + 1)
-
-    def _add(self, value: Any, where: tuple[str, ...], prefix: str, key: str) -> bool:
-        """Note a tensor, or an object in the place of one; return False if there may be others in it."""
-        if isinstance(value, Tensor):
-            self._found += 1
-            if id(value) in self._met:  # by another name, under which it may be a layer's, too
-                self._names.spend(AGAIN)
-            self._met.add(id(value))
-            self._group(where).tensors[self._names.join(prefix, key)] = value
-            return True
-        if isinstance(value, dict | list | tuple) or _is_module(value):
-            self._names.join(*where, prefix, key)
-            return False
-        if isinstance(value, _pickle.Object) and _torch_keys.place(key):
-            self._found += 1
-            self._group(where).others[self._names.join(prefix, key)] = value.name
-        return True
-
-    def _group(self, where: tuple[str, ...]) -> Group:
-        return self.groups.setdefault(where, Group(where, {}, {}, {}))
-
-
-def _is_module(value: Any) -> bool:
-    """True of an object of TorchScript, and of a torch.nn.Module that was pickled whole."""
-    if not isinstance(value, _pickle.Object) or not isinstance(value.state, dict):
-        return False
-    return value.name.startswith("__torch__.") or all(kind in value.state for kind in MEMBERS)
-
-
-def _members(state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """What a module has, by name, in the order of its state dict."""
-    if "_modules" not in state:
-        yield from state.items()
-    else:
-        for kind in MEMBERS:
-            if isinstance(state.get(kind), dict):
-                yield from state[kind].items()
 
 
 # ---- from pickles to objects -----------------------------------------------------------------

@@ -20,6 +20,7 @@ from fastgru._errors import FormatError
 Array = NDArray[Any]
 Shapes = Mapping[str, tuple[int, ...]]
 Read = Callable[[str], Array]  # a tensor by its key
+Scales = Callable[[str], Array | None]  # what it has been multiplied by: one number, or one for each row
 
 WEIGHT = re.compile(  # of a GRU, or of a GRUCell, which has no level
     r"(?P<kind>(?:weight|bias)_[ih]h)"
@@ -40,11 +41,14 @@ class Weight(NamedTuple):
         Of the tensors that it is made of.
     read : callable
         Returns it as an array.
+    scales : callable or None
+        Returns what it has been multiplied by if it is of symmetric bytes: one number, or one for each row.
     """
 
     shape: tuple[int, ...]
     keys: tuple[str, ...]
     read: Callable[[], Array]
+    scales: Callable[[], Array | None] | None
 
 
 Kinds = dict[str, Weight]  # by weight_ih, weight_hh, bias_ih, bias_hh
@@ -80,14 +84,14 @@ def place(key: str) -> Place | None:
     return None
 
 
-def modules(shapes: Shapes, read: Read) -> dict[str, Levels | FormatError]:
+def modules(shapes: Shapes, read: Read, scales: Scales) -> dict[str, Levels | FormatError]:
     """The GRUs of a state dict by the names of their modules, in its order.
 
     Parameters
     ----------
     shapes : mapping of str to tuple
         Of every tensor, by its key.
-    read : callable
+    read, scales : callable
 
     Returns
     -------
@@ -105,7 +109,7 @@ def modules(shapes: Shapes, read: Read) -> dict[str, Levels | FormatError]:
     for module, weights in found.items():
         if any(kind == "weight_hh" and _is_gru(parts, shapes) for (_, _, kind), parts in weights.items()):
             try:
-                made[module] = _levels(module, weights, shapes, read)
+                made[module] = _levels(module, weights, shapes, (read, scales))
             except FormatError as error:
                 made[module] = error
     return made
@@ -126,11 +130,13 @@ def _is_gru(parts: Parts, shapes: Shapes) -> bool:
     return any(len(shape) == 2 and shape[0] == 3 * shape[1] > 0 for shape in found)
 
 
-def _levels(module: str, weights: dict[tuple[int, str, str], Parts], shapes: Shapes, read: Read) -> Levels:
+def _levels(
+    module: str, weights: dict[tuple[int, str, str], Parts], shapes: Shapes, readers: tuple[Read, Scales]
+) -> Levels:
     """The weights of a module, all of which must be there."""
     levels: Levels = {}
     for (level, suffix, kind), parts in weights.items():
-        levels.setdefault(level, {}).setdefault(suffix, {})[kind] = _weight(module, parts, shapes, read)
+        levels.setdefault(level, {}).setdefault(suffix, {})[kind] = _weight(module, parts, shapes, *readers)
     levels = dict(sorted(levels.items()))
     if list(levels) != list(range(len(levels))):
         raise FormatError(f"{module or 'gru'!r:.80} must have the levels 0, 1, ..., got {[*levels]!s:.80}")
@@ -143,7 +149,7 @@ def _levels(module: str, weights: dict[tuple[int, str, str], Parts], shapes: Sha
     return levels
 
 
-def _weight(module: str, parts: Parts, shapes: Shapes, read: Read) -> Weight:
+def _weight(module: str, parts: Parts, shapes: Shapes, read: Read, scales: Scales) -> Weight:
     """A weight, by the tensors that stand for it."""
     if "_raw" in parts:  # of WeightDrop, beside which is what the last step of training has used
         parts = {name: key for name, key in parts.items() if name}
@@ -151,7 +157,9 @@ def _weight(module: str, parts: Parts, shapes: Shapes, read: Read) -> Weight:
     for names, together in STANDING.items():
         if parts.keys() == set(names):
             ordered = [parts[name] for name in names]
-            return Weight(shapes[ordered[0]], keys, functools.partial(_put_together, together, ordered, read))
+            plain = functools.partial(scales, ordered[0]) if together is _itself else None
+            found = functools.partial(_put_together, together, ordered, read)
+            return Weight(shapes[ordered[0]], keys, found, plain)
     more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
     raise FormatError(
         f"{module or 'gru'!r:.80} has a weight that is kept in a way that is not read, in "

@@ -8,6 +8,7 @@ Source: https://docs.pytorch.org/docs/stable/generated/torch.nn.GRU.html
 
 import functools
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from fastgru._errors import FormatError
 from fastgru._writers.torch import KINDS, swapped
 from fastgru.formats import _model, _torch_keys
 from fastgru.formats._model import Arguments, Layer, Maker
-from fastgru.formats._torch_keys import Kinds, Levels, Read, Shapes
+from fastgru.formats._torch_keys import Kinds, Levels, Read, Scales, Shapes
 
 Array = NDArray[Any]
 
@@ -33,15 +34,20 @@ class Source(NamedTuple):
         Keys of what it lies in.
     shapes : mapping of str to tuple
         Of every tensor, by its key.
-    read : callable
+    read, scales : callable
+        As of `_torch_keys`.
     batch_first : mapping of str to bool
         Of modules by name, where it is known.
+    wrong : mapping of str to FormatError
+        GRUs that cannot be read, by the name of the module.
     """
 
     where: tuple[str, ...]
     shapes: Shapes
     read: Read
+    scales: Scales
     batch_first: Mapping[str, bool]
+    wrong: Mapping[str, FormatError] = MappingProxyType({})
 
 
 def makers(sources: Iterable[Source]) -> dict[str, Maker]:
@@ -52,7 +58,7 @@ def makers(sources: Iterable[Source]) -> dict[str, Maker]:
     found = [
         (source, modules)
         for source in sources
-        if (modules := _torch_keys.modules(source.shapes, source.read))
+        if (modules := _torch_keys.modules(source.shapes, source.read, source.scales) | dict(source.wrong))
     ]
     places = [source.where for source, _ in found]
     shared = min(map(len, places), default=0)  # keys that all of them lie under
@@ -102,7 +108,8 @@ def _level(directions: Mapping[str, Kinds], arguments: Arguments) -> Layer:
     for suffix, kinds in sorted(directions.items()):
         arrays = _arrays(kinds)
         backwards = {"go_backwards": True} if suffix else {}
-        layers.append(_model.gru(arrays, own | {"use_bias": len(arrays) == 3} | backwards))
+        layer = own | {"use_bias": len(arrays) == 3} | backwards
+        layers.append(_model.gru(arrays, layer, _model.scales_of(arrays, _scales(kinds))))
     if len(layers) == 1:
         return layers[0]
     both: Arguments = {key: own[key] for key in ("name", "merge_mode") if key in own}
@@ -124,3 +131,10 @@ def _arrays(kinds: Kinds) -> list[Array]:
         )
     kernel, recurrent_kernel, *rows = (swapped(kinds[kind].read()) for kind in found)
     return [kernel.T, recurrent_kernel.T] + ([np.stack(rows)] if rows else [])
+
+
+def _scales(kinds: Kinds) -> list[Array | None]:
+    """What both kernels have been multiplied by, in the order of columns of ours."""
+    found = [kinds[kind].scales for kind in ("weight_ih", "weight_hh")]
+    scales = [None if read is None else read() for read in found]
+    return [swapped(each) if each is not None and each.size > 1 else each for each in scales]

@@ -1,6 +1,7 @@
 """fastgru's own files, as fastgru._writers.native has them -> layers."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from fastgru._errors import FormatError
@@ -12,14 +13,30 @@ from fastgru.wrappers import Bidirectional
 
 def archive(members: _zip.Archive) -> dict[str, Maker]:
     """The one layer of a file of `save`."""
-    header = _zip.parse_json("the header", members.array(HEADER).tobytes(), members.size)
-    if not isinstance(header, dict) or not isinstance(header.get("config"), dict):
+    found = header(members, tuple(MAKERS))
+    return {str(found["config"].get("name")): _maker(members, found, "")}
+
+
+def header(members: _zip.Archive, classes: Sequence[str]) -> dict[str, Any]:
+    """The header of a file, which must be of one of these classes and have a config."""
+    found = _zip.parse_json("the header", members.array(HEADER).tobytes(), members.size)
+    if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         raise FormatError("the header must be an object with a config")
-    if header.get("format") != FORMAT:
-        raise FormatError(f"the format must be {FORMAT}, got {header.get('format')!r}: of a newer fastgru?")
-    if header.get("class_name") not in MAKERS:
-        raise FormatError(f"the class must be one of {', '.join(MAKERS)}, got {header.get('class_name')!r}")
-    return {str(header["config"].get("name")): _maker(members, header, "")}
+    if found.get("format") != FORMAT:
+        raise FormatError(f"the format must be {FORMAT}, got {found.get('format')!r}: of a newer fastgru?")
+    if found.get("class_name") not in classes:
+        whole = ", a whole model: fastgru.load_model reads it" if found.get("class_name") == "Model" else ""
+        raise FormatError(
+            f"the class must be one of {', '.join(classes)}, got {found.get('class_name')!r:.80}{whole}"
+        )
+    return found
+
+
+def layer(members: _zip.Archive, description: Any, prefix: str) -> Layer:
+    """A GRU or Bidirectional of a model, whose weights' names begin like this."""
+    if not _is_of_a_stack(description):
+        raise FormatError("the layer of a node must be a GRU or a Bidirectional with a config")
+    return _maker(members, description, prefix)({})
 
 
 def _maker(members: _zip.Archive, header: Any, prefix: str) -> Maker:
@@ -34,8 +51,25 @@ def _weights(members: _zip.Archive, prefix: str) -> list[Array]:
     return [_model.floats(name, members.array(name)) for name in names]
 
 
+def _scales(members: _zip.Archive, prefix: str, arrays: list[Array]) -> Array | None:
+    """The steps of int8 weights, if the file has any."""
+    name = f"{prefix}scales.npy"
+    if name not in members:
+        return None
+    scales = members.array(name)
+    wanted = (2, *arrays[1].shape[1:]) if len(arrays) > 1 else None
+    found = None if scales.shape != wanted else _model.scales_of(arrays, [*_model.floats(name, scales)])
+    if found is None:
+        raise FormatError(
+            f"{name} must be the steps of int8 weights, (2, 3 * units), positive, got {scales.dtype} "
+            f"{scales.shape!s:.80} of which the weights are no multiples"
+        )
+    return found
+
+
 def _gru(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
-    return _model.gru(_weights(members, prefix), {**config, **given})
+    arrays = _weights(members, prefix)
+    return _model.gru(arrays, {**config, **given}, _scales(members, prefix, arrays))
 
 
 def _stack(members: _zip.Archive, config: Arguments, given: Arguments, prefix: str) -> Layer:
@@ -67,7 +101,8 @@ def _bidirectional(members: _zip.Archive, config: Arguments, given: Arguments, p
     directions = {key: direction(config[key]) for key in ("layer", "backward_layer") if key in config}
     layer = Bidirectional.from_config({**config, **directions, **own})
     for way, one in zip(DIRECTIONS, (layer.forward_layer, layer.backward_layer), strict=True):
-        _model.fill(one, _weights(members, prefix + way))
+        arrays = _weights(members, prefix + way)
+        _model.fill(one, arrays, _scales(members, prefix + way, arrays))
     _model.check_features(layer)
     return layer
 

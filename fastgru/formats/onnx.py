@@ -23,7 +23,7 @@ from fastgru.formats import (
 )
 from fastgru.formats._model import Arguments, Layer, Maker, Makers
 from fastgru.formats._onnx_fold import Folder
-from fastgru.formats._onnx_graph import Walk
+from fastgru.formats._onnx_graph import Alias, Output, Walk
 from fastgru.formats._onnx_node import DIRECTIONS, Node, reads
 from fastgru.formats._onnx_tensor import NO_LIMIT, Reader, floats
 
@@ -75,13 +75,14 @@ def _layer(node: Node, folder: Folder, given: Arguments) -> Layer:
             with np.errstate(over="ignore"):  # of float16, and then the layer is refused
                 arrays.append(rows if reset_after else rows.sum(0))
         f, g = functions[2 * d : 2 * d + 2]
+        scales = [_scales(node, folder, key, d) for key in "WR"]
         own = {
             "activation": g,
             "recurrent_activation": f,
             "go_backwards": backward,
             "default_state": states[d],
         }
-        layers.append(_model.gru(arrays, own | arguments))
+        layers.append(_model.gru(arrays, own | arguments, _model.scales_of(arrays, scales)))
     if len(layers) == 1:
         return layers[0]
     both = {key: value for key, value in given.items() if key == "merge_mode"}
@@ -91,6 +92,27 @@ def _layer(node: Node, folder: Folder, given: Arguments) -> Layer:
 def _constant(what: str, folder: Folder, value: Any) -> Array:
     """A value that must be a constant of finite floats."""
     return floats(what, folder.constant(what, value))
+
+
+def _scales(node: Node, folder: Folder, key: str, direction: int) -> Array | None:
+    """What W or R has been multiplied by where it is of symmetric bytes: one number, or one for each row."""
+    value = node.source(key)
+    if isinstance(value, Alias):
+        value = _onnx_graph.find(value.scope, value.name)
+    if not isinstance(value, Output) or value.node.op_type != "DequantizeLinear":
+        return None
+    if value.node.domain not in _onnx_graph.STANDARD:
+        return None
+    integers, scale, *zero = (folder.value(value.inside.scope[name]) for name in value.node.input if name)
+    given = folder.attributes(value.node, value.inside)
+    axis = (given["axis"].i if "axis" in given else 1) % 3  # of directions, gates of units, inputs
+    if integers.dtype not in (np.int8, np.uint8) or (scale.size > 1 and (scale.ndim != 1 or axis == 2)):
+        return None
+    least = np.iinfo(integers.dtype).min - (zero[0].astype(int) if zero else 0)
+    if np.any(least != -128):
+        return None
+    scales: Array = scale.astype(np.float32).ravel()
+    return scales[[direction]] if axis == 0 and scales.size > 1 else scales
 
 
 def _weights(node: Node, folder: Folder, directions: int, hidden_size: int | None) -> dict[str, Array]:

@@ -5,17 +5,26 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fastgru._errors import FormatError
-from fastgru.formats import _model, _safetensors, _torch_file, _torch_keys, _zip
+from fastgru.formats import (
+    _model,
+    _safetensors,
+    _torch_file,
+    _torch_keys,
+    _torch_packed,
+    _torch_walk,
+    _zip,
+)
 from fastgru.formats._model import Layer, Maker
 from fastgru.formats._torch_layers import Source, makers
 
 Array = NDArray[Any]
+T = TypeVar("T")
 
 # ---- files -----------------------------------------------------------------------------------
 
@@ -23,7 +32,7 @@ Array = NDArray[Any]
 def safetensors(data: bytes) -> dict[str, Maker]:
     """The GRUs of a .safetensors file."""
     tensors = _safetensors.Tensors(data)
-    return makers([Source((), tensors.shapes, tensors.floats, {})])
+    return makers([Source((), tensors.shapes, tensors.floats, _no_scales, {})])
 
 
 def archive(members: _zip.Archive) -> dict[str, Maker]:
@@ -31,7 +40,11 @@ def archive(members: _zip.Archive) -> dict[str, Maker]:
     keys = [name.removesuffix(".npy") for name in members.names if name.endswith(".npy")]
     arrays = {key: members.array(f"{key}.npy") for key in keys if _torch_keys.place(key)}
     shapes = {key: array.shape for key, array in arrays.items()}
-    return makers([Source((), shapes, lambda key: _model.floats(key, arrays[key]), {})])
+    return makers([Source((), shapes, lambda key: _model.floats(key, arrays[key]), _no_scales, {})])
+
+
+def _no_scales(key: str) -> None:
+    """Those of tensors that are of floats."""
 
 
 def pickled(saved: _torch_file.Saved, file_bytes: int) -> dict[str, Maker]:
@@ -39,20 +52,24 @@ def pickled(saved: _torch_file.Saved, file_bytes: int) -> dict[str, Maker]:
     sources = []
     size = 0
     for group in saved.groups:
+        shapes = {key: tensor.shape for key, tensor in group.tensors.items()}
+        names, wrong = _torch_packed.named(shapes, group.bidirectional)
+        group = group._replace(tensors=_renamed(group.tensors, names))
         tensors = {key: tensor for key, tensor in group.tensors.items() if _torch_keys.place(key)}
         size += sum(tensor.nbytes for tensor in tensors.values())
         if size > _model.size_limit(file_bytes):  # views of one storage, or with strides of 0
             raise FormatError(f"its tensors have {size} bytes, more than the file can hold")
         shapes = {key: tensor.shape for key, tensor in tensors.items()}
         shapes |= {key: () for key in group.others if _torch_keys.place(key)}
-        sources.append(Source(group.where, shapes, functools.partial(_read, saved, group), group.batch_first))
+        read, scales = functools.partial(_read, saved, group), functools.partial(_scales, saved, group)
+        sources.append(Source(group.where, shapes, read, scales, group.batch_first, wrong))
     made = makers(sources)
     if not made:
         raise FormatError(f"the file holds no GRU, but {saved.described()}")
     return made
 
 
-def _read(saved: _torch_file.Saved, group: _torch_file.Group, key: str) -> Array:
+def _read(saved: _torch_file.Saved, group: _torch_walk.Group, key: str) -> Array:
     """A tensor of a file, which must be of floats."""
     tensor = group.tensors.get(key)
     if tensor is None:
@@ -62,6 +79,21 @@ def _read(saved: _torch_file.Saved, group: _torch_file.Group, key: str) -> Array
     elif tensor.storage.kind not in _torch_file.FLOATS.values() and tensor.storage.kind != "bfloat16":
         raise FormatError(f"{key:.80} must be of float16, float32 or float64, got {tensor.dtype}")
     return _model.floats(f"{key:.80}", saved.array(tensor))
+
+
+def _scales(saved: _torch_file.Saved, group: _torch_walk.Group, key: str) -> Array | None:
+    return saved.scales(group.tensors[key]) if key in group.tensors else None
+
+
+def _renamed(tensors: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
+    """Tensors by other keys, where these have other names."""
+    renamed: dict[str, T] = {}
+    for key, tensor in tensors.items():
+        name = names.get(key, key)
+        if name in renamed:
+            raise FormatError(f"{name!r:.80} and {key!r:.80} are for the same weight")
+        renamed[name] = tensor
+    return renamed
 
 
 def _warn_of_quantized(key: str) -> None:
@@ -152,7 +184,9 @@ def _sources(value: Any, where: tuple[str, ...], inside: set[int]) -> Iterator[S
             for key, item in items
             if isinstance(key, str) and _torch_keys.place(key) and _is_tensor(item)
         }
-        yield _of_tensors(tensors, where, {})
+        packed = {key: item for key, item in items if isinstance(key, str) and _is_script(item)}
+        unpacked, wrong = _unpacked(packed, {})
+        yield _of_tensors(tensors | unpacked, where, {}, wrong)
         for key, item in items:
             if isinstance(key, str | int) and key not in tensors:
                 yield from _sources(item, (*where, str(key)), inside | {id(value)})
@@ -168,8 +202,37 @@ def _is_tensor(value: Any) -> bool:
     )
 
 
+def _is_script(value: Any) -> bool:
+    """True of an object of a class of TorchScript, such as packed weights."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.ScriptObject)
+
+
+def _unpacked(
+    packed: Mapping[str, Any], bidirectional: Mapping[str, bool]
+) -> tuple[dict[str, Any], dict[str, FormatError]]:
+    """The tensors in packed weights, by their keys in a state dict, and GRUs of which these are unclear."""
+    tensors: dict[str, Any] = {}
+    for key, value in packed.items():
+        tensors |= _torch_packed.tensors(key, value, _content)
+    shapes = {key: tuple(np.shape(value)) for key, value in tensors.items()}
+    names, wrong = _torch_packed.named(shapes, bidirectional)
+    return _renamed(tensors, names), wrong
+
+
+def _content(value: Any) -> tuple[str, Any]:
+    """The class of an object of TorchScript, and its state."""
+    match value.__getstate__() if _is_script(value) and hasattr(value, "__getstate__") else None:
+        case state, str(name):
+            return name, state
+    return "", None
+
+
 def _of_tensors(
-    tensors: Mapping[str, Any], where: tuple[str, ...], batch_first: Mapping[str, bool]
+    tensors: Mapping[str, Any],
+    where: tuple[str, ...],
+    batch_first: Mapping[str, bool],
+    wrong: Mapping[str, FormatError],
 ) -> Source:
     """A state dict of PyTorch's tensors, arrays or lists."""
     arrays = {
@@ -189,7 +252,27 @@ def _of_tensors(
                 raise FormatError(f"{key!r:.80} is no plain tensor: {error}") from error
         return _model.floats(key, value)
 
-    return Source(where, {key: tuple(np.shape(value)) for key, value in arrays.items()}, read, batch_first)
+    def scales(key: str) -> Array | None:
+        value = arrays[key]
+        return None if isinstance(value, np.ndarray) or not value.is_quantized else _scales_of(value)
+
+    shapes = {key: tuple(np.shape(value)) for key, value in arrays.items()}
+    return Source(where, shapes, read, scales, batch_first, wrong)
+
+
+def _scales_of(tensor: Any) -> Array | None:
+    """What a tensor of symmetric bytes has been multiplied by: one number, or one for each row."""
+    least = {"torch.qint8": -128, "torch.quint8": 0}.get(str(tensor.dtype))
+    match str(tensor.qscheme()):
+        case "torch.per_tensor_affine":
+            zero_points, scales = np.array(tensor.q_zero_point()), np.array([tensor.q_scale()])
+        case "torch.per_channel_affine" if tensor.q_per_channel_axis() == 0:
+            parameters = tensor.q_per_channel_zero_points(), tensor.q_per_channel_scales()
+            zero_points, scales = (parameter.numpy() for parameter in parameters)
+        case _:
+            return None
+    symmetric = least is not None and bool(np.all(least - zero_points == -128))
+    return scales.astype(np.float32) if symmetric else None
 
 
 def _from_list(key: str, value: Sequence[Any]) -> Array:
@@ -232,7 +315,7 @@ def _of_module(module: Any, where: tuple[str, ...]) -> Source:
             own = {key: tensor for key, tensor in own.items() if not key.startswith(parts)}
             own[f"{prefix}{weight}"] = getattr(inner, weight)
         tensors |= own
-    return _of_tensors(tensors, where, batch_first)
+    return _of_tensors(tensors, where, batch_first, {})
 
 
 def _is_gru(module: Any) -> bool:

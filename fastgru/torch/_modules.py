@@ -10,15 +10,9 @@ import torch
 from fastgru import _config, _validate
 from fastgru._kernels import float16_isas
 from fastgru.torch._forward import CellForward, Forward, GRUForward, forward_of
-from fastgru.torch._report import hindrance
+from fastgru.torch._report import checked, hindrance
 
 FORWARDS: dict[type, type[Forward]] = {torch.nn.GRU: GRUForward, torch.nn.GRUCell: CellForward}
-
-
-def _checked(model: Any) -> Any:
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    return model
 
 
 def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
@@ -59,7 +53,7 @@ def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
     >>> output.shape
     torch.Size([5, 2, 4])
     """
-    _checked(model)
+    checked(model)
     _validate.weights_dtype(weights_dtype, np.dtype(np.float32), _config.CHOICE.isa in float16_isas())
     for module in model.modules():
         forward = forward_of(module)
@@ -89,7 +83,7 @@ def restore(model: Any) -> Any:
     TypeError
         If it is no module.
     """
-    for module in _checked(model).modules():
+    for module in checked(model).modules():
         forward = forward_of(module)
         if forward is not None:
             forward.detach()
@@ -114,7 +108,7 @@ def optimized(model: Any, *, weights_dtype: str | None = None) -> Iterator[Any]:
     """
     before = [
         (forward, forward.weights_dtype)
-        for module in _checked(model).modules()
+        for module in checked(model).modules()
         if (forward := forward_of(module)) is not None
     ]
     optimize(model, weights_dtype=weights_dtype)

@@ -50,6 +50,13 @@ class Report(tuple[Entry, ...]):
         return "\n".join(map(str, self)) or "no recurrent modules"
 
 
+def checked(model: Any) -> Any:
+    """The model, which must be a module."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    return model
+
+
 def hindrance(module: Any) -> str | None:
     """Why a module cannot be optimized; None: it can."""
     if type(module) not in (torch.nn.GRU, torch.nn.GRUCell):
@@ -88,11 +95,9 @@ def report(model: Any) -> Report:
     a: GRU, fastgru
     b: LSTM, PyTorch: it is no GRU
     """
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     return Report(
         _entry(name, module)
-        for name, module in model.named_modules()
+        for name, module in checked(model).named_modules()
         if isinstance(module, torch.nn.RNNBase | torch.nn.RNNCellBase)
     )
 

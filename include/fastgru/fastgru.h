@@ -215,12 +215,14 @@ struct fastgru_functions {
 
 enum { FASTGRU_CHAINS = 12 };        /* vectors in registers: enough to hide the latency of a multiply-add */
 
-/* Loops that show what a core can do at best, on float32; the caller measures the time. */
+/* Loops that show what a core can do at best, on float32 if they do not say otherwise; the caller measures the time. */
 struct fastgru_roofline {
     float (*multiply_adds)(ptrdiff_t times);  /* each 2 * FASTGRU_CHAINS * vlen operations */
     float (*reads)(
         const float *memory,         /* (blocks, FASTGRU_CHAINS, vlen)                     */
         ptrdiff_t blocks, ptrdiff_t times);
+    float (*i8_multiply_adds)(ptrdiff_t times);  /* of int8 and 16-bit integers, each 8 * FASTGRU_CHAINS * vlen */
+    float (*i8_dot_multiply_adds)(ptrdiff_t times);  /* the same where fastgru_has_dot; NULL: no i8_dot */
 };
 
 struct fastgru_kernels {

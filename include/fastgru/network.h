@@ -6,7 +6,9 @@
  *
  *     struct fastgru_network network = {nodes, values, ...};   examples/c has it all
  *     fastgru_connect(&network);                               once; from then on it is read-only
+ *     run.memory = NULL;
  *     run.memory = aligned_alloc(64, fastgru_workspace(&network, &run));
+ *     fastgru_workspace(&network, &run);                       lays it out, once for all runs of these sizes
  *     fastgru_run(&network, &run); */
 
 #ifndef FASTGRU_NETWORK_H
@@ -64,6 +66,7 @@ struct fastgru_value {
     int clock;                       /* its number, unless `last`: 0 for that of the first input */
     int whole;                       /* set by fastgru_connect: not chunk by chunk         */
     int output;                      /* set by fastgru_connect: its number, or -1          */
+    int segment;                     /* set by fastgru_connect: the last that writes it    */
 };
 
 enum fastgru_padding { FASTGRU_VALID, FASTGRU_SAME, FASTGRU_CAUSAL };  /* as Keras has them */
@@ -144,17 +147,20 @@ struct fastgru_network_call {
     const unsigned char *mask;       /* (batch, timesteps) 0: the row keeps its state; or NULL */
     ptrdiff_t mask_batch_stride;
     ptrdiff_t mask_time_stride;
-    const ptrdiff_t *lengths;        /* (batch)  steps of each row, the first ones, 0 to timesteps; then
-                                        there is no mask; or NULL                          */
+    const ptrdiff_t *lengths;        /* (batch)  steps of each row, the first ones of the sequence, 0 to
+                                        first + timesteps; then there is no mask; or NULL  */
+    ptrdiff_t first;                 /* the timestep of the sequence that x begins with, for lengths; initial
+                                        states are those of the timesteps before, or go_backwards, after */
     unsigned walk;                   /* in and out: as in fastgru_call                     */
-    void *memory;                    /* fastgru_workspace bytes, aligned to 64             */
+    void *memory;                    /* fastgru_workspace bytes, aligned to 64, laid out by it */
 };
 
 /* Group nodes into segments, once all fields are set. Returns 0, or -1 if nodes are not in running order. */
 int fastgru_connect(struct fastgru_network *network);
 
 /* Bytes of memory that a run takes, by its sizes, the strides of its outputs, its lengths, and whether there is a
- * mask; (size_t)-1 if they are more than there can be. */
+ * mask; (size_t)-1 if they are more than there can be. Unless `memory` is NULL, it is laid out for runs that agree in
+ * all of these. */
 size_t fastgru_workspace(const struct fastgru_network *network, const struct fastgru_network_call *run);
 
 /* Run at least one timestep. Cannot fail and does not allocate. */

@@ -1,5 +1,6 @@
 """`fastgru bench` and what it measures with: what is counted, not how long it took."""
 
+import functools
 import subprocess
 import sys
 
@@ -45,6 +46,10 @@ def test_loops_count_what_they_do(isa):
     lanes = _kernels.lanes(isa)
     assert _kernels.multiply_adds(10, isa) == 10 * _kernels.multiply_adds(1, isa)
     assert _kernels.multiply_adds(1, isa) % (2 * lanes) == 0
+    for dot in {False, isa in _kernels.dot_isas()}:
+        one = _kernels.integer_multiply_adds(1, dot, isa)
+        assert _kernels.integer_multiply_adds(10, dot, isa) == 10 * one
+        assert one == 4 * _kernels.multiply_adds(1, isa)
     block = _kernels.reads(np.ones(1000, np.float32), 1, isa)
     assert 0 < block <= 4000
     assert block % (4 * lanes) == 0
@@ -53,7 +58,7 @@ def test_loops_count_what_they_do(isa):
 
 def test_a_machine_has_limits():
     limits = _roofline.measure([1000, 10**6])
-    assert limits.peak > 0
+    assert min(limits.peak, limits.integer_peak) > 0
     assert limits.lanes == _kernels.lanes()
     assert limits.bandwidth.keys() == {1000, 10**6}
     assert min(limits.bandwidth.values()) > 0
@@ -64,7 +69,7 @@ def test_a_stream_reads_the_weights_of_all_layers_in_turn(monkeypatch):
 
     def measure(sizes):
         asked.append(sorted(set(sizes)))
-        return _roofline.Limits(100.0, 8, 3.0, dict.fromkeys(sizes, 50.0))
+        return _roofline.Limits(100.0, 200.0, 8, 3.0, dict.fromkeys(sizes, 50.0))
 
     monkeypatch.setattr(_roofline, "measure", measure)
     lower, upper = 4 * 3 * UNITS * (FEATURES + UNITS), 4 * 3 * 3 * (UNITS + 3)
@@ -79,7 +84,7 @@ def test_half_the_bytes_are_read_of_float16(monkeypatch):
 
     def measure(sizes):
         asked.extend(sizes)
-        return _roofline.Limits(100.0, 8, 3.0, dict.fromkeys(sizes, 50.0))
+        return _roofline.Limits(100.0, 200.0, 8, 3.0, dict.fromkeys(sizes, 50.0))
 
     monkeypatch.setattr(_roofline, "measure", measure)
     _bench.least_microseconds(layer(), 1, 0)
@@ -88,6 +93,25 @@ def test_half_the_bytes_are_read_of_float16(monkeypatch):
     if _kernels.float16_isas():
         _bench.least_microseconds(layer(weights_dtype="float16"), 1, 0)
         assert 2 * asked[2] == asked[0]
+
+
+def test_int8_has_bytes_and_a_peak_of_its_own(monkeypatch):
+    asked = []
+
+    def measure(sizes, peak):
+        asked.extend(sizes)
+        return _roofline.Limits(100.0, peak, 8, 3.0, dict.fromkeys(sizes, 1e9))
+
+    least = {}
+    for peak in (200.0, 400.0):
+        monkeypatch.setattr(_roofline, "measure", functools.partial(measure, peak=peak))
+        for dtype in ("float32", "int8"):
+            least[dtype, peak] = _bench.least_microseconds(layer(weights_dtype=dtype), 500, 10)
+    assert asked[0] == 4 * asked[1]
+    assert least["float32", 200] == least["float32", 400]
+    others = 2 * least["int8", 400] - least["int8", 200]  # without products
+    products = least["float32", 200] - others
+    assert least["int8", 200] - others == pytest.approx(products / 2)
 
 
 # ---- calls -----------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 import fastgru
-from fastgru.cli import _commands, _convert, _files, _main, _run, _terminal
+from fastgru import _pieces
+from fastgru.cli import _commands, _convert, _files, _main, _terminal
 
 COMMANDS = ["inspect", "run", "convert", "quantize", "bench", "compare", "config", "completion"]
 
@@ -207,7 +208,7 @@ LAYERS = {
 @pytest.mark.parametrize("piece", [200, 3000, 1 << 20])
 @pytest.mark.parametrize("kind", LAYERS)
 def test_run_gives_the_bits_of_one_call(kind, piece, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(_run, "PIECE_BYTES", piece)
+    monkeypatch.setattr(_pieces, "PIECE_BYTES", piece)
     rng, batch, timesteps = np.random.default_rng(1), 9, 23
     layer = built(LAYERS[kind]())
     layer.save(tmp_path / "model.npz")
@@ -231,46 +232,6 @@ def test_run_gives_the_bits_of_one_call(kind, piece, tmp_path, capfd, monkeypatc
         found = np.load(paths[4])
         assert found.dtype == layer.dtype
         np.testing.assert_array_equal(found, wanted)
-
-
-@pytest.mark.parametrize("kind", LAYERS)
-def test_progress_ends_at_all_timesteps(kind, tmp_path, monkeypatch):
-    monkeypatch.setattr(_run, "PIECE_BYTES", 200)
-    layer = built(LAYERS[kind]())
-    shape = (23, 9, 5) if layer.time_major else (9, 23, 5)
-    call, done = called(layer, np.zeros(shape, "f4"), tmp_path), []
-    _run.compute(call, lambda *_: None, done.append, 4)
-    assert sum(done) == 9 * 23
-    assert len(done) >= (23 if call.divisible else 3)
-
-
-def called(layer, x, folder):
-    """The call of a layer as `run` makes it, which returns its states."""
-    layer.save(folder / "model.npz")
-    return _run.checked(fastgru.load(folder / "model.npz", stateful=False, return_state=True), x, None, None)
-
-
-def test_more_rows_than_there_are_make_no_smaller_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(_run, "PIECE_BYTES", 3000)
-    call, ticks = called(built(gru()), np.zeros((2, 50, 5), "f4"), tmp_path), {}
-    for batch in (2, 10**6):
-        ticks[batch] = []
-        _run.compute(call, lambda *_: None, ticks[batch].append, batch)
-    assert ticks[10**6] == ticks[2]
-    assert len(ticks[2]) == 2
-
-
-@pytest.mark.parametrize("time_major", [False, True])
-def test_pieces_of_a_time_major_file_are_wide(time_major, tmp_path, monkeypatch):
-    monkeypatch.setattr(_run, "PIECE_BYTES", _run.STEPS * 90 * (5 + 7) * 4)
-    x = np.zeros((64, 200, 5) if time_major else (200, 64, 5), "f4")
-    firsts = set()
-    _run.compute(
-        called(built(gru(time_major=time_major)), x, tmp_path),
-        lambda *places: firsts.add(places[1 if time_major else 0]),
-        lambda done: None,
-    )
-    assert sorted(firsts) == [*range(0, 200, 90 if time_major else _run.ROWS)]
 
 
 def test_run_takes_a_states_own_default(tmp_path, capfd):
@@ -332,19 +293,20 @@ def test_a_file_larger_than_what_is_allocated(tmp_path):
     with (tmp_path / "x.npy").open("w+b") as file:
         _files.Pieces(file, shape, np.dtype("f4"))  # a hole, which takes no room on the disk
     with _files.mapped(tmp_path / "x.npy") as x, _files.appearing(tmp_path / "y.npy") as file:
-        call = _run.checked(layer, x, None, None)
-        out, done = _files.Pieces(file, call.output_shape, np.dtype("f4")), []
+        out, counts = _files.Pieces(file, (*shape[:2], 2), np.dtype("f4")), []
         tracemalloc.start()
         try:
-            _run.compute(call, out.put, done.append)
+            for place, piece, done in _pieces.pieces(layer, x, None, None, reading=_files.resident):
+                out.put(*place, piece)
+                counts.append(done)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
         if Path("/proc/self/smaps").exists():
-            assert in_memory(tmp_path / "x.npy") < 2 * _run.PIECE_BYTES
-    assert sum(done) == shape[0] * shape[1]
-    assert len(done) > 5
-    assert peak < 4 * _run.PIECE_BYTES < x.nbytes // 2
+            assert in_memory(tmp_path / "x.npy") < 2 * _pieces.PIECE_BYTES
+    assert sum(counts) == shape[0] * shape[1]
+    assert len(counts) > 5
+    assert peak < 4 * _pieces.PIECE_BYTES < x.nbytes // 2
     assert np.load(tmp_path / "y.npy", mmap_mode="r").shape == (2, 200_000, 2)
 
 

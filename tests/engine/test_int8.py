@@ -127,7 +127,9 @@ def test_no_sum_leaves_int32(isa, dot, features):
 @pytest.mark.parametrize(("isa", "dot"), KERNELS)
 def test_given_scales_are_those_of_the_integers(isa, dot):
     rng = np.random.default_rng(1)
-    integers = [rng.integers(-90, 91, (n, 15)) for n in (7, 5)]
+    integers = [rng.integers(-128, 128, (n, 15)) for n in (7, 5)]
+    for each in integers:
+        each[0, ::2] = -128
     scales = [(rng.random(15) + 0.5).astype("float32") / 100 for _ in range(2)]
     bias = rng.normal(size=(2, 15)).astype("float32")
     weights = [(q * s).astype("float32") for q, s in zip(integers, scales, strict=True)]

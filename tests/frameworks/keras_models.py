@@ -17,6 +17,9 @@ else:
     os.environ["KERAS_BACKEND"] = FLAVOUR
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["JAX_ENABLE_X64"] = "1"
+    # what XLA compiles is run a few times
+    fast = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {fast}"
     import keras
 if ON_TENSORFLOW:
     import tensorflow as tf

@@ -27,7 +27,8 @@ def python(*arguments, cwd=None, **environment):
     return run.stdout
 
 
-@pytest.mark.parametrize("flavour", ["torch", "jax", "tensorflow", "numpy", "tf_keras"])
+@pytest.mark.long
+@pytest.mark.parametrize("flavour", ["jax", "tf_keras", "tensorflow", "torch", "numpy"])  # the longest first
 def test_optimized_models_are_exact(flavour):
     options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--import-mode=importlib"]
     printed = python("-m", "pytest", *options, str(HERE / "keras_optimized.py"), FLAVOUR=flavour, cwd=ROOT)

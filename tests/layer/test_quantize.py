@@ -121,6 +121,47 @@ def test_time_major_inputs_and_lengths_are_those_of_the_layer():
     assert np.isfinite(report[0].rms)
 
 
+STATES = {
+    "gru": (lambda: gru(use_bias=True), 1, lambda states: states[0]),
+    "in a list": (lambda: gru(reset_after=True), 1, lambda states: states),
+    "backwards": (lambda: gru(go_backwards=True), 1, lambda states: states[0]),
+    "both directions": (both, 2, lambda states: states),
+    "stack": (
+        lambda: fastgru.Stack([gru(units=FEATURES), both(1), gru(2, features=2 * UNITS)]),
+        4,
+        lambda states: [None, *states[1:]],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_states_are_those_that_the_calibration_starts_from(name):
+    # rows of two timesteps, so that most of what is multiplied by the recurrent kernel is these states
+    make, count, given = STATES[name]
+    layer = make()
+    x, other = signal(20, batch=600, timesteps=3), signal(21, batch=50, timesteps=3)
+    units = [part.units for part in layer._parts]
+    assert len(units) == count
+
+    def states(seed, batch):
+        rng = np.random.default_rng(seed)
+        mixed = [np.random.default_rng(7).normal(size=(4, n)) for n in units]
+        return given([np.tanh(rng.normal(size=(batch, 4)) @ m).astype(np.float32) for m in mixed])
+
+    with_states, report = fastgru.quantize(layer, x, initial_state=states(1, 600))
+    without, _ = fastgru.quantize(layer, x)
+    start = states(2, 50)
+
+    def run(each):
+        found = each(other, initial_state=start)
+        return np.concatenate(found, axis=-1) if isinstance(found, list) else found
+
+    wanted = run(layer)
+    errors = [rms(run(each), wanted) for each in (with_states, without)]
+    assert 0 < errors[0] < 0.9 * errors[1]
+    assert 0.3 < report[-1].rms / errors[0] < 3
+
+
 def test_stateful_layers_keep_their_state_and_are_stateful():
     layer = gru(stateful=True)
     layer(signal(8, timesteps=3))
@@ -194,6 +235,31 @@ REFUSED = {
         {"calibration": signal(0), "lengths": [1]},
         ValueError,
         r"lengths must have shape \(2,\)",
+    ),
+    "lengths alone": (gru, {"lengths": [1, 2]}, ValueError, "lengths must be that of a calibration"),
+    "states alone": (
+        gru,
+        {"initial_state": np.zeros((2, UNITS), "f4")},
+        ValueError,
+        "initial_state must be that of a calibration",
+    ),
+    "other states": (
+        gru,
+        {"calibration": signal(0), "initial_state": np.zeros((3, UNITS), "f4")},
+        ValueError,
+        "initial_state must",
+    ),
+    "one state of two": (
+        both,
+        {"calibration": signal(0), "initial_state": [np.zeros((2, UNITS), "f4")]},
+        ValueError,
+        "initial_state.* forward and backward, got 1",
+    ),
+    "a state of NaN": (
+        gru,
+        {"calibration": signal(0), "initial_state": np.full((2, UNITS), np.nan, "f4")},
+        ValueError,
+        "initial_state must be finite",
     ),
 }
 

@@ -216,7 +216,7 @@ KINDS = [
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_child_forked_while_threads_compute_computes_as_its_parent(tmp_path, kind):
-    assert run("-W", "ignore", "-c", FORKED, kind, "15", cwd=tmp_path) == "0\n"
+    assert run("-W", "ignore", "-c", FORKED, kind, "10", cwd=tmp_path) == "0\n"
 
 
 DRAWING = """

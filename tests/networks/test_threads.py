@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import reference
 from conftest import CHOICES
 
 import fastgru
@@ -54,6 +55,20 @@ def test_threads_do_not_share_the_memory_of_calls_of_any_size(choice):
             np.testing.assert_array_equal(layer(inputs[i]), wanted[i])
 
     run_together([lambda seed=seed: calls(seed) for seed in range(6)])
+
+
+def test_threads_that_blas_starts_compute_the_same(monkeypatch):
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+    monkeypatch.setattr(_config, "CHOICE", _config.Choice("blas", _kernels.isas()[0]))
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(48, 5, 100)), [rng.normal(0, 0.05, (n, 1200)) for n in (100, 400)]
+    layer = fastgru.GRU(400, dtype="float64", return_sequences=True, weights=[*weights, np.zeros(1200)])
+    layer.build(x.shape)
+    with threadpoolctl.threadpool_limits(3, "blas"):
+        threads = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+        found = layer(x)
+    assert 3 in threads
+    np.testing.assert_allclose(found, reference.gru(x, *layer.get_weights())[0], rtol=0, atol=1e-12)
 
 
 @pytest.mark.outside

@@ -48,10 +48,10 @@ def benchmarks(suite):
 def cases(*modules):
     """Each suite with each of its parameters; of units the smallest, of 64 at most."""
     for suite in suites(*modules):
-        first, *others = suite.params
-        if suite.param_names[0] == "units":
-            first = [min(*first, 64)]
-        for parameters in itertools.product(first, *others):
+        named = zip(suite.param_names, suite.params, strict=True)
+        for parameters in itertools.product(
+            *([min(*values, 64)] if name == "units" else values for name, values in named)
+        ):
             yield pytest.param(suite, parameters, id="-".join(map(str, (suite.__name__, *parameters))))
 
 
@@ -186,7 +186,10 @@ def test_errors_are_found():
     assert call.track_max_error() > LARGEST_ERROR["float32"]
 
 
-def test_engines_in_turns_have_the_same_bits(capsys):
+@pytest.mark.long
+def test_engines_in_turns_have_the_same_bits(capsys, monkeypatch):
+    # compiled in half the time, to the same bits
+    monkeypatch.setattr(engines, "COMPILE", [word.replace("-O3", "-O1") for word in engines.COMPILE])
     commands = ["HEAD", ".:FASTGRU_CHUNK_ROWS=0,FASTGRU_CHUNK_BYTES=0", "--layers", "3x5x4x9", "1x1x2x3"]
     if not (Path(__file__).parents[2] / ".git").exists():  # a source distribution has no commits
         commands[0] = "."

@@ -207,6 +207,7 @@ class Page(HTMLParser):
                 self.links.add(value)
 
 
+@pytest.mark.xdist_group("built documentation")
 def test_no_link_anchor_or_image_is_broken(built):
     pages = {path: Page(path) for path in built.rglob("*.html")}
     assert len(pages) > 20
@@ -230,6 +231,7 @@ def attributes(cls):
     return names - set(inspect.signature(cls.__init__).parameters)
 
 
+@pytest.mark.xdist_group("built documentation")
 def test_every_public_name_is_in_the_reference(built):
     *_, names = (built / "objects.inv").read_bytes().split(b"\n", 4)
     documented = {line.partition(" ")[0] for line in zlib.decompress(names).decode().splitlines()}

@@ -158,6 +158,9 @@ importlib.metadata.distribution = distribution
     assert_works_without_scipy(python(hidden + WITHOUT_SCIPY, cwd=tmp_path, PYTHONPATH=str(ROOT)))
 
 
+of_distributions = pytest.mark.xdist_group("distributions")  # which are built once
+
+
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory):
     """The sdist, and a wheel built from it alone, in a folder that holds nothing else."""
@@ -176,6 +179,7 @@ def wheel(distributions):
     return distributions[1]
 
 
+@of_distributions
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone knows which files are the project's")
 def test_the_sdist_holds_the_files_of_the_project_and_nothing_that_is_made(distributions):
     with tarfile.open(distributions[0]) as archive:
@@ -187,6 +191,7 @@ def test_the_sdist_holds_the_files_of_the_project_and_nothing_that_is_made(distr
     assert {name for name in tracked - set(names) if not name.startswith((".git", ".readthedocs"))} == set()
 
 
+@of_distributions
 def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -212,6 +217,7 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     assert wheel.stat().st_size < 1_500_000
 
 
+@of_distributions
 def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
@@ -230,6 +236,7 @@ print(*(pathlib.Path(file).relative_to(package) for file in fastgru.get_sources(
     assert lines[2].split() == sorted(str(path.relative_to(ROOT)) for path in sources("src/*.c"))
 
 
+@of_distributions
 @PACKED
 def test_the_wheel_works_with_numpy_alone(wheel, tmp_path):
     environment = tmp_path / "environment"
@@ -288,7 +295,7 @@ ROOMS = [
     ["__init__"],
     ["torch", "keras"],
     ["formats"],
-    ["_quantize"],
+    ["_quantize", "_pieces"],
     ["gru", "wrappers", "stack"],
     ["_gru_node", "_weighted", "_composite", "_layer", "_member", "_export"],
     ["streaming", "_batcher", "_cascade"],

@@ -23,12 +23,14 @@ from benchmarks.race.contenders import (
     FastGRU,
     FastGRUBlas,
     FastGRUHalf,
+    FastGRUInt8,
     LiteRt,
     NumPy,
     OnnxRuntime,
     OnnxRuntimeBound,
     TfKeras,
     Torch,
+    TorchInt8,
 )
 from benchmarks.race.heats import Entrant, Heat, Race, ratios, rotated
 from benchmarks.race.process import Process, RaceError
@@ -174,7 +176,7 @@ class Greedy(Peer):
 
 def roofs(peak=100.0, bandwidth=50.0):
     """A machine that does the same at all times."""
-    return lambda sizes: Roofline(peak, 8, 3.0, dict.fromkeys(sizes, bandwidth))
+    return lambda sizes: Roofline(peak, 2 * peak, 8, 3.0, dict.fromkeys(sizes, bandwidth))
 
 
 @pytest.fixture(scope="module")
@@ -554,6 +556,40 @@ def test_the_best_peer_is_one_that_finished():
     assert Heat(JUDGED, "", [ours, failed]).best_peer() is None
 
 
+def test_int8_weights_have_their_own_peers():
+    ours, exact = made_up(FastGRU, JUDGED, 4, 4), made_up(Peer, JUDGED, 2, 2)
+    small, rough = made_up(FastGRUInt8, JUDGED, 1, 1), made_up(Rough, JUDGED, 3, 6)
+    over = Heat(JUDGED, "", [ours, small, rough, exact])
+    assert over.best_peer() is exact
+    assert over.best_peer("int8") is rough
+    np.testing.assert_array_equal(over.against_peers(small), [3, 6])
+    np.testing.assert_array_equal(over.against_peers(ours), [0.5, 0.5])
+    judged = {judgement.what: judgement for judgement in record(*over.entrants).judgements()}
+    found = judged[f"{JUDGED}: fastgru-int8, times as fast as rough"]
+    assert (found.reached, found.met) == (4.5, True)
+    slower = record(small, made_up(Rough, JUDGED, 0.5, 0.5))
+    assert "fastgru-int8, times as fast as rough" in printed(slower)
+    assert printed(record(*over.entrants), details=True).count("the best peer") >= 2
+
+
+def test_the_roofline_of_int8_has_bytes_and_integers():
+    task = Task(Shape(64, 1, 256, 256), stream=True)
+    sizes = [step_bytes(task, itemsize) for itemsize in (1, 4)]
+    assert sizes[1] == 4 * sizes[0]
+    limits = Roofline(100.0, 1000.0, 8, 3.0, dict.fromkeys(sizes, 1e9))  # products alone count
+    small, ours, of_bytes = (made_up(each, task, 1e6) for each in (FastGRUInt8, FastGRU, TorchInt8))
+    over = Heat(task, "", [small, ours, of_bytes], limits=[limits])
+    least = [1e6 * over.of_roof(entrant) for entrant in (small, ours)]
+    products = 6e-3 * 64 * 256 * 512 / 100  # microseconds at the peak of floats
+    assert least[1] - least[0] == pytest.approx(0.9 * products)
+    assert over.of_roof(of_bytes) is None
+
+
+def test_an_error_is_from_weights_that_are_not_rounded(heat):
+    [half] = heat(FastGRUHalf).entrants
+    assert half.difference < 3e-5 < half.error < 1e-2
+
+
 @pytest.mark.parametrize(("theirs", "met"), [((4, 8), True), ((2, 2), False)])
 def test_a_ratio_is_judged(theirs, met):
     over = record(made_up(FastGRU, JUDGED, 1, 2), made_up(Peer, JUDGED, *theirs))
@@ -704,6 +740,9 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path):
         limits = [roofs()([step_bytes(task, 4)])] * 2
         entrants = [made_up(FastGRU, task, 1, 2), made_up(Peer, task, 3, 4)]
         heats.append(Heat(task, "", entrants, limits=limits))
+    rough = {"error": 1e-2}
+    heats[1].entrants.append(made_up(FastGRUInt8, heats[1].task, 0.5, 0.6, **rough))
+    heats[1].entrants[0].error = 1e-7
     files = list(pictures.draw(Record(2, 0, heats={"stream": heats}), tmp_path))
     assert [file.name for file in files] == [
         "times.png",
@@ -711,6 +750,7 @@ def test_pictures_are_drawn_of_what_there_is(tmp_path):
         "times-sequence.png",
         "ratios.png",
         "latency.png",
+        "errors.png",
     ]
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
 
@@ -732,7 +772,7 @@ def test_the_roof_of_a_step_is_memory_or_arithmetic_and_the_gates():
     slow_memory = roofs(peak=96.0, bandwidth=2.0)([2400, 1200])
     assert slow_memory.microseconds(task, 4) == pytest.approx(1.2 + gates)
     assert slow_memory.microseconds(task, 2) == pytest.approx(0.6 + gates)
-    slow_products = Roofline(96.0, 8, 3.0, {2400: 1e9})
+    slow_products = Roofline(96.0, 192.0, 8, 3.0, {2400: 1e9})
     assert slow_products.microseconds(task, 4) == pytest.approx(1e-3 * 1200 / 96 + gates)
 
 
@@ -746,7 +786,7 @@ def test_the_roof_of_many_steps_reads_the_recurrent_kernel_at_each():
 
 def test_the_roof_of_float64_is_half_as_high():
     task = Task(Shape(64, 1, 10, 10), dtype="float64")
-    limits = Roofline(96.0, 8, 3.0, {4800: 1e9})
+    limits = Roofline(96.0, 192.0, 8, 3.0, {4800: 1e9})
     gates = 1e-3 * (8 * 640 + 180) / 3
     assert limits.microseconds(task, 8) == pytest.approx(1e-3 * 64 * 1200 / 48 + gates)
 

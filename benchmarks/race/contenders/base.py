@@ -33,6 +33,7 @@ class Contender:
     home: ClassVar[str] = ""  # whose environment it shares, if not its own
     variables: ClassVar[Mapping[str, str]] = {}  # of its process' environment
     weights_dtype: ClassVar[str | None] = None  # what its weights are rounded to, if not the layer's
+    byte_factors: ClassVar[bool] = False  # does it round what weights are multiplied by to bytes?
     limit: ClassVar[float | None] = None  # of its difference from the equations, if it rounds otherwise
     lacks: ClassVar[frozenset[str]] = frozenset()  # of what a task may need
     on_request: ClassVar[bool] = False  # does it run only if it is named?

@@ -90,6 +90,7 @@ class TorchInt8(Torch):
     name = "torch-int8"
     home = "torch"
     weights_dtype = "int8"
+    byte_factors = True
     limit = 0.2  # it only has to be the same layer
     lacks = Torch.lacks | {"float64", "bidirectional"}
 

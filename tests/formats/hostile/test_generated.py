@@ -7,6 +7,7 @@ import pytest
 from formats.hostile import campaign
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name, kind in campaign.KINDS.items() if kind.hostile])
 def test_a_generated_file_gives_a_layer_or_a_format_error(name):
     kind = campaign.KINDS[name]

@@ -7,6 +7,8 @@ import pytest
 from formats.hostile import campaign, judging
 from formats.hostile.real_files import FILES, SIGMOID
 
+pytestmark = pytest.mark.xdist_group("real files")  # which are written once
+
 
 def test_real_files_load(real_files):
     for arguments in ({}, SIGMOID):

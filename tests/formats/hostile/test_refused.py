@@ -284,6 +284,7 @@ def test_what_is_no_plain_file_is_not_waited_for(tmp_path):
     assert fastgru.load(tmp_path / "good").units == 3
 
 
+@pytest.mark.xdist_group("real files")
 def test_every_beginning_of_a_file_is_refused(real_files, tmp_path):
     cases = {}
     for kind, file in FILES.items():
