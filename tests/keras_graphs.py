@@ -226,7 +226,7 @@ class Graph:
                 layer = layers.DepthwiseConv1D(
                     size, depth_multiplier=self.size(2), use_bias=self.flip(), **settings
                 )
-            case "separable":
+            case "separable" if padding != "causal":
                 layer = layers.SeparableConv1D(self.size(), size, dilation_rate=dilation, **settings)
             case "average" if padding != "causal" and dilation == 1:
                 layer = layers.AveragePooling1D(size, **settings)
