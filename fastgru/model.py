@@ -118,6 +118,10 @@ class Model(ModelCaller, Streamable):
         """What a call returns: names, and shapes without the batch."""
         return {one.name: self._compiled.values[one.name].shape for one in self._outputs}
 
+    def shape_of(self, name: str) -> Shape:
+        """The shape of an input or of what a node writes, without the batch."""
+        return self._compiled.values[name].shape
+
     @property
     def built(self) -> bool:
         """True, as of layers that have their weights."""
