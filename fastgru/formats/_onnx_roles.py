@@ -150,7 +150,7 @@ class Roles:
         if node.domain not in _onnx_graph.STANDARD:
             return
         outputs: list[Any] = []
-        if _onnx_graph.is_gru(node) and found and found[0] is None:
+        if _onnx_graph.is_gru(node) and found and (found[0] is None or len(found[0]) != 3):
             found[0] = [self._fresh() for _ in range(3)]
         if kind in MERGING:
             outputs = [self._merged([axes for axes in found if axes is not None])]
@@ -337,7 +337,7 @@ class Roles:
             if not isinstance(target, np.ndarray) or target.ndim != 1 or len(target) > MOST:
                 return []
             if shape is None or len(shape) != len(axes):
-                return [[self._fresh() for _ in target]]
+                return []
             worlds.append((shape, [int(size) for size in target]))
         (first, one), (second, other) = worlds
         made = []

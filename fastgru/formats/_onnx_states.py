@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastgru._nodes import Concatenate, Identity, Node, Recurrent, Slice
-from fastgru.formats._onnx_layouts import Tracked
 from fastgru._validate_models import Input
+from fastgru.formats._onnx_layouts import Tracked
 
 Place = tuple[int, int]  # the number of a Recurrent node, and of a GRU in it
 

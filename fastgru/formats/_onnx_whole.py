@@ -88,7 +88,8 @@ def _model_of(proto: Any, folder: Any, names: int, weights_dtype: str | None) ->
         try:
             return _Reading(proto, walk, folder(), attempt, weights_dtype).model()
         except FormatError as error:
-            first = error if first is None or attempt.steps else first
+            error.__context__ = None
+            first = error.with_traceback(None)  # so that nothing stays of what has been read
     assert first is not None
     raise first
 
