@@ -345,6 +345,9 @@ class ModelGraph(Graph):
         starts = [0] * len(kinds)
         for i, value in enumerate(initial):
             starts[i] = self.cast(value, kinds[i])
+            if not starts[i]:  # which would be none: the first input
+                starts[i] = self.new_value(self._values[value][0], None)
+                self.add("copy", value, starts[i], size=self._values[value][0])
         states = [0] * len(kinds)
         if layer.return_state:
             for i, part in enumerate(layer._parts):
@@ -407,7 +410,8 @@ class Sketch(ModelGraph):
     def recurrent(
         self, layer: Any, x: int, last: bool, clock: int | None, mask: int, initial: Sequence[int]
     ) -> tuple[list[tuple[int, int]], list[int]]:
-        self.plans = {**self.plans, **{part: part._plan for part in layer._parts}}
+        missing = {part: part._plan for part in layer._parts if part not in self.plans}
+        self.plans = {**self.plans, **missing} if missing else self.plans
         return super().recurrent(layer, x, last, clock, mask, initial)
 
     def described_mask(self, mask: int) -> Mask:

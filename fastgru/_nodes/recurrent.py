@@ -21,9 +21,12 @@ class Recurrent(Node):
     ----------
     layer : GRU or Bidirectional
         Built, not time-major, not stateful.
+    reads_mask : bool
+        False: it runs over masked timesteps as over others.
     """
 
     layer: Any
+    reads_mask: bool = True
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -57,7 +60,9 @@ class Recurrent(Node):
         last = not layer.return_sequences and not graph.streaming
         clock = None if last else x.clock
         numbers = [state.number for state in initial]
-        outputs, states = graph.recurrent(layer, x.number, last, clock, x.mask, numbers)
+        outputs, states = graph.recurrent(
+            layer, x.number, last, clock, x.mask if self.reads_mask else NO_MASK, numbers
+        )
         mask = NO_MASK if last else self.mask_of(x)
         shape = () if last else (x.timesteps,)
         values = [Value(number, (*shape, width), clock, mask) for number, width in outputs]

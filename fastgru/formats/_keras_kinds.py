@@ -55,6 +55,8 @@ class At:
     each_step : bool
         True in TimeDistributed: the layer sees vectors.
     passes_mask : bool
+    is_given_mask : bool
+        True if the call has a mask by name.
     """
 
     builder: Builder
@@ -65,6 +67,7 @@ class At:
     output: str
     each_step: bool
     passes_mask: bool
+    is_given_mask: bool = False
 
     @property
     def version(self) -> int:

@@ -290,7 +290,17 @@ class _Reader:
             raise FormatError(f"{call.layer.name!r:.200} reads nothing")
         values = [self._values[name] for name in call.inputs]
         kind.make(
-            At(self, call.layer, call.layer.config, call.inputs, values, call.output, False, kind.passes_mask)
+            At(
+                self,
+                call.layer,
+                call.layer.config,
+                call.inputs,
+                values,
+                call.output,
+                False,
+                kind.passes_mask,
+                bool(call.masks),
+            )
         )
 
     # ---- masks that a graph of Keras 3 has as values ---------------------------------------
