@@ -185,9 +185,9 @@ class Merge(Node):
         if self.mode not in MERGES:
             raise self.wrong(f"must have a mode among {MERGES}, got {self.mode!r}")
         first = self._longest(inputs)
-        if self.any_mask and self.passes_mask and self.mode in ("mul", "max", "min"):
-            if any(value.mask != NO_MASK for value in inputs):
-                return [self._unmasked(graph, inputs, first)]
+        selects = self.any_mask and self.passes_mask and self.mode in ("mul", "max", "min")
+        if selects and any(value.mask != NO_MASK for value in inputs):
+            return [self._unmasked(graph, inputs, first)]
         mask = _masks(graph, inputs, self.any_mask) if self.passes_mask else NO_MASK
 
         def merged(a: int, b: int) -> int:
@@ -248,8 +248,8 @@ class Concatenate(Node):
     Parameters
     ----------
     any_mask : bool
-        A timestep of the result is masked where it is masked in all of the values, as in Keras 3; False: where it
-        is masked in one, as in Keras 2.
+        A timestep of the result is masked where it is masked in all of the values, as in Keras 3; False:
+        where it is masked in one, as in Keras 2.
     """
 
     any_mask: bool = False
@@ -309,7 +309,7 @@ class Masking(Node):
 
 
 def _masks(graph: ModelGraph, inputs: Sequence[Value], any_mask: bool) -> int:
-    """The mask of a merge: where none of the values is masked, or with `any_mask` where not all of them are."""
+    """The mask of a merge: where no value is masked, or with `any_mask` where not all of them are."""
     masks = list(dict.fromkeys(value.mask for value in inputs if value.mask != NO_MASK))
     if not masks or (any_mask and any(value.mask == NO_MASK for value in inputs)):
         return NO_MASK

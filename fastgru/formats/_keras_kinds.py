@@ -1,4 +1,4 @@
-"""What is known of each class of Keras' layers: its weights, the options that are computed, and who makes nodes."""
+"""What is known of a class of Keras' layers: its weights, the options that are computed, who makes nodes."""
 
 import dataclasses
 import math

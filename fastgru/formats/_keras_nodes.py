@@ -1,4 +1,4 @@
-"""Layers of Keras -> nodes: one small function for each class, or for classes that are the same in inference."""
+"""Layers of Keras -> nodes: one small function for each class, or for classes that do the same."""
 
 import sys
 from collections.abc import Sequence

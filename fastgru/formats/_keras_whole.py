@@ -140,9 +140,8 @@ def check_layers(graph: Graph, version: int) -> None:
         for why in _refusals(call, version)
     }
     if wrong:
-        raise FormatError(
-            f"the model has layers that fastgru does not compute: {'; '.join(list(wrong)[:100])}: {WHAT_TO_DO}"
-        )
+        named = "; ".join(list(wrong)[:100])
+        raise FormatError(f"the model has layers that fastgru does not compute: {named}: {WHAT_TO_DO}")
 
 
 def _refusals(call: Call, version: int) -> Iterable[str]:
@@ -320,7 +319,7 @@ class _Reader:
         return either([self._masks.get(name, UNKNOWN) for name in call.inputs])
 
     def _check_mask(self, layer: Layer, name: str, mask: str) -> None:
-        """Refuse a mask that is another one than that of the value, which Keras would take without being told."""
+        """Refuse a mask that is not that of the value, which Keras would take without being told."""
         value = self._values.get(name)
         if value is None or self._sketch.described_mask(value.mask) != self._masks.get(mask, UNKNOWN):
             raise FormatError(
