@@ -214,7 +214,7 @@ class Graph:
             dilation = 2
         if padding == "valid" and steps is not None and steps < (size - 1) * dilation + 1:
             return
-        keeps = padding != "valid" and stride == 1 or size == stride == 1
+        keeps = (padding != "valid" and stride == 1) or size == stride == 1
         clock = value.clock if keeps else (value.clock, padding == "valid" and size, stride, dilation)
         settings = {"padding": padding, "strides": stride}
         match self.pick(["conv", "conv", "depthwise", "separable", "average", "max"]):

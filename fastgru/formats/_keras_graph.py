@@ -488,6 +488,6 @@ def _inputs_of(model: Layer) -> list[tuple[str, dict[str, Any]]]:
         if config.get(key) is not None:
             return [(f"{first.names[-1]}_input", {"batch_shape": config[key]})]
     raise FormatError(
-        f"the model {model.config.get('name')!r:.80} does not say what it reads: give it an Input, or call it "
-        "once before it is saved"
+        f"the model {model.config.get('name')!r:.80} does not say what it reads: give it an Input, or call "
+        "it once before it is saved"
     )

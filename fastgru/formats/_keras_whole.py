@@ -218,8 +218,8 @@ def _input_of(name: str, config: dict[str, Any], is_table_read: bool) -> Input:
         return Input(name, inner, True, "bt")
     if len(inner) not in (1, 2) or inner[-1] is None:
         raise FormatError(
-            f"the input {name!r:.80} must be (batch, features) or (batch, timesteps, features) with features that "
-            f"are known, got {shape!r:.80}"
+            f"the input {name!r:.80} must be (batch, features) or (batch, timesteps, features) with features "
+            f"that are known, got {shape!r:.80}"
         )
     if _is_of_integers(config):
         raise FormatError(
@@ -323,8 +323,8 @@ class _Reader:
         value = self._values.get(name)
         if value is None or self._sketch.described_mask(value.mask) != self._masks.get(mask, UNKNOWN):
             raise FormatError(
-                f"{layer.class_name} {layer.name!r:.200} is called with a mask of its own, and not that of its "
-                f"input: {WHAT_TO_DO}"
+                f"{layer.class_name} {layer.name!r:.200} is called with a mask of its own, and not that of "
+                f"its input: {WHAT_TO_DO}"
             )
 
     # ---- the Builder -----------------------------------------------------------------------
@@ -346,7 +346,8 @@ class _Reader:
                     f"{name} {shape}" for name, shape in zip(_names_of(layer), shapes, strict=False)
                 )
                 raise FormatError(
-                    f"{layer.class_name} {layer.name!r:.200} must have {names}, got {', '.join(map(str, given))}"
+                    f"{layer.class_name} {layer.name!r:.200} must have {names}, got "
+                    f"{', '.join(map(str, given))}"
                 )
             self._held[layer] = [self._cast(layer, array) for array in self._arrays.read(layer)]
         return list(self._held[layer])
