@@ -368,6 +368,9 @@ class ModelGraph(Graph):
         starts = [0] * len(kinds)
         for i, value in enumerate(initial):
             starts[i] = self.cast(value, kinds[i])
+            if not starts[i]:  # which would be none: the first input
+                starts[i] = self.new_value(self._values[value][0], None)
+                self.add("copy", value, starts[i], size=self._values[value][0])
         states = [0] * len(kinds)
         if layer.return_state:
             for i, part in enumerate(layer._parts):
@@ -430,7 +433,8 @@ class Sketch(ModelGraph):
         return None
 
     def recurrent(self, layer: Any, *arguments: Any) -> tuple[list[tuple[int, int]], list[int]]:
-        self.plans = {**self.plans, **{part: part._plan for part in layer._parts}}
+        missing = {part: part._plan for part in layer._parts if part not in self.plans}
+        self.plans = {**self.plans, **missing} if missing else self.plans
         return super().recurrent(layer, *arguments)
 
     def described_mask(self, mask: int) -> Mask:

@@ -92,6 +92,9 @@ static void run_one(const struct work *w, ptrdiff_t row, ptrdiff_t step)
     case FASTGRU_EITHER:
         *out = (char)(*x || !is_masked(&w->mask, row, step));
         break;
+    case FASTGRU_SELECT:
+        memcpy(out, is_masked(&w->mask, row, step) ? at(&w->y, row, step) : x, bytes);
+        break;
     case FASTGRU_HIDE:
         if (is_masked(&w->mask, row, step))
             memset(out, 0, bytes);

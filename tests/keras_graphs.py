@@ -102,8 +102,8 @@ class Graph:
                 lambda: layers.Dense(self.size(), self.activation(), use_bias=self.flip(0.8)),
                 lambda: layers.Dense(self.size()),
                 lambda: layers.Activation(self.activation()),
-                lambda: layers.ReLU(**self.pick([{}, {"max_value": 0.7}, {"negative_slope": 0.2}])),
-                lambda: layers.ReLU(max_value=0.6, negative_slope=0.3),
+                lambda: layers.ReLU(**self.pick([{}, {"max_value": 0.75}, {"negative_slope": 0.25}])),
+                lambda: layers.ReLU(max_value=0.5, negative_slope=0.25),
                 lambda: layers.LeakyReLU(),
                 lambda: layers.ELU(0.7),
                 lambda: layers.Dropout(0.5),
@@ -214,7 +214,7 @@ class Graph:
             dilation = 2
         if padding == "valid" and steps is not None and steps < (size - 1) * dilation + 1:
             return
-        keeps = padding != "valid" and stride == 1 or size == stride == 1
+        keeps = (padding != "valid" and stride == 1) or size == stride == 1
         clock = value.clock if keeps else (value.clock, padding == "valid" and size, stride, dilation)
         settings = {"padding": padding, "strides": stride}
         match self.pick(["conv", "conv", "depthwise", "separable", "average", "max"]):

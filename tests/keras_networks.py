@@ -83,10 +83,8 @@ def decoder(keras, rng):
 def recommender(keras, rng, items=300, one_hot=False):
     """GRU4Rec: what a session has clicked to scores of every item; with one_hot=True it reads (.., items)."""
     layers = keras.layers
-    if one_hot:
-        head = [layers.Input((None, items))]
-    else:
-        head = [layers.Input((None,)), layers.Embedding(items, 32)]
+    head = [layers.Input((None, items) if one_hot else (None,))]
+    head += [] if one_hot else [layers.Embedding(items, 32)]
     tail = [layers.GRU(100), layers.Dense(items, activation="tanh")]
     return randomized(keras.Sequential([*head, *tail], name="gru4rec"), rng)
 
@@ -138,7 +136,7 @@ NETWORKS = {
 
 
 def inputs_of(model, rng, batch=3, timesteps=7, dtype="float32"):
-    """Random arrays for a model's inputs: of two axes without a size, indices, of which the last ones are 0."""
+    """Random arrays for a model's inputs: indices, of which the last ones are 0, where it has two axes."""
     found = []
     for tensor in model.inputs:
         shape = tuple(tensor.shape)[1:]

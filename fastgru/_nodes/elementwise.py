@@ -185,6 +185,9 @@ class Merge(Node):
         if self.mode not in MERGES:
             raise self.wrong(f"must have a mode among {MERGES}, got {self.mode!r}")
         first = self._longest(graph, inputs)
+        selects = self.any_mask and self.passes_mask and self.mode in ("mul", "max", "min")
+        if selects and any(value.mask != NO_MASK for value in inputs):
+            return [self._unmasked(graph, inputs, first)]
         mask = _masks(graph, inputs, self.any_mask) if self.passes_mask else NO_MASK
 
         def merged(a: int, b: int) -> int:
@@ -201,6 +204,30 @@ class Merge(Node):
             graph.add("scale", number, scaled, weights=factor, bias=zeros)
             number = scaled
         return [Value(number, first.shape, first.clock, mask)]
+
+    def _unmasked(self, graph: ModelGraph, inputs: Sequence[Value], first: Value) -> Value:
+        """The product, or the largest or least numbers, of what is not masked at each step, as in Keras 3."""
+
+        def new(kind: str, x: int, **settings: int) -> int:
+            number = graph.new_value(first.width, first.clock)
+            graph.add(kind, x, number, **settings)
+            return number
+
+        result, *others = inputs
+        number, mask = result.number, result.mask
+        for value in others:
+            x = value.number
+            both = new(self.mode, number, other=x)
+            both = new("select", both, other=number, mask=value.mask) if value.mask != NO_MASK else both
+            if mask not in (NO_MASK, value.mask):
+                alone = new("select", x, other=number, mask=value.mask) if value.mask != NO_MASK else x
+                both = new("select", both, other=alone, mask=mask)
+            number = both
+            pair = [Value(0, (), first.clock, one) for one in (mask, value.mask)]
+            mask = _masks(graph, pair, any_mask=True)
+        if self.mode == "mul" and mask != NO_MASK:
+            number = new("hide", number, mask=mask)
+        return Value(number, first.shape, first.clock, mask)
 
     def _longest(self, graph: ModelGraph, inputs: Sequence[Value]) -> Value:
         """The value whose timesteps the result has."""
@@ -221,8 +248,8 @@ class Concatenate(Node):
     Parameters
     ----------
     any_mask : bool
-        A timestep of the result is masked where it is masked in all of the values, as in Keras 3; False: where it
-        is masked in one, as in Keras 2.
+        A timestep of the result is masked where it is masked in all of the values, as in Keras 3; False:
+        where it is masked in one, as in Keras 2.
     """
 
     any_mask: bool = False
@@ -294,7 +321,7 @@ def _agree(graph: ModelGraph, node: Node, inputs: Sequence[Value]) -> None:
 
 
 def _masks(graph: ModelGraph, inputs: Sequence[Value], any_mask: bool) -> int:
-    """The mask of a merge: where none of the values is masked, or with `any_mask` where not all of them are."""
+    """The mask of a merge: where no value is masked, or with `any_mask` where not all of them are."""
     masks = list(dict.fromkeys(value.mask for value in inputs if value.mask != NO_MASK))
     if not masks or (any_mask and any(value.mask == NO_MASK for value in inputs)):
         return NO_MASK

@@ -24,10 +24,13 @@ class Recurrent(Node):
     in_order : bool
         Outputs of a GRU that goes backwards belong to the timesteps of its input, as in ONNX; else the first
         one is that of the last timestep, as in Keras.
+    reads_mask : bool
+        False: it runs over masked timesteps as over others.
     """
 
     layer: Any
     in_order: bool = False
+    reads_mask: bool = True
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -62,7 +65,8 @@ class Recurrent(Node):
         clock = None if last else x.clock
         numbers = [state.number for state in initial]
         turned = self.in_order and layer.return_sequences
-        outputs, states = graph.recurrent(layer, x.number, last, clock, x.mask, numbers, turned)
+        read = x.mask if self.reads_mask else NO_MASK
+        outputs, states = graph.recurrent(layer, x.number, last, clock, read, numbers, turned)
         mask = NO_MASK if last else self.mask_of(x)
         shape = () if last else (x.timesteps,)
         values = [Value(number, (*shape, width), clock, mask) for number, width in outputs]

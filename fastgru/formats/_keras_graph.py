@@ -71,7 +71,7 @@ class Call(NamedTuple):
     inputs : tuple of str
         Names of the values that it reads.
     output : str
-        Name of the first value that it writes; that of the next ones has a number behind it, as `numbered` says.
+        Name of the first value that it writes; that of the next ones has a number behind it: see `numbered`.
     wrong : str
         What the call has that fastgru does not compute; "" for nothing.
     masks : tuple of (str, str)
@@ -470,9 +470,7 @@ def _inputs_of(model: Layer) -> list[tuple[str, dict[str, Any]]]:
         found = []
         for reference in _references("input_layers", model.config.get("input_layers")):
             if reference.layer not in layers:
-                raise FormatError(
-                    f"input_layers has {reference.layer!r:.80}, which is no InputLayer of the model"
-                )
+                raise FormatError(f"input_layers has {reference.layer!r:.80}, which is no InputLayer")
             found.append((reference.layer, layers[reference.layer].config))
         return found
     if not model.inner:
@@ -490,6 +488,6 @@ def _inputs_of(model: Layer) -> list[tuple[str, dict[str, Any]]]:
         if config.get(key) is not None:
             return [(f"{first.names[-1]}_input", {"batch_shape": config[key]})]
     raise FormatError(
-        f"the model {model.config.get('name')!r:.80} does not say what it reads: give it an Input, or call it "
-        "once before it is saved"
+        f"the model {model.config.get('name')!r:.80} does not say what it reads: give it an Input, or call "
+        "it once before it is saved"
     )

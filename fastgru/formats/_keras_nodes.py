@@ -1,4 +1,4 @@
-"""Layers of Keras -> nodes: one small function for each class, or for classes that are the same in inference."""
+"""Layers of Keras -> nodes: one small function for each class, or for classes that do the same."""
 
 import sys
 from collections.abc import Sequence
@@ -451,7 +451,8 @@ def _recurrent(at: At) -> None:
     cells = len(layers)
     if states and cells > 1 and len(states) != cells:
         raise at.wrong(f"must start from {cells} states, got {len(states)}")
-    outputs: list[str] = []
+    # Keras 3 gives a layer the mask of what it reads only if that is one value
+    reads_mask = not states or at.version < 3 or at.is_given_mask
     for number, layer in enumerate(layers):
         is_last = number == cells - 1
         own = states if cells == 1 else states[number : number + 1]
@@ -462,8 +463,9 @@ def _recurrent(at: At) -> None:
         count = (2 if at.layer.class_name == "Bidirectional" else 1) if layer.return_state else 0
         last = [f"{at.output}:{after + i}" for i in range(count)]
         settings = {"name": at.layer.name, "inputs": (x, *own), "outputs": (*first, *last)}
-        at.builder.add(_nodes.Recurrent(layer=layer, passes_mask=at.passes_mask, **settings))
-        x, outputs = first[0], outputs + last
+        made = _nodes.Recurrent(layer=layer, passes_mask=at.passes_mask, reads_mask=reads_mask, **settings)
+        at.builder.add(made)
+        x = first[0]
 
 
 def _layers_of(at: At) -> Sequence[Any]:

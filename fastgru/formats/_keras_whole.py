@@ -140,9 +140,8 @@ def check_layers(graph: Graph, version: int) -> None:
         for why in _refusals(call, version)
     }
     if wrong:
-        raise FormatError(
-            f"the model has layers that fastgru does not compute: {'; '.join(list(wrong)[:100])}: {WHAT_TO_DO}"
-        )
+        named = "; ".join(list(wrong)[:100])
+        raise FormatError(f"the model has layers that fastgru does not compute: {named}: {WHAT_TO_DO}")
 
 
 def _refusals(call: Call, version: int) -> Iterable[str]:
@@ -219,8 +218,8 @@ def _input_of(name: str, config: dict[str, Any], is_table_read: bool) -> Input:
         return Input(name, inner, True, "bt")
     if len(inner) not in (1, 2) or inner[-1] is None:
         raise FormatError(
-            f"the input {name!r:.80} must be (batch, features) or (batch, timesteps, features) with features that "
-            f"are known, got {shape!r:.80}"
+            f"the input {name!r:.80} must be (batch, features) or (batch, timesteps, features) with features "
+            f"that are known, got {shape!r:.80}"
         )
     if _is_of_integers(config):
         raise FormatError(
@@ -290,7 +289,17 @@ class _Reader:
             raise FormatError(f"{call.layer.name!r:.200} reads nothing")
         values = [self._values[name] for name in call.inputs]
         kind.make(
-            At(self, call.layer, call.layer.config, call.inputs, values, call.output, False, kind.passes_mask)
+            At(
+                self,
+                call.layer,
+                call.layer.config,
+                call.inputs,
+                values,
+                call.output,
+                False,
+                kind.passes_mask,
+                bool(call.masks),
+            )
         )
 
     # ---- masks that a graph of Keras 3 has as values ---------------------------------------
@@ -310,12 +319,12 @@ class _Reader:
         return either([self._masks.get(name, UNKNOWN) for name in call.inputs])
 
     def _check_mask(self, layer: Layer, name: str, mask: str) -> None:
-        """Refuse a mask that is another one than that of the value, which Keras would take without being told."""
+        """Refuse a mask that is not that of the value, which Keras would take without being told."""
         value = self._values.get(name)
         if value is None or self._sketch.described_mask(value.mask) != self._masks.get(mask, UNKNOWN):
             raise FormatError(
-                f"{layer.class_name} {layer.name!r:.200} is called with a mask of its own, and not that of its "
-                f"input: {WHAT_TO_DO}"
+                f"{layer.class_name} {layer.name!r:.200} is called with a mask of its own, and not that of "
+                f"its input: {WHAT_TO_DO}"
             )
 
     # ---- the Builder -----------------------------------------------------------------------
@@ -337,7 +346,8 @@ class _Reader:
                     f"{name} {shape}" for name, shape in zip(_names_of(layer), shapes, strict=False)
                 )
                 raise FormatError(
-                    f"{layer.class_name} {layer.name!r:.200} must have {names}, got {', '.join(map(str, given))}"
+                    f"{layer.class_name} {layer.name!r:.200} must have {names}, got "
+                    f"{', '.join(map(str, given))}"
                 )
             self._held[layer] = [self._cast(layer, array) for array in self._arrays.read(layer)]
         return list(self._held[layer])

@@ -24,6 +24,9 @@ def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = Non
     Returns
     -------
     Model
+        Of Keras: `lengths` and `mask` of a call pass through an Embedding, which in Keras drops them. A layer
+        with stateful=True is read as one that is not: every call starts anew, and what keeps states is a
+        stream.
 
     Raises
     ------
