@@ -18,6 +18,8 @@ from fastgru._validate_models import Input, Output, has_steps
 from fastgru._writers import model as _writer
 from fastgru.streaming import Streamable
 
+__all__ = ["Input", "Model", "Output"]
+
 Array = NDArray[Any]
 
 
