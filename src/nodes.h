@@ -61,7 +61,8 @@ static inline ptrdiff_t fastgru_past(const struct fastgru_node *node)
 /* 1 if the node reads `other`, too. */
 static inline int reads_two(const struct fastgru_node *node)
 {
-    return (node->kind >= FASTGRU_SUM && node->kind <= FASTGRU_MIN) || node->kind == FASTGRU_BOTH;
+    return (node->kind >= FASTGRU_SUM && node->kind <= FASTGRU_MIN) || node->kind == FASTGRU_BOTH
+        || node->kind == FASTGRU_SELECT;
 }
 
 /* 1 if the node runs window by window. */

@@ -122,7 +122,7 @@ NETWORKS = {
 
 
 def inputs_of(model, rng, batch=3, timesteps=7, dtype="float32"):
-    """Random arrays for a model's inputs: of two axes without a size, indices, of which the last ones are 0."""
+    """Random arrays for a model's inputs: indices, of which the last ones are 0, where it has two axes."""
     found = []
     for tensor in model.inputs:
         shape = tuple(tensor.shape)[1:]

@@ -1,4 +1,4 @@
-"""Denoise speech with NSNet2, its two GRU layers on fastgru, 10 ms at a time as a phone call would be.
+"""Denoise speech with NSNet2 on fastgru, 10 ms at a time as a phone call would be.
 
     python examples/denoise                        the shipped recording in pink noise -> demo-output/
     python examples/denoise my.wav -o clean.wav    any other recording
@@ -189,7 +189,7 @@ def denoise_file(source: Path, target: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python examples/denoise",
-        description="Remove the noise from recorded speech with NSNet2, its GRU layers on fastgru, frame by "
+        description="Remove the noise from recorded speech with NSNet2 on fastgru, frame by "
         f"frame. Without arguments: the shipped recording, in pink noise, into {OUTPUT}/, with figures.",
         epilog="A result has the rate, channels, length and sample type of its recording; 24-bit samples "
         "become 32-bit. What lies above 8 kHz is lost: the model hears 16 kHz.",

@@ -17,7 +17,7 @@ from fastgru._nodes.elementwise import (
 from fastgru._nodes.recurrent import Recurrent
 from fastgru._nodes.shapes import Identity, Last, Pool, Repeat, Reshape, Transpose
 
-KINDS = {
+KINDS: dict[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
         *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Embedding, Identity, Last),
@@ -26,4 +26,32 @@ KINDS = {
     )
 }
 
-__all__ = ["KINDS", "Array", "Node", "Shape", "Value", "is_compiled", *KINDS]
+__all__ = [
+    "KINDS",
+    "Activation",
+    "Array",
+    "Clip",
+    "Concatenate",
+    "Convolution",
+    "Dense",
+    "Depthwise",
+    "Embedding",
+    "Identity",
+    "Last",
+    "LayerNormalization",
+    "Masking",
+    "Merge",
+    "Node",
+    "PReLU",
+    "Pool",
+    "Recurrent",
+    "Repeat",
+    "Reshape",
+    "Scale",
+    "Shape",
+    "Slice",
+    "Transpose",
+    "Value",
+    "WindowPool",
+    "is_compiled",
+]

@@ -184,7 +184,10 @@ class Merge(Node):
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if self.mode not in MERGES:
             raise self.wrong(f"must have a mode among {MERGES}, got {self.mode!r}")
-        first = self._longest(inputs)
+        first = self._longest(graph, inputs)
+        selects = self.any_mask and self.passes_mask and self.mode in ("mul", "max", "min")
+        if selects and any(value.mask != NO_MASK for value in inputs):
+            return [self._unmasked(graph, inputs, first)]
         mask = _masks(graph, inputs, self.any_mask) if self.passes_mask else NO_MASK
 
         def merged(a: int, b: int) -> int:
@@ -202,14 +205,38 @@ class Merge(Node):
             number = scaled
         return [Value(number, first.shape, first.clock, mask)]
 
-    def _longest(self, inputs: Sequence[Value]) -> Value:
+    def _unmasked(self, graph: ModelGraph, inputs: Sequence[Value], first: Value) -> Value:
+        """The product, or the largest or least numbers, of what is not masked at each step, as in Keras 3."""
+
+        def new(kind: str, x: int, **settings: int) -> int:
+            number = graph.new_value(first.width, first.clock)
+            graph.add(kind, x, number, **settings)
+            return number
+
+        result, *others = inputs
+        number, mask = result.number, result.mask
+        for value in others:
+            x = value.number
+            both = new(self.mode, number, other=x)
+            both = new("select", both, other=number, mask=value.mask) if value.mask != NO_MASK else both
+            if mask not in (NO_MASK, value.mask):
+                alone = new("select", x, other=number, mask=value.mask) if value.mask != NO_MASK else x
+                both = new("select", both, other=alone, mask=mask)
+            number = both
+            pair = [Value(0, (), first.clock, one) for one in (mask, value.mask)]
+            mask = _masks(graph, pair, any_mask=True)
+        if self.mode == "mul" and mask != NO_MASK:
+            number = new("hide", number, mask=mask)
+        return Value(number, first.shape, first.clock, mask)
+
+    def _longest(self, graph: ModelGraph, inputs: Sequence[Value]) -> Value:
         """The value whose timesteps the result has."""
         if len(inputs) < 2 or any(value.indices for value in inputs):
             raise self.wrong(f"must read two values or more, got {len(inputs)}")
-        clocks = {value.clock for value in inputs if value.clock is not None}
-        if len({value.width for value in inputs}) > 1 or len(clocks) > 1:
+        if len({value.width for value in inputs}) > 1:
             shapes = ", ".join(str(value.shape) for value in inputs)
             raise self.wrong(f"must read values of one shape, got {shapes}")
+        _agree(graph, self, inputs)
         # the reduction's first result must have timesteps if any has
         return next((value for value in inputs if value.clock is not None), inputs[0])
 
@@ -221,8 +248,8 @@ class Concatenate(Node):
     Parameters
     ----------
     any_mask : bool
-        A timestep of the result is masked where it is masked in all of the values, as in Keras 3; False: where it
-        is masked in one, as in Keras 2.
+        A timestep of the result is masked where it is masked in all of the values, as in Keras 3; False:
+        where it is masked in one, as in Keras 2.
     """
 
     any_mask: bool = False
@@ -231,9 +258,10 @@ class Concatenate(Node):
         if not inputs or any(value.indices for value in inputs):
             raise self.wrong(f"must read values of numbers, got {len(inputs)}")
         first = inputs[0]
-        if len({value.clock for value in inputs}) > 1:
+        if len({value.clock is None for value in inputs}) > 1:
             shapes = ", ".join(str(value.shape) for value in inputs)
             raise self.wrong(f"must read values with the same timesteps, got {shapes}")
+        _agree(graph, self, inputs)
         width = sum(value.width for value in inputs)
         number, column = graph.new_value(width, first.clock), 0
         for value in inputs:
@@ -281,8 +309,19 @@ class Masking(Node):
         return [out._replace(mask=mask)]
 
 
+def _agree(graph: ModelGraph, node: Node, inputs: Sequence[Value]) -> None:
+    """The timesteps of all these values that have some must be as many."""
+    found = [value for value in inputs if value.clock is not None]
+    if len({value.timesteps for value in found if value.timesteps is not None}) > 1:
+        shapes = ", ".join(str(value.shape) for value in inputs)
+        raise node.wrong(f"must read values with the same timesteps, got {shapes}")
+    clocks = [value.clock for value in found if value.clock is not None]
+    for clock in clocks[1:]:
+        graph.agree(node.name, clocks[0], clock)
+
+
 def _masks(graph: ModelGraph, inputs: Sequence[Value], any_mask: bool) -> int:
-    """The mask of a merge: where none of the values is masked, or with `any_mask` where not all of them are."""
+    """The mask of a merge: where no value is masked, or with `any_mask` where not all of them are."""
     masks = list(dict.fromkeys(value.mask for value in inputs if value.mask != NO_MASK))
     if not masks or (any_mask and any(value.mask == NO_MASK for value in inputs)):
         return NO_MASK

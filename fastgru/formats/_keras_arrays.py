@@ -75,8 +75,8 @@ def by_places(weights: Weights, names_of: Names) -> Arrays:
 def by_names(weights: Weights, model: Layer, base: str, names_of: Names) -> Arrays:
     """Of a file that has a group for each layer of the model, with its weights in Keras' order.
 
-    Where groups have other names than the layers, as after a model was made once more, those that have weights
-    go by the order of the layers, as in Keras.
+    Where groups have other names than the layers, as after a model was made once more, those that have
+    weights go by the order of the layers, as in Keras.
     """
     groups = {
         path.removeprefix(base): names_in(attributes, "weight_names")
@@ -101,7 +101,8 @@ def by_names(weights: Weights, model: Layer, base: str, names_of: Names) -> Arra
         group, wanted = chosen[layer], slots[layer]
         if len(groups[group]) != len(wanted):
             raise FormatError(
-                f"{layer.name:.200} must have {len(wanted)} weights, got {len(groups[group])} in {base}{group:.200}"
+                f"{layer.name:.200} must have {len(wanted)} weights, got {len(groups[group])} in "
+                f"{base}{group:.200}"
             )
         for (leaf, number, name), path in zip(wanted, groups[group], strict=True):
             said = re.sub(r"(_\d+)?(:\d+)?$", "", path.rpartition("/")[2])

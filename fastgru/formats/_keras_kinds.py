@@ -1,4 +1,4 @@
-"""What is known of each class of Keras' layers: its weights, the options that are computed, and who makes nodes."""
+"""What is known of a class of Keras' layers: its weights, the options that are computed, who makes nodes."""
 
 import dataclasses
 import math
@@ -55,6 +55,8 @@ class At:
     each_step : bool
         True in TimeDistributed: the layer sees vectors.
     passes_mask : bool
+    is_given_mask : bool
+        True if the call has a mask by name.
     """
 
     builder: Builder
@@ -65,6 +67,7 @@ class At:
     output: str
     each_step: bool
     passes_mask: bool
+    is_given_mask: bool = False
 
     @property
     def version(self) -> int:

@@ -1,4 +1,4 @@
-"""Layers of Keras -> nodes: one small function for each class, or for classes that are the same in inference."""
+"""Layers of Keras -> nodes: one small function for each class, or for classes that do the same."""
 
 import sys
 from collections.abc import Sequence
@@ -133,30 +133,28 @@ def _threshold(config: Config, version: int) -> Refusal:
 @kind("ReLU", refusal=_threshold, each_step=True)
 def _relu(at: At) -> None:
     slope = at.number("negative_slope", 0.0) if at.config.get("negative_slope") is not None else 0.0
-    has_most = at.config.get("max_value") is not None
-    if not has_most:
-        _leaky(at, slope, at.inputs, at.output)
+    if at.config.get("max_value") is None:
+        _leaky(at, slope)
         return
-    _leaky(at, slope, at.inputs, at.between())
+    _scaled_below(at, slope, at.inputs, at.between())
     least = -sys.float_info.max
     at.node(_nodes.Clip, inputs=(at.between(),), least=least, most=at.number("max_value"))
 
 
 @kind("LeakyReLU", each_step=True)
 def _leaky_relu(at: At) -> None:
-    key = "negative_slope" if "negative_slope" in at.config else "alpha"
-    _leaky(at, at.number(key, 0.3), at.inputs, at.output)
+    _leaky(at, at.number("negative_slope" if "negative_slope" in at.config else "alpha", 0.3))
 
 
-def _leaky(at: At, slope: float, inputs: tuple[str, ...], output: str) -> None:
-    """x where x >= 0, else slope * x, with a slope that is not rounded."""
-    if not slope:
-        at.node(_nodes.Activation, inputs, output, activation=activations.relu)
-    elif float(np.float32(slope)) == slope:
-        at.node(_nodes.Activation, inputs, output, activation=activations.LeakyReLU(slope))
-    else:
-        at.builder.spend(at.width)
-        at.node(_nodes.PReLU, inputs, output, alpha=np.full(at.width, slope))
+def _leaky(at: At, slope: float) -> None:
+    """x where x >= 0, else slope * x, with the slope in float32, as TensorFlow has it."""
+    at.node(_nodes.Activation, activation=activations.LeakyReLU(slope) if slope else activations.relu)
+
+
+def _scaled_below(at: At, slope: float, inputs: tuple[str, ...], output: str) -> None:
+    """x where x >= 0, else slope * x, with all digits of the slope."""
+    at.builder.spend(at.width)
+    at.node(_nodes.PReLU, inputs, output, alpha=np.full(at.width, slope))
 
 
 @kind("ELU", each_step=True)
@@ -166,7 +164,7 @@ def _elu(at: At) -> None:
         at.node(_nodes.Activation, activation=activations.ELU(alpha))
         return
     at.node(_nodes.Activation, output=at.between(), activation=activations.ELU(1.0))
-    _leaky(at, alpha, (at.between(),), at.output)
+    _scaled_below(at, alpha, (at.between(),), at.output)
 
 
 @kind("Softmax", each_step=True)
@@ -453,7 +451,8 @@ def _recurrent(at: At) -> None:
     cells = len(layers)
     if states and cells > 1 and len(states) != cells:
         raise at.wrong(f"must start from {cells} states, got {len(states)}")
-    outputs: list[str] = []
+    # Keras 3 gives a layer the mask of what it reads only if that is one value
+    reads_mask = not states or at.version < 3 or at.is_given_mask
     for number, layer in enumerate(layers):
         is_last = number == cells - 1
         own = states if cells == 1 else states[number : number + 1]
@@ -464,8 +463,9 @@ def _recurrent(at: At) -> None:
         count = (2 if at.layer.class_name == "Bidirectional" else 1) if layer.return_state else 0
         last = [f"{at.output}:{after + i}" for i in range(count)]
         settings = {"name": at.layer.name, "inputs": (x, *own), "outputs": (*first, *last)}
-        at.builder.add(_nodes.Recurrent(layer=layer, passes_mask=at.passes_mask, **settings))
-        x, outputs = first[0], outputs + last
+        made = _nodes.Recurrent(layer=layer, passes_mask=at.passes_mask, reads_mask=reads_mask, **settings)
+        at.builder.add(made)
+        x = first[0]
 
 
 def _layers_of(at: At) -> Sequence[Any]:

@@ -140,9 +140,8 @@ def check_layers(graph: Graph, version: int) -> None:
         for why in _refusals(call, version)
     }
     if wrong:
-        raise FormatError(
-            f"the model has layers that fastgru does not compute: {'; '.join(list(wrong)[:100])}: {WHAT_TO_DO}"
-        )
+        named = "; ".join(list(wrong)[:100])
+        raise FormatError(f"the model has layers that fastgru does not compute: {named}: {WHAT_TO_DO}")
 
 
 def _refusals(call: Call, version: int) -> Iterable[str]:
@@ -194,7 +193,8 @@ def _dtype_of(graph: Graph) -> str:
         raise FormatError(
             f"the model must compute everything in float32 or everything in float64, got {shown}"
         )
-    return next(iter(of_type), "float32")
+    of_inputs = [config.get("dtype") for _, config in graph.inputs]
+    return next(iter(of_type), "float64" if "float64" in of_inputs else "float32")
 
 
 # ---- inputs ----------------------------------------------------------------------------------
@@ -218,13 +218,19 @@ def _input_of(name: str, config: dict[str, Any], is_table_read: bool) -> Input:
         return Input(name, inner, True, "bt")
     if len(inner) not in (1, 2) or inner[-1] is None:
         raise FormatError(
-            f"the input {name!r:.80} must be (batch, features) or (batch, timesteps, features) with features that "
-            f"are known, got {shape!r:.80}"
+            f"the input {name!r:.80} must be (batch, features) or (batch, timesteps, features) with features "
+            f"that are known, got {shape!r:.80}"
         )
-    dtype = config.get("dtype")
-    if isinstance(dtype, str) and not dtype.startswith(("float", "bfloat")):
-        raise FormatError(f"the input {name!r:.80} of {dtype:.40} must be read by Embeddings alone")
+    if _is_of_integers(config):
+        raise FormatError(
+            f"the input {name!r:.80} of {config['dtype']:.40} must be read by Embeddings, and by nothing else"
+        )
     return Input(name, inner, False, "btf" if len(inner) == 2 else "bf")
+
+
+def _is_of_integers(config: dict[str, Any]) -> bool:
+    dtype = config.get("dtype")
+    return isinstance(dtype, str) and not dtype.startswith(("float", "bfloat"))
 
 
 # ---- nodes -----------------------------------------------------------------------------------
@@ -251,7 +257,10 @@ class _Reader:
         tables = {name for call in calls if call.layer.class_name == "Embedding" for name in call.inputs}
         others = {name for call in calls if call.layer.class_name != "Embedding" for name in call.inputs}
         others |= {name for name, _ in graph.outputs}
-        self.inputs = [_input_of(name, config, name in tables - others) for name, config in graph.inputs]
+        self.inputs = [
+            _input_of(name, config, name not in others and (name in tables or _is_of_integers(config)))
+            for name, config in graph.inputs
+        ]
         self._sketch = Sketch([(one.shape, one.indices) for one in self.inputs], self._dtype)
         self._values: dict[str, Value] = {}
         for number, one in enumerate(self.inputs):
@@ -280,7 +289,17 @@ class _Reader:
             raise FormatError(f"{call.layer.name!r:.200} reads nothing")
         values = [self._values[name] for name in call.inputs]
         kind.make(
-            At(self, call.layer, call.layer.config, call.inputs, values, call.output, False, kind.passes_mask)
+            At(
+                self,
+                call.layer,
+                call.layer.config,
+                call.inputs,
+                values,
+                call.output,
+                False,
+                kind.passes_mask,
+                bool(call.masks),
+            )
         )
 
     # ---- masks that a graph of Keras 3 has as values ---------------------------------------
@@ -300,12 +319,12 @@ class _Reader:
         return either([self._masks.get(name, UNKNOWN) for name in call.inputs])
 
     def _check_mask(self, layer: Layer, name: str, mask: str) -> None:
-        """Refuse a mask that is another one than that of the value, which Keras would take without being told."""
+        """Refuse a mask that is not that of the value, which Keras would take without being told."""
         value = self._values.get(name)
         if value is None or self._sketch.described_mask(value.mask) != self._masks.get(mask, UNKNOWN):
             raise FormatError(
-                f"{layer.class_name} {layer.name!r:.200} is called with a mask of its own, and not that of its "
-                f"input: {WHAT_TO_DO}"
+                f"{layer.class_name} {layer.name!r:.200} is called with a mask of its own, and not that of "
+                f"its input: {WHAT_TO_DO}"
             )
 
     # ---- the Builder -----------------------------------------------------------------------
@@ -327,7 +346,8 @@ class _Reader:
                     f"{name} {shape}" for name, shape in zip(_names_of(layer), shapes, strict=False)
                 )
                 raise FormatError(
-                    f"{layer.class_name} {layer.name!r:.200} must have {names}, got {', '.join(map(str, given))}"
+                    f"{layer.class_name} {layer.name!r:.200} must have {names}, got "
+                    f"{', '.join(map(str, given))}"
                 )
             self._held[layer] = [self._cast(layer, array) for array in self._arrays.read(layer)]
         return list(self._held[layer])

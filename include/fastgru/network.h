@@ -42,9 +42,10 @@ enum fastgru_kind {
     FASTGRU_NONZERO,                 /* a mask: 1 if the index x is not 0                  */
     FASTGRU_BOTH,                    /* of two masks                                       */
     FASTGRU_EITHER,                  /* a mask x, 1 where `mask` hides nothing               */
+    FASTGRU_SELECT,                  /* x, y where it is masked                            */
     FASTGRU_HIDE,                    /* x, zeros where it is masked                        */
     FASTGRU_MEAN, FASTGRU_MOST,      /* over all timesteps, or windows; the mean over all without masked ones */
-    FASTGRU_LAST,                    /* the last timestep                                  */
+    FASTGRU_LAST, FASTGRU_FIRST,     /* a timestep                                         */
     FASTGRU_REPEAT,                  /* x, without timesteps, as each of them              */
     FASTGRU_RESHAPE,                 /* the numbers of a row, in another shape             */
     FASTGRU_TRANSPOSE                /* timesteps as features                              */
@@ -86,7 +87,7 @@ struct fastgru_node {
     int zero_output_for_mask;
     int state;                       /* its number among those of a run, or -1. Of windows that are causal and do
                                         not stride: the steps before the first one, (batch, past, width of x) */
-    int mask;                        /* GRU, EITHER, HIDE, MEAN: the value that is its mask, or FASTGRU_..._MASK */
+    int mask;                        /* GRU, EITHER, SELECT, HIDE, MEAN: the value that is its mask, or FASTGRU_..._MASK */
     int initial;                     /* GRU: the value, (batch, units), that it starts from; 0: none */
     int final;                       /* GRU: the value, (batch, units), of its last state; 0: none */
     int activation;                  /* of all but GRUs                                    */

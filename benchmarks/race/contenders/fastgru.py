@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from benchmarks.networks import NetworkTask
 from benchmarks.race.contenders.base import Call, Contender, frames, network_frames
 from benchmarks.tasks import Array, Arrays, Task
@@ -64,7 +62,8 @@ class FastGRU(Contender):
             x = inputs[0] if len(inputs) == 1 else [*inputs]
             return lambda: model(x)
         stream = model.stream(task.batch)
-        turns = itertools.cycle([np.ascontiguousarray(frame[:, 0]) for frame in network_frames(inputs)])
+        steps = network_frames(inputs)
+        turns = itertools.cycle([step if step.ndim == 2 else step[:, 0] for step in steps])
         return lambda: stream(next(turns))
 
 

@@ -35,6 +35,7 @@ NEEDED = (
     "h5py",
     "onnx",
     "onnx.reference.ops._op_list",
+    "fastgru.formats.models",
 )  # what readers and generators import, before there is no memory for it
 FORBIDDEN = ("torch", "safetensors", "keras", "tf_keras", "tensorflow")  # what no reader needs
 # What Python has in a file of its own: for names in archives
@@ -210,6 +211,8 @@ def held(layers):
 
 def judge(path, arguments):
     """What becomes of a file, "loaded" or the message of a FormatError, and bytes that its layers take."""
+    if path.suffix == ".onnx":
+        judge_model(path)
     try:
         layers = list(fastgru.load_all(path, **arguments).values())
         if len(layers) > 1:
@@ -222,6 +225,17 @@ def judge(path, arguments):
     for layer in layers:
         check(layer)
     return "loaded", held(layers)
+
+
+def judge_model(path):
+    """Load a file as a whole model: it is one, or the error names the file."""
+    try:
+        model = fastgru.load_model(path)
+    except fastgru.FormatError as error:
+        if not str(error).startswith(f"{path}: "):
+            raise AssertionError(f"the message does not begin with the path: {error}") from error
+        return
+    assert model.outputs
 
 
 def whole(path, arguments):
