@@ -263,9 +263,9 @@ class Model(ModelCaller, Streamable):
         if self._limits and len(given) == len(self._limits):
             checked = (indices_of(array, *limits) for array, limits in zip(given, self._limits, strict=True))
             found = [array for array in checked if array is not None]
-            if len(found) == len(given) and all(map(_fits, found, self._inputs, self._least)):
-                if len({array.shape[0] for array in found}) == 1:
-                    return found
+            fits = len(found) == len(given) and all(map(_fits, found, self._inputs, self._least))
+            if fits and len({array.shape[0] for array in found}) == 1:
+                return found
         limits = self._compiled.graph.limits
         arrays = _validate_models.model_inputs(inputs, self._inputs, self._least, limits, self._dtype)
         if self._batch not in (None, arrays[0].shape[0]):

@@ -16,8 +16,8 @@ from rich.console import Console
 
 sys.path.append(str(Path(__file__).parents[2]))  # where `python -m pytest` starts, but not `pytest`
 
-from benchmarks.race import __main__ as command
 from benchmarks.networks import NETWORKS, NetworkTask
+from benchmarks.race import __main__ as command
 from benchmarks.race import contenders, files, peers, pictures, report, roofline, worker
 from benchmarks.race.contenders import (
     Contender,
