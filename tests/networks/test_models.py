@@ -823,6 +823,28 @@ def test_an_index_that_is_in_no_table_is_refused(from_end, wrong):
         model(np.full((1, 1), np.nan))
 
 
+@pytest.mark.parametrize("from_end", [False, True])
+def test_indices_of_every_type_and_layout_give_the_same_bits(seed, from_end):
+    model = tagger(Maker(0), from_end=from_end)
+    x = np.random.default_rng(seed).integers(-50 if from_end else 0, 50, (3, 7))
+    wanted = model(x)
+    wide = np.repeat(x, 2, axis=1)[:, ::2]
+    read_only = x.astype(np.int32)
+    read_only.flags.writeable = False
+    for same in (
+        x.astype(np.int32),
+        x.astype(np.int16),
+        x.astype(float),
+        np.asfortranarray(x),
+        wide,
+        read_only,
+    ):
+        assert np.array_equal(model(same), wanted)
+    assert np.array_equal(model([x]), wanted)
+    assert np.array_equal(model({"x": x}), wanted)
+    assert model(x[:0]).shape == (0, 7, *wanted.shape[2:])
+
+
 def test_an_array_that_another_thread_changes_is_never_read_beyond_the_table():
     model = tagger(Maker(0), rows=4)
     x, stop = np.zeros((8, 50), np.int32), threading.Event()
