@@ -197,10 +197,10 @@ class Model(ModelCaller, Streamable):
         unknown = [one.name for one in outputs if one.name not in values]
         if unknown:
             raise ValueError(f"the model's output {unknown[0]!r} is written by no node")
-        number = next((one.name for one in outputs if values[one.name].indices), None)
-        if number is not None:
+        wrong = [one.name for one in outputs if values[one.name].indices]
+        if wrong:
             raise ValueError(
-                f"the model's output {number!r} must be numbers, got the indices of an Embedding"
+                f"the model's output {wrong[0]!r} must be numbers, got the indices of an Embedding"
             )
         if graph.blocking:
             raise ValueError(f"the model {self.name!r} cannot run step by step: " + "; ".join(graph.blocking))

@@ -24,6 +24,8 @@ from fastgru.formats._keras_layers import Array, layer_of
 from fastgru.formats._keras_model import PASSING
 from fastgru.stack import Stack
 
+__all__ = ["KINDS"]  # which this file fills
+
 
 def _with_bias(*names: str) -> Any:
     """The weights of a product."""
@@ -266,8 +268,8 @@ def _layer_normalization(at: At) -> None:
 def _rms_normalization(at: At) -> None:
     _check_axis(at)
     (gamma,) = at.arrays((at.width,))
-    settings = {"epsilon": at.number("epsilon", 1e-6), "centered": False}
-    at.node(_nodes.LayerNormalization, gamma=gamma, beta=np.zeros_like(gamma), **settings)
+    epsilon, beta = at.number("epsilon", 1e-6), np.zeros_like(gamma)
+    at.node(_nodes.LayerNormalization, gamma=gamma, beta=beta, epsilon=epsilon, centered=False)
 
 
 @kind("Masking")
@@ -462,9 +464,16 @@ def _recurrent(at: At) -> None:
         after = len(first) if cells == 1 else 1 + number
         count = (2 if at.layer.class_name == "Bidirectional" else 1) if layer.return_state else 0
         last = [f"{at.output}:{after + i}" for i in range(count)]
-        settings = {"name": at.layer.name, "inputs": (x, *own), "outputs": (*first, *last)}
-        made = _nodes.Recurrent(layer=layer, passes_mask=at.passes_mask, reads_mask=reads_mask, **settings)
-        at.builder.add(made)
+        at.builder.add(
+            _nodes.Recurrent(
+                name=at.layer.name,
+                inputs=(x, *own),
+                outputs=(*first, *last),
+                layer=layer,
+                passes_mask=at.passes_mask,
+                reads_mask=reads_mask,
+            )
+        )
         x = first[0]
 
 

@@ -134,7 +134,7 @@ def loop(of: Operator, found: Found, x: Tracked, initial: Tracked | None) -> dic
     given: dict[str, Any] = {"time_major": False, "dtype": of.builder.dtype}
     if of.builder.weights_dtype is not None:
         given["weights_dtype"] = of.builder.weights_dtype
-    layer = found.layer(of.builder.folder, given)
+    layer: Any = found.layer(of.builder.folder, given)
     units = layer.units
     outputs: list[tuple[Sequence[Axis], int, Steps | None]] = []
     if found.y:

@@ -243,13 +243,13 @@ def one_of(of: Operator, x: Tracked, axis: int, index: int) -> Tracked:
             )
         axes[axis] = 1
         return of.add(Last, [x], axes, x.width, None, first=not is_last)
-    size = x.width if at == "f" else at
-    if not isinstance(size, int):
+    features = x.width if at == "f" else at
+    if not isinstance(features, int):
         if at == "b" and of.builder.batch == 1 and index in (0, -1):
             axes[axis] = 1
             return x._replace(axes=tuple(axes))
         raise OperatorError(f"it takes a part of {said(at)}")
-    index = axis_of(index, size, "its index")
+    index = axis_of(index, features, "its index")
     return _onnx_operators.part(of, x, axis, index, index + 1)
 
 

@@ -372,6 +372,7 @@ class _Reading:
             if None in missing:
                 self._problems.append(f"{said(node)}, which reads a value that is nowhere")
             return
+        found: Sequence[Tracked | None]
         try:
             if is_loop:
                 self._loop(node, inside, self._loops[key])
