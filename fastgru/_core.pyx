@@ -238,6 +238,7 @@ cdef class Network:
             results = [None] * (outputs + (count if self.return_state else 0))
         for i in range(outputs):
             value = &self.net.values[self.net.outputs[i]]
+            shape[0], shape[1] = sizes[0], sizes[1]  # of which an output before this one may have had others
             axes, shape[2 - value.last] = 3 - value.last, value.width
             if value.last:
                 shape[0] = state_shape[0]

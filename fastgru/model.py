@@ -209,7 +209,9 @@ class Model(ModelCaller, Streamable):
         outputs = [self._new_output(found.values[one.name], batch, clocks) for one in self._outputs]
         if batch:
             nothing = (None,) * len(states)
-            found.network.run(arrays[0], states, nothing, tuple(outputs), mask, lengths, tuple(arrays[1:]))
+            found.network.run(
+                arrays[0], states, nothing, tuple(outputs), mask, lengths, others=tuple(arrays[1:])
+            )
         results = [in_layout(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)]
         if out is not None:
             results = _validate_models.model_out(out, results, [*arrays, inputs, mask, lengths, *states])
