@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 import fastgru
+from fastgru.model import Input, Model, Output
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "denoise"
 sys.path.append(str(EXAMPLE))
@@ -24,16 +25,38 @@ SNR, OTHER_SNR, SEED, OTHER_SEED = 5.0, 0.0, 0, 7  # of the demo, and of what ca
 
 def denoised(path: Path, layers: dict[str, Any], signal: Any) -> tuple[Any, Any, Any]:
     """The clean signal, the gains, and what the first layer reads, of the network with these layers."""
-    network = nsnet2.NSNet2(path, 1)
-    network._grus = list(layers.values())
-    denoiser, dense = nsnet2.Denoiser(network, 1), nsnet2.DenseLayers(path, 1)
+    before, behind = dense_parts(path)
+
+    class Network:
+        """The network with these layers between its dense ones."""
+
+        def step(self, features: Any) -> Any:
+            """The gains of a frame."""
+            x = before(features[:, np.newaxis])
+            for layer in layers.values():
+                x = layer(x)[:, np.newaxis]
+            return behind(x)[:, 0]
+
+    denoiser = nsnet2.Denoiser(Network(), 1)
     hops = audio.split(signal)
     clean, gains, inputs = np.zeros_like(hops), [], []
     for i, hop in enumerate(hops):
         clean[i] = denoiser(hop)
         gains.append(denoiser.gains.copy())
-        inputs.append(dense.before(denoiser.features).copy())
+        inputs.append(before(denoiser.features[:, np.newaxis])[:, 0])
     return audio.join(clean, signal.shape[1]), np.array(gains), np.array(inputs).swapaxes(0, 1)
+
+
+def dense_parts(path: Path) -> tuple[Model, Model]:
+    """What lies before and behind the GRU layers of the file, as models of their own."""
+    model = fastgru.load_model(path)
+    first, *_ = model.nodes
+    last = model.nodes[3:]
+    widths = first.weights["kernel"].shape[0], last[0].weights["kernel"].shape[0]
+    return tuple(
+        Model([Input(nodes[0].inputs[0], (None, width))], nodes, [Output(nodes[-1].outputs[0])])
+        for nodes, width in zip(([first], last), widths, strict=True)
+    )
 
 
 def error(found: Any, wanted: Any) -> str:

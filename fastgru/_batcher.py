@@ -122,7 +122,8 @@ class MicroBatcher:
             )
         self._pool = pool
         self._features = pool.features
-        self._dtype = np.dtype(pool.dtype)
+        self._takes_indices = bool(getattr(pool, "takes_indices", False))
+        self._dtype = np.dtype(np.int32 if self._takes_indices else pool.dtype)
         self._max_batch = pool.capacity
         if max_batch is not None:
             self._max_batch = min(_validate.positive("max_batch", max_batch), pool.capacity)
@@ -168,7 +169,8 @@ class MicroBatcher:
         slot : int
             An open slot of the pool.
         x : ndarray, shape (features,)
-            Of the pool's dtype; other float types are cast. It is copied before the first wait.
+            Of the pool's dtype; other float types are cast. It is copied before the first wait. Of a pool
+            that takes indices: an integer.
 
         Returns
         -------
@@ -192,7 +194,10 @@ class MicroBatcher:
         if self._closing:
             raise RuntimeError("the MicroBatcher has been closed")
         slot = _validate_streams.slot(slot)
-        row = _validate_streams.row("x", x, self._features, self._dtype)
+        if self._takes_indices:
+            row = _validate_streams.index_row("x", x)
+        else:
+            row = _validate_streams.row("x", x, self._features, self._dtype)
         if self._worker is None:
             self._employ()
         self._number += 1

@@ -62,6 +62,7 @@ class Graph:
         # what GRUs that are added next have in common
         self._clock, self._mask = 0, CALL_MASK
         self._wired: dict[Any, tuple[int, int]] = {}
+        self._turned = False
 
     # ---- for layers ------------------------------------------------------------------------
 
@@ -77,7 +78,7 @@ class Graph:
             "plan": self.plans[layer],
             "column": column,
             "go_backwards": bool(layer.go_backwards),
-            "reverse_output": reverse_output,
+            "reverse_output": reverse_output or self._turned,
             "zero_output_for_mask": bool(layer.zero_output_for_mask),
             "state": self._state_of(layer),
             "mask": self._mask,
@@ -175,6 +176,7 @@ class ModelGraph(Graph):
         super().__init__(0, dtype, plans)
         self.streaming = streaming
         self.limits: dict[int, tuple[int, int]] = {}  # of the inputs that are indices
+        self.equal: list[tuple[str, int, int]] = []  # nodes, and clocks that must have as many timesteps
         self.blocking: list[str] = []  # nodes that cannot run step by step
         self._dense_plans, self._weights_dtype = dense_plans, weights_dtype
         self._values.clear()
@@ -236,6 +238,20 @@ class ModelGraph(Graph):
     def fixed(self, steps: int) -> int:
         """The clock of this many timesteps."""
         return self._new_clock(Clock(steps=steps))
+
+    def agree(self, name: str, clock: int, other: int) -> None:
+        """Timesteps of two clocks must be as many in every call, for this node."""
+        if clock != other:
+            self.equal.append((name, clock, other))
+
+    def check_timesteps(self, steps: Sequence[int]) -> None:
+        """Refuse a call in which clocks differ that must not; steps are those of `timesteps`."""
+        for name, clock, other in self.equal:
+            if steps[clock] != steps[other]:
+                raise ValueError(
+                    f"inputs must have as many timesteps as each other where {name!r} puts them together, "
+                    f"got {steps[clock]} and {steps[other]}"
+                )
 
     def state(self, name: str, width: int) -> int:
         """A new state, (batch, width), that is zeros at first; its number."""
@@ -335,9 +351,16 @@ class ModelGraph(Graph):
         return self._dense_plans[key]
 
     def recurrent(
-        self, layer: Any, x: int, last: bool, clock: int | None, mask: int, initial: Sequence[int]
+        self,
+        layer: Any,
+        x: int,
+        last: bool,
+        clock: int | None,
+        mask: int,
+        initial: Sequence[int],
+        turned: bool = False,
     ) -> tuple[list[tuple[int, int]], list[int]]:
-        """Add a recurrent layer that starts from these values.
+        """Add a recurrent layer that starts from these values; `turned`: it writes from the last timestep on.
 
         Returns its outputs with their widths, and its last states.
         """
@@ -351,20 +374,22 @@ class ModelGraph(Graph):
                 self._values.append((part.units, kinds[i], True, 0))
                 states[i] = len(self._values) - 1
         wired = dict(zip(layer._parts, zip(starts, states, strict=True), strict=True))
-        with self._adding(self._values[x][3], mask, wired):
+        with self._adding(self._values[x][3], mask, wired, turned):
             outputs = [self.cast(value, self._dtype) for value in layer._add_to(self, x, last)]
         states = [self.cast(value, self._dtype) if value else 0 for value in states]
         return [(value, self._values[value][0]) for value in outputs], states
 
     @contextmanager
-    def _adding(self, clock: int, mask: int, wired: dict[Any, tuple[int, int]]) -> Iterator[None]:
+    def _adding(
+        self, clock: int, mask: int, wired: dict[Any, tuple[int, int]], turned: bool
+    ) -> Iterator[None]:
         """What GRUs that are added inside have in common."""
-        before = self._clock, self._mask, self._wired
-        self._clock, self._mask, self._wired = clock, mask, wired
+        before = self._clock, self._mask, self._wired, self._turned
+        self._clock, self._mask, self._wired, self._turned = clock, mask, wired, turned
         try:
             yield
         finally:
-            self._clock, self._mask, self._wired = before
+            self._clock, self._mask, self._wired, self._turned = before
 
 
 Mask = frozenset[tuple[int, float]] | None  # values that differ from a number; None: nothing is masked
@@ -404,11 +429,9 @@ class Sketch(ModelGraph):
     def dense(self, node: Any, kernel: Array, bias: Array | None) -> Any:
         return None
 
-    def recurrent(
-        self, layer: Any, x: int, last: bool, clock: int | None, mask: int, initial: Sequence[int]
-    ) -> tuple[list[tuple[int, int]], list[int]]:
+    def recurrent(self, layer: Any, *arguments: Any) -> tuple[list[tuple[int, int]], list[int]]:
         self.plans = {**self.plans, **{part: part._plan for part in layer._parts}}
-        return super().recurrent(layer, x, last, clock, mask, initial)
+        return super().recurrent(layer, *arguments)
 
     def described_mask(self, mask: int) -> Mask:
         """What a mask is made of, but for that of the call."""

@@ -41,7 +41,7 @@ cdef enum:
 cdef tuple KINDS = (                                    # in the order of enum fastgru_kind
     "gru", "cast", "sum", "mul", "ave", "sub", "max", "min", "copy", "dense", "convolution", "depthwise", "embedding",
     "activation", "softmax", "log_softmax", "prelu", "scale", "clip", "norm", "differs", "nonzero", "both", "either", "hide",
-    "mean", "most", "last", "repeat", "reshape", "transpose",
+    "mean", "most", "last", "first", "repeat", "reshape", "transpose",
 )
 
 @cython.final

@@ -9,7 +9,7 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._arrays cimport are_rows, is_plain, overlap, stride
+from fastgru._arrays cimport are_rows, are_within, is_plain, overlap, stride
 from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_run_of
 from fastgru._memory cimport Memory, give_back, scratch_of
@@ -51,6 +51,9 @@ cdef class Slots:
         Of one output; None: every step takes `_long_step`.
     states : tuple of ndarray, each (capacity, units), C-contiguous
         Taken over, not copied.
+    capacity : int
+    limits : (int, int), optional
+        As of `Steps`.
     """
 
     cdef Network network
@@ -62,11 +65,14 @@ cdef class Slots:
     cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
     cdef cnp.ndarray busy                               # 1 while a step is running
     cdef Memory *spare                                  # of a step before, for the next one
+    cdef bint has_limits
+    cdef long long limits[2]                            # of indices
 
-    def __init__(self, Network network, tuple states):
-        cdef Py_ssize_t capacity = states[0].shape[0]
+    def __init__(self, Network network, tuple states, Py_ssize_t capacity, tuple limits=None):
         if self.states is not None:
             raise RuntimeError("__init__ must be called once")
+        if limits is not None:
+            self.has_limits, self.limits[0], self.limits[1] = True, limits[0], limits[1]
         self.free = np.arange(capacity - 1, -1, -1)
         self.numbers = -1 - np.arange(capacity, dtype=np.int64)
         self.busy = np.zeros(capacity, np.uint8)
@@ -119,7 +125,8 @@ cdef class Slots:
         slots : array_like of int, shape (n,)
             Their numbers, each once, in any order; none is allowed. An array of int64 is read in place.
         x : ndarray, shape (n, features)
-            The input of each. Of the layer's dtype it is read in place; other float types are cast.
+            The input of each. Of the layer's dtype it is read in place; other float types are cast. Indices of a
+            Model: (n,) or (n, 1), of any integer type.
         out : ndarray, shape (n, units), optional
             Where to write the outputs: of the layer's dtype.
 
@@ -154,6 +161,8 @@ cdef class Slots:
         shape[0], shape[1] = n, network.features
         if n == 0 or not are_rows(x, network.typenum, shape):
             return self._long_step(slots, x, out)
+        if self.has_limits and not are_within(<cnp.ndarray> x, self.limits):
+            return self._long_step(slots, x, out)  # which complains
         shape[1] = network.net.values[network.net.outputs[0]].width
         if out is None:
             output = cnp.PyArray_EMPTY(2, shape, network.output_types[0], 0)

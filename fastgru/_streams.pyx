@@ -9,7 +9,7 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._arrays cimport are_rows, is_plain, overlap, rows_are_whole, stride
+from fastgru._arrays cimport are_rows, are_within, is_plain, overlap, rows_are_whole, stride
 from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_run_of
 from fastgru._memory cimport Memory, exchange, give_back
@@ -29,11 +29,15 @@ cdef class Steps:
         To start from; copied.
     output : ndarray, shape (batch, units), C-contiguous
         Overwritten by every step without `out`.
+    limits : (int, int), optional
+        If inputs are indices: the least, and the first one that is too large.
     """
 
     cdef Network network
     cdef tuple states                                   # of ndarrays (2, batch, units), read and written in turn
     cdef int side                                       # which of both holds the state
+    cdef bint has_limits
+    cdef long long limits[2]                            # of indices
     cdef void *running                                  # NULL: nothing is
     cdef cnp.npy_intp input_shape[2]
     cdef cnp.npy_intp output_shape[2]
@@ -43,7 +47,7 @@ cdef class Steps:
     cdef Memory *spare                                  # of a chunk
     cdef fastgru_run_of step
 
-    def __init__(self, Network network, tuple states, cnp.ndarray output):
+    def __init__(self, Network network, tuple states, cnp.ndarray output, tuple limits=None):
         if self.memory_of_output is not None:
             raise RuntimeError("__init__ must be called once")
         pairs = []
@@ -54,6 +58,8 @@ cdef class Steps:
         if network is not None:
             self.input_shape[0], self.input_shape[1] = output.shape[0], network.features
             self.memory = prepared(network, output.shape[0], 1, &self.step, &self.spare, 0)
+        if limits is not None:
+            self.has_limits, self.limits[0], self.limits[1] = True, limits[0], limits[1]
         self._output, self.network, self.memory_of_output = output[:], network, output
 
     def __dealloc__(self):
@@ -68,7 +74,8 @@ cdef class Steps:
         cdef cnp.ndarray target = self.memory_of_output
         cdef int batch_axis
         if (
-            self.network is not None and out is None and is_plain(x, 3, self.network.typenum)
+            self.network is not None and not self.has_limits and out is None
+            and is_plain(x, 3, self.network.typenum)
             and rows_are_whole(<cnp.ndarray> x)
         ):
             batch_axis = self.network.time_major
@@ -79,6 +86,8 @@ cdef class Steps:
                 return self._chunk(x, None, False)
         if self.network is None or not are_rows(x, self.network.typenum, self.input_shape):
             return self._long_step(x, out)
+        if self.has_limits and not are_within(<cnp.ndarray> x, self.limits):
+            return self._long_step(x, out)  # which complains
         if out is not None:
             if not (
                 are_rows(out, self.network.output_types[0], self.output_shape)

@@ -1,12 +1,13 @@
 """What models take and return, their arguments -> checked arrays, and every message about them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _layouts, _validate
 from fastgru._kernels import rows_are_whole
 
 Array = NDArray[Any]
@@ -25,8 +26,10 @@ class Input(NamedTuple):
     indices : bool
         True of integers, which an Embedding reads.
     layout : str
-        The axes of its arrays by their letters: batch, timesteps, features, and 1 for an axis of one. "btf"
-        stands for "bf" and "bt", too.
+        The axes of its arrays: the letters of batch, timesteps and features, and numbers of groups of
+        features, which lie outside of them: "2bf" is (2, batch, half of the features). Where the letter of
+        batch or timesteps is missing there is one. A comma parts two numbers. "btf" stands for "bf" and "bt",
+        too.
     """
 
     name: str
@@ -58,34 +61,14 @@ def has_steps(one: Input) -> bool:
     return one.indices or len(one.shape) == 2
 
 
-def plain(layout: str) -> str:
-    """The layout that needs no change of axes."""
-    return {"tbf": "btf", "tb": "bt", "1bf": "bf"}.get(layout, layout)
-
-
-def in_layout(array: Array, layout: str) -> Array:
-    """A batch-major array as the layout wants it."""
-    if layout in ("tbf", "tb"):
-        return np.ascontiguousarray(array.swapaxes(0, 1))
-    return array[np.newaxis] if layout == "1bf" else array
-
-
-def _batch_major(array: Array, layout: str) -> Array:
-    """A view with the batch first."""
-    if layout in ("tbf", "tb"):
-        return array.swapaxes(0, 1)
-    return array[0] if layout == "1bf" else array
-
-
 def _axes(one: Input) -> str:
     """The axes of an input, for messages."""
-    sizes = iter(one.shape)
-    of_letter = {"b": "batch", "1": "1"}
-    named = {}
-    for letter in plain(one.layout).replace("b", ""):
-        size = next(sizes)
-        named[letter] = str(size) if size is not None else {"t": "timesteps", "f": "features"}[letter]
-    return "(" + ", ".join(of_letter.get(letter) or named[letter] for letter in one.layout) + ")"
+    names = _layouts.axes(one.layout)
+    groups = math.prod(axis for axis in names if isinstance(axis, int))
+    features = None if one.indices or one.shape[-1] is None else one.shape[-1] // groups
+    known = {"t": one.shape[0] if has_steps(one) else None, "f": features}
+    said = {"b": "batch", "t": "timesteps", "f": "features"}
+    return "(" + ", ".join(str(known.get(axis) or said.get(axis, axis)) for axis in names) + ")"  # type: ignore
 
 
 # ---- what a model is made of -------------------------------------------------------------------
@@ -93,30 +76,33 @@ def _axes(one: Input) -> str:
 
 def model_input(one: Input) -> Input:
     """An input whose layout has the axes of its shape, of sizes that arrays may have."""
-    wanted = ("bt", "tb") if one.indices else ("bf", "1bf") if len(one.shape) == 1 else ("btf", "tbf")
     if len(one.shape) not in (1, 2) or (one.indices and len(one.shape) != 1):
         axes = "(timesteps,) of indices" if one.indices else "(timesteps, features) or (features,)"
         raise ValueError(f"input {one.name!r} must have the shape {axes}, got {one.shape}")
-    layout = wanted[0] if one.layout == "btf" else one.layout
-    if layout not in wanted:
-        raise ValueError(f"input {one.name!r} must have a layout among {wanted}, got {one.layout!r}")
+    layout = _layouts.plain(one.shape, one.indices) if one.layout == "btf" else one.layout
     for size in one.shape:
         if size is not None:
             _validate.positive(f"the shape of the input {one.name!r}", size)
     if not one.indices and one.shape[-1] is None:
         raise ValueError(f"input {one.name!r} must have features of a known number, got {one.shape}")
+    _check_layout(f"input {one.name!r}", layout, one.shape, one.indices)
     return one._replace(shape=tuple(one.shape), layout=layout)
 
 
 def model_output(one: Output, shape: Shape) -> Output:
     """An output whose layout has the axes of its shape."""
-    wanted = ("bf", "1bf") if len(shape) == 1 else ("btf", "tbf")
-    layout = wanted[0] if one.layout == "btf" else one.layout
-    if layout not in wanted:
-        raise ValueError(
-            f"output {one.name!r} of the shape {shape} must have a layout among {wanted}, got {one.layout!r}"
-        )
+    layout = _layouts.plain(shape) if one.layout == "btf" else one.layout
+    _check_layout(f"output {one.name!r}", layout, shape, indices=False)
     return one._replace(layout=layout)
+
+
+def _check_layout(what: str, layout: str, shape: Shape, indices: bool) -> None:
+    """Refuse a layout of other axes than those of a shape."""
+    if not _layouts.fits(layout, shape, indices):
+        wanted = _layouts.plain(shape, indices)
+        raise ValueError(
+            f"{what} of the shape {shape} must have a layout of the axes of {wanted!r}, got {layout!r}"
+        )
 
 
 # ---- arguments of calls ------------------------------------------------------------------------
@@ -165,9 +151,9 @@ def model_inputs(
 def _input(value: Any, one: Input, least: int, limits: tuple[int, int], wanted: np.dtype[Any]) -> Array:
     name = f"input {one.name!r}"
     given = _validate.indices(name, value) if one.indices else _validate.floats(name, value, wanted)
-    if given.ndim != len(one.layout) or (one.layout[0] == "1" and given.shape[0] != 1):
+    array = _layouts.batch_major(given, one.layout, one.shape, one.indices)
+    if array is None:
         raise ValueError(f"{name} must have the axes {_axes(one)}, got {given.shape}")
-    array = _batch_major(given, one.layout)
     for axis, (size, got) in enumerate(zip(one.shape, array.shape[1:], strict=True)):
         if size is not None and got != size:
             raise ValueError(f"{name} must have the shape {_axes(one)}, got {given.shape}")

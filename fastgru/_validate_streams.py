@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru._validate import cast, converted, floats, integer
+from fastgru._validate import cast, converted, floats, indices, integer
+from fastgru._validate_models import INDICES, indices_within
 
 Array = NDArray[Any]
 
@@ -34,6 +35,32 @@ def slot_inputs(value: Any, slots: int, features: int, wanted: np.dtype[Any]) ->
     if array.shape != (slots, features):
         raise ValueError(f"x must have shape {(slots, features)}, a row for each slot, got {array.shape}")
     return cast(array, wanted)
+
+
+def stream_indices(value: Any, batch: int, limits: tuple[int, int]) -> tuple[Array, bool]:
+    """Indices that a stream reads, (batch, timesteps, 1), and True if they are a single step."""
+    array = indices("x", value)
+    shapes = (batch,), (batch, *array.shape[1:2]), (batch, *array.shape[1:2], 1)
+    if not 1 <= array.ndim <= 3 or array.shape != shapes[array.ndim - 1]:
+        raise ValueError(f"x must have shape ({batch},) or ({batch}, timesteps), got {array.shape}")
+    single = array.ndim == 1 or array.shape[1:] == (1,)
+    return indices_within("x", array, limits).reshape(batch, -1, 1), single
+
+
+def slot_indices(value: Any, slots: int, limits: tuple[int, int]) -> Array:
+    """Indices of a step of this many slots, (slots, 1)."""
+    array = indices("x", value)
+    if array.shape not in ((slots,), (slots, 1)):
+        raise ValueError(f"x must have shape {(slots,)}, an index for each slot, got {array.shape}")
+    return indices_within("x", array, limits).reshape(slots, 1)
+
+
+def index_row(name: str, value: Any) -> Array:
+    """A copy of one index, (1,)."""
+    array = indices(name, value) if hasattr(value, "dtype") else np.array(integer(name, value))
+    if array.shape not in ((), (1,)):
+        raise ValueError(f"{name} must be an index, got an array of shape {array.shape}")
+    return indices_within(name, array.reshape(1), INDICES)
 
 
 def stream_state(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _validate, _validate_models
+from fastgru import _config, _layouts, _validate, _validate_models
 from fastgru._calls import ModelCaller
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
@@ -14,7 +14,7 @@ from fastgru._core import Network
 from fastgru._kernels import float16_isas
 from fastgru._nodes import Node, Recurrent, Shape, Value
 from fastgru._plans import DensePlan, Plan
-from fastgru._validate_models import Input, Output, has_steps, in_layout, plain
+from fastgru._validate_models import Input, Output, has_steps
 from fastgru._writers import model as _writer
 from fastgru.streaming import Streamable
 
@@ -48,6 +48,8 @@ class Model(ModelCaller, Streamable):
         That packed weights of float32 are kept in.
     states : sequence of (str, str)
         Names of an input and of the output that is its next value: in a stream they are states.
+    batch : int, optional
+        The only one that calls may have.
 
     Raises
     ------
@@ -65,10 +67,12 @@ class Model(ModelCaller, Streamable):
         dtype: str = "float32",
         weights_dtype: str | None = None,
         states: Sequence[tuple[str, str]] = (),
+        batch: int | None = None,
     ) -> None:
         self._inputs = tuple(map(_validate_models.model_input, inputs))
         self._nodes, self._outputs = tuple(nodes), tuple(outputs)
-        self._states = tuple(states)
+        self._states = tuple((first, last) for first, last in states)
+        self._batch = None if batch is None else _validate.positive("batch", batch)
         self.name, self._dtype = _validate.layer_name(name), _validate.dtype(dtype)
         if self._dtype == np.float16:
             raise ValueError("dtype must be float32 or float64, got float16")
@@ -82,7 +86,10 @@ class Model(ModelCaller, Streamable):
             _validate_models.model_output(one, self._compiled.values[one.name].shape) for one in outputs
         )
         self._least = self._compiled.graph.least_timesteps()
-        short = all(one.layout == plain(one.layout) for one in (*self._inputs, *self._outputs))
+        plain = all(_layouts.is_plain(one.layout, one.shape, one.indices) for one in self._inputs) and all(
+            _layouts.is_plain(one.layout, self._compiled.values[one.name].shape) for one in self._outputs
+        )
+        short = plain and self._batch is None and not self._compiled.graph.equal
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
 
     def __repr__(self) -> str:
@@ -111,6 +118,10 @@ class Model(ModelCaller, Streamable):
         """What a call returns: names, and shapes without the batch."""
         return {one.name: self._compiled.values[one.name].shape for one in self._outputs}
 
+    def shape_of(self, name: str) -> Shape:
+        """The shape of an input or of what a node writes, without the batch."""
+        return self._compiled.values[name].shape
+
     @property
     def built(self) -> bool:
         """True, as of layers that have their weights."""
@@ -130,6 +141,11 @@ class Model(ModelCaller, Streamable):
     def nodes(self) -> tuple[Node, ...]:
         """The layers and operators, in running order."""
         return self._nodes
+
+    @property
+    def batch(self) -> int | None:
+        """The only batch that calls may have; None: any."""
+        return self._batch
 
     def get_weights(self) -> list[Array]:
         """Copies of all weights, in the order of the nodes."""
@@ -161,8 +177,11 @@ class Model(ModelCaller, Streamable):
             clock = graph.clocks_of_inputs[number]
             mask = CALL_MASK if number == 0 and clock is not None else NO_MASK
             values[one.name] = Value(number, one.shape, clock, mask, one.indices)
-        for node in self._nodes:
+        for node in self._needed(outputs) if dropped else self._nodes:
             reads = [name for name in node.inputs if name not in dropped]
+            if not reads and node.inputs:  # a part of a state
+                dropped |= dict.fromkeys(node.outputs, "")
+                continue
             missing = [name for name in reads if name not in values]
             if missing:
                 raise node.wrong(f"reads {missing[0]!r}, which no node before it writes")
@@ -189,6 +208,16 @@ class Model(ModelCaller, Streamable):
         )
         return Compiled(network, graph, inputs, values)
 
+    def _needed(self, outputs: Sequence[Output]) -> list[Node]:
+        """The nodes that these outputs depend on."""
+        wanted = {one.name for one in outputs}
+        found = []
+        for node in reversed(self._nodes):
+            if wanted & {*node.outputs}:
+                wanted |= {*node.inputs}
+                found.append(node)
+        return found[::-1]
+
     # ---- calls -----------------------------------------------------------------------------
 
     def _long_call(
@@ -206,13 +235,16 @@ class Model(ModelCaller, Streamable):
             mask, lengths = _validate_models.model_mask(mask, lengths, self._inputs, batch, steps[0])
         states = _validate_models.model_states(initial_state, found.graph.states, batch)
         clocks = found.graph.timesteps(steps)
+        found.graph.check_timesteps(clocks)
         outputs = [self._new_output(found.values[one.name], batch, clocks) for one in self._outputs]
         if batch:
             nothing = (None,) * len(states)
             found.network.run(
                 arrays[0], states, nothing, tuple(outputs), mask, lengths, others=tuple(arrays[1:])
             )
-        results = [in_layout(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)]
+        results = [
+            _layouts.written(array, one.layout) for one, array in zip(self._outputs, outputs, strict=True)
+        ]
         if out is not None:
             results = _validate_models.model_out(out, results, [*arrays, inputs, mask, lengths, *states])
         return results[0] if len(results) == 1 else results
@@ -220,7 +252,10 @@ class Model(ModelCaller, Streamable):
     def _checked(self, inputs: Any) -> list[Array]:
         """The arrays of a call, batch-major, in the order of the inputs."""
         limits = self._compiled.graph.limits
-        return _validate_models.model_inputs(inputs, self._inputs, self._least, limits, self._dtype)
+        arrays = _validate_models.model_inputs(inputs, self._inputs, self._least, limits, self._dtype)
+        if self._batch not in (None, arrays[0].shape[0]):
+            raise ValueError(f"inputs must have a batch of {self._batch}, got {arrays[0].shape[0]}")
+        return arrays
 
     def _new_output(self, value: Value, batch: int, clocks: Sequence[int]) -> Array:
         shape = (batch, value.width) if value.clock is None else (batch, clocks[value.clock], value.width)
@@ -249,18 +284,16 @@ class Model(ModelCaller, Streamable):
         """
         batch_size = _validate.positive("batch_size", batch_size)
         found: list[list[Array]] = [[] for _ in self._outputs]
+        axes = [_layouts.batch_axis(one.layout) for one in self._outputs]
         done = 0
         for rows in self._batches(x, batch_size):
             results = self(rows)
             for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
                 kept.append(result)
-            done += found[0][-1].shape[self._outputs[0].layout.index("b")]
+            done += found[0][-1].shape[axes[0]]
             if progress is not None:
                 progress(done)
-        joined = [
-            np.concatenate(arrays, axis=one.layout.index("b"))
-            for one, arrays in zip(self._outputs, found, strict=True)
-        ]
+        joined = [np.concatenate(arrays, axis=axis) for axis, arrays in zip(axes, found, strict=True)]
         return joined[0] if len(joined) == 1 else joined
 
     def _batches(self, x: Any, batch_size: int) -> Iterator[Any]:
@@ -273,7 +306,7 @@ class Model(ModelCaller, Streamable):
         for first in range(0, max(len(arrays[0]), 1), batch_size):
             cut = [array[first : first + batch_size] for array in arrays]
             yield [
-                in_layout(array[..., 0] if one.indices else array, one.layout)
+                _layouts.written(array[..., 0] if one.indices else array, one.layout)
                 for one, array in zip(self._inputs, cut, strict=True)
             ]
 
@@ -281,7 +314,7 @@ class Model(ModelCaller, Streamable):
 
     def _cascade(self) -> Cascade:
         found = self._compile(streaming=True)
-        if len(found.inputs) > 1 or not has_steps(found.inputs[0]) or len(found.network.flags) != 3:
+        if len(found.inputs) > 1 or not has_steps(found.inputs[0]) or found.graph.equal:
             names = ", ".join(f"{one.name!r} {one.shape}" for one in found.inputs)
             raise ValueError(
                 f"a stream must have one input of timesteps, got those of {self.name!r}: {names}"
@@ -304,6 +337,7 @@ class Model(ModelCaller, Streamable):
             self.dtype,
             self._weights_dtype,
             self._states,
+            self._batch,
         )
         return _restored, given
 
@@ -361,10 +395,11 @@ class Model(ModelCaller, Streamable):
 
 
 def _restored(
-    inputs: Any, nodes: Any, outputs: Any, name: str, dtype: str, weights_dtype: str | None, states: Any
+    inputs: Any, nodes: Any, outputs: Any, name: str, dtype: str, weights_dtype: Any, states: Any, batch: Any
 ) -> Model:
     """A model from what `__reduce__` gives."""
-    return Model(inputs, nodes, outputs, name=name, dtype=dtype, weights_dtype=weights_dtype, states=states)
+    given = {"name": name, "dtype": dtype, "weights_dtype": weights_dtype, "states": states, "batch": batch}
+    return Model(inputs, nodes, outputs, **given)
 
 
 def _shown(shape: Shape) -> str:

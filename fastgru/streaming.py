@@ -48,7 +48,9 @@ class Streamable:
 def _cascade_of(layer: Any) -> Cascade:
     """What a stream of a layer runs."""
     if not isinstance(layer, Streamable):
-        raise TypeError(f"layer must be a GRU or a Stack, got {layer!r} of type {type(layer).__name__}")
+        raise TypeError(
+            f"layer must be a GRU, a Stack or a Model, got {layer!r} of type {type(layer).__name__}"
+        )
     return layer._cascade()
 
 
@@ -63,8 +65,8 @@ class Stream(Steps):
 
     Parameters
     ----------
-    layer : GRU or Stack
-        Built, of GRUs that go forward.
+    layer : GRU, Stack or Model
+        Built, of GRUs that go forward, and of a Model's other nodes those that need no later timestep.
     batch : int
         Rows that are advanced together.
 
@@ -72,7 +74,8 @@ class Stream(Steps):
     ------
     ValueError
         If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
-        `default_state` of another batch, or `batch` is less than 1.
+        `default_state` of another batch, or `batch` is less than 1. If a Model cannot run step by step, or
+        has several inputs or outputs besides states; names the nodes.
     TypeError
         If an argument is of the wrong type.
 
@@ -82,7 +85,8 @@ class Stream(Steps):
 
     x : ndarray, (batch, features) or (batch, timesteps, features)
         A step; or a chunk of any number of them, time-major if the layer is. Of the layer's dtype it is read
-        in place; other float types are cast.
+        in place; other float types are cast. Where a Model reads indices: (batch,) or (batch, 1) is a step,
+        (batch, timesteps) another chunk; integers of any type.
     out : ndarray, optional
         Where to write the outputs: (batch, units), or (batch, timesteps, units) for a chunk.
 
@@ -109,7 +113,7 @@ class Stream(Steps):
     def __init__(self, layer: Any, batch: int = 1) -> None:
         cascade, batch = _cascade_of(layer), _validate.positive("batch", batch)
         output = np.zeros((batch, cascade.units), cascade.dtype)
-        super().__init__(cascade.network, tuple(cascade.default_states(batch)), output)
+        super().__init__(cascade.network, tuple(cascade.default_states(batch)), output, cascade.limits)
         self._cascade, self._batch = cascade, batch  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
@@ -122,7 +126,7 @@ class Stream(Steps):
 
     @property
     def state(self) -> Any:
-        """A copy of the state, (batch, units), in the compute dtype; for a Stack a list of them.
+        """A copy of the state, (batch, units), in the compute dtype; for a Stack or a Model a list of them.
 
         It can be assigned: the values are copied, and other float types cast.
 
@@ -180,19 +184,22 @@ class Stream(Steps):
         other = type(self).__new__(type(self))
         with Alone(self):
             output = np.zeros((self._batch, self._cascade.units), self._cascade.dtype)
-            Steps.__init__(other, self._cascade.network, tuple(self._states()), output)
+            Steps.__init__(other, self._cascade.network, tuple(self._states()), output, self._cascade.limits)
         other.__dict__.update(self.__dict__)
         return other
 
     def _long_step(self, x: Any, out: Any) -> Array:
         """Any call: check and convert the arguments; a step is a chunk of one."""
         cascade = self._cascade
-        array = _validate_streams.stream_inputs(
-            x, self._batch, cascade.features, cascade.time_major, cascade.input_dtype
-        )
         time = 0 if cascade.time_major else 1
-        single = array.ndim == 2
-        inputs = np.expand_dims(array, time) if single else array
+        if cascade.limits is not None:
+            inputs, single = _validate_streams.stream_indices(x, self._batch, cascade.limits)
+        else:
+            array = _validate_streams.stream_inputs(
+                x, self._batch, cascade.features, cascade.time_major, cascade.input_dtype
+            )
+            single = array.ndim == 2
+            inputs = np.expand_dims(array, time) if single else array
         shape = (self._batch, cascade.units) if single else (*inputs.shape[:2], cascade.units)
         target = self._output if single else None
         if out is not None:
@@ -217,8 +224,8 @@ class StreamPool(Slots):
 
     Parameters
     ----------
-    layer : GRU or Stack
-        Built, of GRUs that go forward. The pool keeps the weights that it has now.
+    layer : GRU, Stack or Model
+        As of `Stream`. The pool keeps the weights that it has now.
     capacity : int
         Slots that may be open at a time. Each takes the bytes of its state, and 17 more.
 
@@ -255,7 +262,7 @@ class StreamPool(Slots):
         cascade, capacity = _cascade_of(layer), _validate.positive("capacity", capacity)
         first = tuple(state[0] for state in cascade.default_states(1))
         states = tuple(np.zeros((capacity, len(state)), state.dtype) for state in first)
-        super().__init__(cascade.network, states)
+        super().__init__(cascade.network, states, capacity, cascade.limits)
         self._cascade, self._first = cascade, first  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
@@ -273,8 +280,13 @@ class StreamPool(Slots):
 
     @property
     def dtype(self) -> str:
-        """Name of the type of inputs and outputs."""
+        """Name of the type of outputs, and of inputs that are numbers."""
         return self._cascade.dtype.name
+
+    @property
+    def takes_indices(self) -> bool:
+        """True if inputs are integers, which a Model looks up in a table."""
+        return self._cascade.limits is not None
 
     def open(self, state: Any = None) -> int:
         """A new slot.
@@ -282,8 +294,8 @@ class StreamPool(Slots):
         Parameters
         ----------
         state : ndarray, shape (units,), optional
-            As `state` of this or another pool returns it: a list of them for a Stack. Defaults to zeros or
-            the layer's `default_state`.
+            As `state` of this or another pool returns it: a list of them for a Stack or a Model. Defaults
+            to zeros or the layer's `default_state`.
 
         Returns
         -------
@@ -358,7 +370,10 @@ class StreamPool(Slots):
         """Any step: check and convert the arguments; then take the short path, if there is one."""
         cascade = self._cascade
         numbers = _validate_streams.slots(slots)
-        inputs = _validate_streams.slot_inputs(x, len(numbers), cascade.features, cascade.input_dtype)
+        if cascade.limits is not None:
+            inputs = _validate_streams.slot_indices(x, len(numbers), cascade.limits)
+        else:
+            inputs = _validate_streams.slot_inputs(x, len(numbers), cascade.features, cascade.input_dtype)
         outputs = np.empty((len(numbers), cascade.units), cascade.dtype)
         target = outputs if out is None else _validate.out(out, outputs.shape, cascade.dtype, ())
         if len(numbers) and cascade.network is not None:

@@ -8,7 +8,10 @@
 
 #include "nodes.h"
 
-enum { WINDOWS = 64 };               /* of a convolution, laid side by side                */
+enum {
+    WINDOWS = 64,                    /* of a convolution, laid side by side                */
+    CHAINS = 8                       /* of a sum                                           */
+};
 
 
 /* The position of the element i of a node's arrays. */
@@ -391,6 +394,8 @@ void fastgru_run_node(const struct work *w)
                 run_reshape(w, row);
             else if ((kind == FASTGRU_MEAN || kind == FASTGRU_MOST) && !w->node->size)
                 run_pool(w, row);
+            else if (kind == FASTGRU_FIRST)
+                memcpy(at(&w->out, row, 0), at(&w->x, row, 0), (size_t)w->x.width * w->x.itemsize);
             else if (kind == FASTGRU_LAST)
                 memcpy(at(&w->out, row, 0), at(&w->x, row, w->x_steps - 1), (size_t)w->x.width * w->x.itemsize);
             else

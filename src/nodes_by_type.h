@@ -2,14 +2,67 @@
 
 #define NUMBERS(x) ((const REAL *)(const void *)(x))
 
+/* Sums and the like are of CHAINS parts, every CHAINS-th number each, which are put together in one order: processors
+ * add several numbers at a time. */
+
+static double TYPED(together)(const double *parts)
+{
+    return ((parts[0] + parts[4]) + (parts[2] + parts[6])) + ((parts[1] + parts[5]) + (parts[3] + parts[7]));
+}
+
+static double TYPED(sum)(ptrdiff_t n, const REAL *x)
+{
+    double parts[CHAINS] = {0};
+    ptrdiff_t i = 0;
+    for (; i + CHAINS <= n; i += CHAINS)
+        for (int c = 0; c < CHAINS; ++c)
+            parts[c] += (double)x[i + c];
+    for (int c = 0; i < n; ++i, ++c)
+        parts[c] += (double)x[i];
+    return TYPED(together)(parts);
+}
+
+/* The sum of (x - mean)^2. */
+static double TYPED(sum_of_squares)(ptrdiff_t n, const REAL *x, double mean)
+{
+    double parts[CHAINS] = {0};
+    ptrdiff_t i = 0;
+    for (; i + CHAINS <= n; i += CHAINS)
+        for (int c = 0; c < CHAINS; ++c)
+            parts[c] += ((double)x[i + c] - mean) * ((double)x[i + c] - mean);
+    for (int c = 0; i < n; ++i, ++c)
+        parts[c] += ((double)x[i] - mean) * ((double)x[i] - mean);
+    return TYPED(together)(parts);
+}
+
+/* The largest number, or NaN if there is one. */
+static REAL TYPED(largest)(ptrdiff_t n, const REAL *x)
+{
+    REAL parts[CHAINS], most = x[0];
+    ptrdiff_t i = 0;
+    int nans = 0;
+    for (int c = 0; c < CHAINS; ++c)
+        parts[c] = x[0];
+    for (; i + CHAINS <= n; i += CHAINS)
+        for (int c = 0; c < CHAINS; ++c) {
+            parts[c] = x[i + c] > parts[c] ? x[i + c] : parts[c];
+            nans |= x[i + c] != x[i + c];
+        }
+    for (int c = 0; i < n; ++i, ++c) {
+        parts[c] = x[i] > parts[c] ? x[i] : parts[c];
+        nans |= x[i] != x[i];
+    }
+    for (int c = 0; c < CHAINS; ++c)
+        most = parts[c] > most ? parts[c] : most;
+    return nans ? (REAL)NAN : most;
+}
+
 /* y := softmax(x) or its logarithm. */
 static void TYPED(softmax)(const struct work *w, const REAL *x, REAL *y)
 {
     const ptrdiff_t n = w->out.width;
-    REAL most = x[0];
+    const REAL most = TYPED(largest)(n, x);
     double sum = 0;
-    for (ptrdiff_t i = 1; i < n; ++i)
-        most = x[i] > most || x[i] != x[i] ? x[i] : most;
     for (ptrdiff_t i = 0; i < n; ++i)
         y[i] = x[i] - most;
     if (w->node->kind == FASTGRU_LOG_SOFTMAX) {
@@ -17,8 +70,7 @@ static void TYPED(softmax)(const struct work *w, const REAL *x, REAL *y)
         for (ptrdiff_t first = 0; first < n; first += 64) {
             const ptrdiff_t left = n - first < 64 ? n - first : 64;
             w->node->functions->activate(FASTGRU_exponential, 0, left, y + first, part);
-            for (ptrdiff_t i = 0; i < left; ++i)
-                sum += (double)part[i];
+            sum += TYPED(sum)(left, part);
         }
         sum = log(sum);
         for (ptrdiff_t i = 0; i < n; ++i)
@@ -26,25 +78,17 @@ static void TYPED(softmax)(const struct work *w, const REAL *x, REAL *y)
         return;
     }
     w->node->functions->activate(FASTGRU_exponential, 0, n, y, y);
+    sum = 1 / TYPED(sum)(n, y);
     for (ptrdiff_t i = 0; i < n; ++i)
-        sum += (double)y[i];
-    for (ptrdiff_t i = 0; i < n; ++i)
-        y[i] = (REAL)((double)y[i] / sum);
+        y[i] = (REAL)((double)y[i] * sum);
 }
 
 /* y := the numbers of x with a mean of 0 and a variance of 1, scaled and shifted. */
 static void TYPED(normalize)(const struct fastgru_node *node, ptrdiff_t n, const REAL *x, REAL *y)
 {
     const REAL *factors = NUMBERS(node->weights), *shifts = NUMBERS(node->bias);
-    double mean = 0, variance = 0, scale;
-    if (node->size != 1) {
-        for (ptrdiff_t i = 0; i < n; ++i)
-            mean += (double)x[i];
-        mean /= (double)n;
-    }
-    for (ptrdiff_t i = 0; i < n; ++i)
-        variance += ((double)x[i] - mean) * ((double)x[i] - mean);
-    scale = 1 / sqrt(variance / (double)n + node->alpha);
+    const double mean = node->size == 1 ? 0 : TYPED(sum)(n, x) / (double)n;
+    const double scale = 1 / sqrt(TYPED(sum_of_squares)(n, x, mean) / (double)n + node->alpha);
     for (ptrdiff_t i = 0; i < n; ++i)
         y[i] = (REAL)(((double)x[i] - mean) * scale * (double)factors[i] + (shifts ? (double)shifts[i] : 0));
 }

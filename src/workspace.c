@@ -101,8 +101,8 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
     w.seen = (unsigned char **)(void *)take(&w, (size_t)network->node_count * sizeof(char *));
     for (int v = network->input_count; v < network->value_count; ++v) {
         const struct fastgru_value *value = network->values + v;
-        const ptrdiff_t all = value->clock ? steps_of(network, run, v) : w.timesteps;
-        const size_t steps = value->last ? 1 : (size_t)(value->whole ? all : w.steps);
+        const ptrdiff_t through = value->clock ? steps_of(network, run, v) : w.timesteps;
+        const size_t steps = value->last ? 1 : (size_t)(value->whole ? through : w.steps);
         const size_t row = fastgru_product((size_t)value->width, value->itemsize);
         char *part = value->output >= 0 ? NULL
             : take(&w, fastgru_product(fastgru_product((size_t)w.rows, row), steps));
@@ -119,10 +119,11 @@ size_t fastgru_workspace(const struct fastgru_network *network, const struct fas
         size_t bytes;
         if (node->kind == FASTGRU_GRU) {
             const size_t row = (size_t)node->layer->units * network->values[node->output].itemsize;
-            const ptrdiff_t all = network->values[node->input].clock ? steps_of(network, run, node->input) : w.timesteps;
+            const int other = network->values[node->input].clock != 0;
+            const ptrdiff_t through = other ? steps_of(network, run, node->input) : w.timesteps;
             const int ragged = run->lengths && node->mask == FASTGRU_CALL_MASK;
             bytes = (ragged ? fastgru_ragged_scratch_size : fastgru_scratch_size)(
-                node->layer, w.rows, alone ? all : w.steps);
+                node->layer, w.rows, alone ? through : w.steps);
             if (node->initial || node->final
                     || (!is_state(network, run, node) && (!alone || gives_state(network, run, node))))
                 state = take(&w, fastgru_product((size_t)w.rows, row));

@@ -3,7 +3,18 @@
 import numpy as np
 from keras_networks import randomized
 
-ACTIVATIONS = ["linear", "relu", "tanh", "sigmoid", "softmax", "elu", "gelu", "softplus", "swish", "hard_sigmoid"]
+ACTIVATIONS = [
+    "linear",
+    "relu",
+    "tanh",
+    "sigmoid",
+    "softmax",
+    "elu",
+    "gelu",
+    "softplus",
+    "swish",
+    "hard_sigmoid",
+]
 
 
 class Drawn:
@@ -115,7 +126,10 @@ class Graph:
         layers = self.layers
         products = [lambda: layers.Dense(4)]
         if value.clock is not None:
-            products += [lambda: layers.Conv1D(3, 2, padding="causal"), lambda: layers.DepthwiseConv1D(2, padding="same")]
+            products += [
+                lambda: layers.Conv1D(3, 2, padding="causal"),
+                lambda: layers.DepthwiseConv1D(2, padding="same"),
+            ]
         product = self.pick(products)()
         kept = product(value.tensor)
         clock = value.clock
@@ -158,7 +172,11 @@ class Graph:
         units = self.size()
         kind = self.pick(["gru", "gru", "states", "both", "cells", "cell", "initial"])
         clock = value.clock if settings["return_sequences"] else None
-        cell = {key: settings.pop(key) for key in settings.copy() if key not in ("return_sequences", "go_backwards")}
+        cell = {
+            key: settings.pop(key)
+            for key in settings.copy()
+            if key not in ("return_sequences", "go_backwards")
+        }
         if kind == "gru":
             self.put(layers.GRU(units, **cell, **settings)(value.tensor), clock)
         elif kind == "states":
@@ -174,7 +192,9 @@ class Graph:
         elif kind == "both":
             settings["go_backwards"] = False
             mode = self.pick(["concat", "sum", "mul", "ave", None])
-            results = layers.Bidirectional(layers.GRU(units, **cell, **settings), merge_mode=mode)(value.tensor)
+            results = layers.Bidirectional(layers.GRU(units, **cell, **settings), merge_mode=mode)(
+                value.tensor
+            )
             for result in results if mode is None else [results]:
                 self.put(result, clock)
         else:
@@ -199,10 +219,14 @@ class Graph:
         settings = {"padding": padding, "strides": stride}
         match self.pick(["conv", "conv", "depthwise", "separable", "average", "max"]):
             case "conv":
-                layer = layers.Conv1D(self.size(), size, dilation_rate=dilation, activation=self.activation(), **settings)
+                layer = layers.Conv1D(
+                    self.size(), size, dilation_rate=dilation, activation=self.activation(), **settings
+                )
             case "depthwise" if padding != "causal":
-                layer = layers.DepthwiseConv1D(size, depth_multiplier=self.size(2), use_bias=self.flip(), **settings)
-            case "separable":
+                layer = layers.DepthwiseConv1D(
+                    size, depth_multiplier=self.size(2), use_bias=self.flip(), **settings
+                )
+            case "separable" if padding != "causal":
                 layer = layers.SeparableConv1D(self.size(), size, dilation_rate=dilation, **settings)
             case "average" if padding != "causal" and dilation == 1:
                 layer = layers.AveragePooling1D(size, **settings)
@@ -217,17 +241,23 @@ class Graph:
     def add_merge(self, value):
         layers = self.layers
         others = [
-            one for one in self.values if one is not value and one.shape == value.shape and one.clock == value.clock
+            one
+            for one in self.values
+            if one is not value and one.shape == value.shape and one.clock == value.clock
         ]
         if others:
             other = self.pick(others)
             other.is_read = True
-            layer = self.pick([layers.Add, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum, layers.Subtract])
+            layer = self.pick(
+                [layers.Add, layers.Multiply, layers.Average, layers.Maximum, layers.Minimum, layers.Subtract]
+            )
             given = [value.tensor, other.tensor]
             if layer is not layers.Subtract and self.flip(0.3):
                 given.append(self.pick(given))
             self.put(layer()(given), value.clock)
-        others = [one for one in self.values if len(one.shape) == len(value.shape) and one.clock == value.clock]
+        others = [
+            one for one in self.values if len(one.shape) == len(value.shape) and one.clock == value.clock
+        ]
         other = self.pick(others)
         other.is_read = True
         self.put(layers.Concatenate()([value.tensor, other.tensor]), value.clock)
@@ -251,11 +281,16 @@ class Graph:
             case "permute" if steps is not None:
                 self.put(layers.Permute((2, 1))(value.tensor), ("fixed", width))
             case "reshape" if steps is not None:
-                self.put(layers.Reshape((-1, width * 2) if steps % 2 == 0 else (width, steps))(value.tensor), object())
+                self.put(
+                    layers.Reshape((-1, width * 2) if steps % 2 == 0 else (width, steps))(value.tensor),
+                    object(),
+                )
             case "masking":
                 self.put(layers.Masking()(value.tensor), value.clock)
             case "distributed":
-                inner = self.pick([layers.Dense(3, "softmax"), layers.Activation("tanh"), layers.LayerNormalization()])
+                inner = self.pick(
+                    [layers.Dense(3, "softmax"), layers.Activation("tanh"), layers.LayerNormalization()]
+                )
                 self.put(layers.TimeDistributed(inner)(value.tensor), value.clock)
 
     # ---- all -------------------------------------------------------------------------------
@@ -268,7 +303,14 @@ class Graph:
             value = self.some(rank)
             if value is None:
                 continue
-            every = [self.add_step, self.add_step, self.add_merge, self.add_shape, self.add_nested, self.add_shared]
+            every = [
+                self.add_step,
+                self.add_step,
+                self.add_merge,
+                self.add_shape,
+                self.add_nested,
+                self.add_shared,
+            ]
             every += [self.add_batch_normalization_after_a_product]
             if value.clock is not None:
                 every += [self.add_gru] * 4 + [self.add_windows] * 2
@@ -280,7 +322,9 @@ class Graph:
         outputs = [value.tensor for value in ends[-3:]]
         if len(outputs) == 1 and self.flip():
             outputs = outputs[0]
-        return randomized(self.keras.Model(self.inputs if len(self.inputs) > 1 else self.inputs[0], outputs), self.rng)
+        return randomized(
+            self.keras.Model(self.inputs if len(self.inputs) > 1 else self.inputs[0], outputs), self.rng
+        )
 
 
 def inputs_of(model, rng, dtype, timesteps=14, batch=3):

@@ -44,7 +44,9 @@ def precise(keras, rng):
     """mycroft-precise: a wake word in 29 frames of 13 coefficients."""
     layers = keras.layers
     gru = layers.GRU(20, activation="linear", dropout=0.2, name="net")
-    model = keras.Sequential([layers.Input((29, 13)), gru, layers.Dense(1, activation="sigmoid")], name="precise")
+    model = keras.Sequential(
+        [layers.Input((29, 13)), gru, layers.Dense(1, activation="sigmoid")], name="precise"
+    )
     return randomized(model, rng)
 
 

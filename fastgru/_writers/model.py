@@ -33,6 +33,7 @@ def save_model(model: Any, path: Any) -> None:
         "inputs": [one._asdict() for one in model.inputs],
         "outputs": [one._asdict() for one in model.output_values],
         "states": model.state_names,
+        "batch": model.batch,
         "nodes": nodes,
     }
     native.write({"format": native.FORMAT, "class_name": "Model", "config": config}, arrays, path)

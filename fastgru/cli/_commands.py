@@ -19,6 +19,7 @@ model = click.argument("model", type=PATH)
 layer = click.option(
     "--layer", metavar="NAME", help="Which one, if there are several; 'fastgru inspect' lists them."
 )
+whole = click.option("--whole", is_flag=True, help="The whole network in place of its GRU layers.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -42,7 +43,8 @@ def fastgru() -> None:
 @click.option(
     "--measure", is_flag=True, help="Also the engine, and the microseconds that a step of one row takes."
 )
-def inspect(**given: Any) -> None:
+@whole
+def inspect(whole: bool, **given: Any) -> None:
     """A table of the GRU layers in MODEL.
 
     "reset" says whether the reset gate is applied after or before the recurrent product; "activations" are
@@ -53,10 +55,11 @@ def inspect(**given: Any) -> None:
     Examples:
       fastgru inspect model.keras
       fastgru inspect --measure model.onnx
+      fastgru inspect --whole model.keras
     """
-    from fastgru.cli._inspect import inspect
+    from fastgru.cli import _inspect, _whole
 
-    inspect(**given)
+    (_whole if whole else _inspect).inspect(**given)
 
 
 @fastgru.command(short_help="Run a layer over a file of sequences.")
@@ -89,11 +92,13 @@ def inspect(**given: Any) -> None:
     help="Of layer and output: float32, float64 or float16; by default the file's.",
 )
 @click.option("--weights-dtype", metavar="DTYPE", help="float16 or int8: keep the weights in fewer bits.")
-def run(**given: Any) -> None:
+@whole
+def run(whole: bool, **given: Any) -> None:
     """Run a layer of MODEL over the sequences in INPUT, an .npy file.
 
     INPUT has the shape (batch, timesteps, features), or (timesteps, batch, features) where 'fastgru inspect'
     says so. It may be larger than memory; '-' is standard input. The output is written whole or not at all.
+    With --whole it has the shape of the model's input, a row or --batch rows at a time in memory.
 
     \b
     Examples:
@@ -101,29 +106,30 @@ def run(**given: Any) -> None:
       fastgru run model.onnx frames.npy -o outputs.npy --layer gru_1 --lengths lengths.npy
       cat frames.npy | fastgru run model.npz - -o - > outputs.npy
     """
-    from fastgru.cli._run import run
+    from fastgru.cli import _run, _whole
 
-    run(**given)
+    (_whole if whole else _run).run(**given)
 
 
 @fastgru.command(short_help="Write a layer in another format.")
 @model
 @click.argument("out", type=PATH)
 @layer
-def convert(**given: Any) -> None:
+@whole
+def convert(whole: bool, **given: Any) -> None:
     """Write a layer of MODEL to OUT: .onnx, .npz of fastgru, or .safetensors of PyTorch, by its ending.
 
-    The new file is read back and both layers are run on random sequences. Only if the outputs agree
-    is it written to OUT, in place of any other file.
+    With --whole, the whole network, to .npz. The new file is read back and both are run on random sequences.
+    Only if the outputs agree is it written to OUT, in place of any other file.
 
     \b
     Examples:
       fastgru convert model.keras model.onnx
       fastgru convert model.onnx gru.safetensors --layer gru_1
     """
-    from fastgru.cli._convert import convert
+    from fastgru.cli import _convert, _whole
 
-    convert(**given)
+    (_whole if whole else _convert).convert(**given)
 
 
 @fastgru.command(short_help="Write a layer with int8 weights.")
@@ -186,7 +192,8 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
     callback=_picture,
     help="Draw it, as .png, .svg or .pdf.",
 )
-def bench(**given: Any) -> None:
+@whole
+def bench(whole: bool, **given: Any) -> None:
     """How fast the layers of MODEL are on this machine, on one thread.
 
     onnxruntime and PyTorch run what fastgru exports to them, if they are installed and have such a layer;
@@ -198,9 +205,9 @@ def bench(**given: Any) -> None:
       fastgru bench model.keras
       fastgru bench model.onnx --layer GRU_14 --batch 1,32 --plot speed.png
     """
-    from fastgru.cli._bench import bench
+    from fastgru.cli import _bench, _whole
 
-    bench(**given)
+    (_whole if whole else _bench).bench(**given)
 
 
 @fastgru.command(short_help="Compare layers with what their own runtime computes.")

@@ -184,10 +184,19 @@ class Pieces:
     shape : tuple of int
         That the file gets. Of two axes: they are the last two.
     dtype : dtype
+    said : tuple of int, optional
+        The shape that the file says it has, of as many numbers.
     """
 
-    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    def __init__(
+        self,
+        file: IO[bytes],
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        said: tuple[int, ...] | None = None,
+    ) -> None:
+        said = shape if said is None else said
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": said}
         np.lib.format.write_array_header_1_0(file, header)
         self._file, self._dtype, self._start = file, dtype, file.tell()
         self._width, self._row_bytes = shape[-2], shape[-1] * dtype.itemsize

@@ -39,7 +39,7 @@ MODEL_FILES = re.compile(  # in an archive of files
 )
 
 
-def _told(data: bytes) -> tuple[str, Any]:
+def recognised(data: bytes) -> tuple[str, Any]:
     """The format by the content, and what its reader gets: a `_zip.Archive`, or the bytes as they are.
 
     It is one of hdf5, keras, tfjs, fastgru, npz, safetensors, torch or onnx.
@@ -112,7 +112,7 @@ def _reader(
         data = b""
     else:
         data = source.content
-        told = _told(data)
+        told = recognised(data)
     if architecture is not None and told[0] != "hdf5":
         raise FormatError(
             f"config must be given with weights of Keras in HDF5, got it with a file of {told[0]}"
@@ -142,15 +142,15 @@ def _reader(
 @contextlib.contextmanager
 def _layers(path: Any, config: Any = None) -> Iterator[dict[str, Maker]]:
     """The layers of a file, one or more, by name."""
-    source = _opened(path)
-    architecture = None if config is None else _architecture(config, source)
-    with _blaming(path), _reader(source, architecture) as makers:
+    source = opened(path)
+    architecture = None if config is None else architecture_beside(config, source)
+    with blaming(path), _reader(source, architecture) as makers:
         if not makers:
             raise FormatError("the file holds no GRU")
         yield makers
 
 
-def _opened(path: Any) -> Source:
+def opened(path: Any) -> Source:
     """The content of a path, bytes or an open file; other objects are the caller's error, not the file's."""
     try:
         return _file.opened(path)
@@ -158,16 +158,16 @@ def _opened(path: Any) -> Source:
         raise FormatError(f"{_file.name_of(path)}: {error}") from error
 
 
-def _architecture(config: Any, weights: Source) -> Architecture:
+def architecture_beside(config: Any, weights: Source) -> Architecture:
     """The architecture that a caller gives beside the weights."""
-    source = _opened(config)
-    with _blaming(config):
+    source = opened(config)
+    with blaming(config):
         data = source.data
         return keras.architecture_of("the architecture", data, len(data) + weights.size)
 
 
 @contextlib.contextmanager
-def _blaming(path: Any) -> Iterator[None]:
+def blaming(path: Any) -> Iterator[None]:
     """Turn every error into a FormatError that names the file, except those of the system and the caller."""
     try:
         yield
@@ -184,10 +184,10 @@ def _blaming(path: Any) -> Iterator[None]:
 
 
 def format_of(path: Any) -> str:
-    """The format of a file that holds a layer: as `_told` has it."""
-    content = _opened(path).content
-    with _blaming(path):
-        return "keras" if isinstance(content, _file.Folder) else _told(content)[0]
+    """The format of a file that holds a layer: as `recognised` has it."""
+    content = opened(path).content
+    with blaming(path):
+        return "keras" if isinstance(content, _file.Folder) else recognised(content)[0]
 
 
 def with_and_without_config(path: Any) -> tuple[list[str], list[str]]:
@@ -318,7 +318,7 @@ def find(path: Any, **arguments: Any) -> Found:
                 found.bare.append(name)
                 continue
             try:
-                with _blaming(path):
+                with blaming(path):
                     found.layers[name] = make(arguments)
             except FormatError as error:
                 found.errors[name] = error

@@ -234,10 +234,10 @@ class _Flat:
             if layer.class_name != "InputLayer"
             for number, one in enumerate(_inbound_of(layer))
         }
-        first = _first_calls(layers, inbound, outputs)
+        count = _Count(layers, inbound, outputs)
 
-        def value(reference: _Reference) -> str:
-            call = reference.call - first.get(reference.layer, 0)
+        def value(reference: _Reference, is_output: bool = False) -> str:
+            call = count.call(reference, is_output)
             found = known.get((reference.layer, call))
             if found is None:
                 raise FormatError(
@@ -249,7 +249,7 @@ class _Flat:
                 raise FormatError(f"{reference.layer!r:.80} writes {len(found)} values, got {reference}")
             return found[reference.tensor]
 
-        for key in _in_order(inbound, first, known):
+        for key in _in_order(inbound, count, known):
             one = inbound[key]
             reads = [value(read) for read in one.reads]
             masks = [
@@ -257,7 +257,7 @@ class _Flat:
             ]
             values = self._called(one, reads, masks)
             known[key] = values if one.layer.inner is not None else values[0]
-        return [(value(reference), reference.layer) for reference in outputs]
+        return [(value(reference, True), reference.layer) for reference in outputs]
 
     def _called(
         self, one: _Inbound, reads: Sequence[str], masks: Sequence[tuple[str, str]] = ()
@@ -284,25 +284,40 @@ def _named(layer: Layer) -> str:
     return f"the model {layer.name or layer.config.get('name')!r:.80}"
 
 
-def _first_calls(
-    layers: dict[str, Layer], inbound: dict[tuple[str, int], _Inbound], outputs: Sequence[_Reference]
-) -> dict[str, int]:
-    """What counts as the first call of each model in the model: in Keras 2 it has been called before, often."""
-    most: dict[str, int] = {}
-    for reference in (*outputs, *(read for one in inbound.values() for read in one.all_reads)):
-        most[reference.layer] = max(most.get(reference.layer, 0), reference.call)
-    calls: dict[str, int] = defaultdict(int)
-    for name, _ in inbound:
-        calls[name] += 1
-    return {
-        name: 1
-        for name, call in most.items()
-        if name in layers and layers[name].inner is not None and call == calls[name]
-    }
+class _Count:
+    """How a config counts the calls of each model in the model, which have been called before, as it were.
+
+    Keras 2 counts them from 1 on if the model was built before; Keras 3 does so for functional models in the
+    list of outputs.
+    """
+
+    def __init__(
+        self,
+        layers: dict[str, Layer],
+        inbound: dict[tuple[str, int], _Inbound],
+        outputs: Sequence[_Reference],
+    ) -> None:
+        models = [name for name, layer in layers.items() if layer.inner is not None]
+        most = dict.fromkeys(models, 0)
+        for reference in (*outputs, *(read for one in inbound.values() for read in one.all_reads)):
+            if reference.layer in most:
+                most[reference.layer] = max(most[reference.layer], reference.call)
+        self._first: dict[tuple[str, bool], int] = {}
+        for name in models:
+            nodes = layers[name].described.get("inbound_nodes")
+            if isinstance(nodes, list) and nodes and isinstance(nodes[0], dict):
+                self._first[name, True] = layers[name].class_name != "Sequential"
+            else:
+                first = most[name] == sum(1 for layer, _ in inbound if layer == name)
+                self._first[name, True] = self._first[name, False] = first
+
+    def call(self, reference: _Reference, is_output: bool = False) -> int:
+        """The number of a call, from 0 on."""
+        return max(reference.call - self._first.get((reference.layer, is_output), 0), 0)
 
 
 def _in_order(
-    inbound: dict[tuple[str, int], _Inbound], first: dict[str, int], known: dict[tuple[str, int], Any]
+    inbound: dict[tuple[str, int], _Inbound], count: _Count, known: dict[tuple[str, int], Any]
 ) -> Iterator[tuple[str, int]]:
     """The calls, each after those that it reads; otherwise as the config has them."""
     place = {key: number for number, key in enumerate(inbound)}
@@ -310,7 +325,7 @@ def _in_order(
     waits: dict[tuple[str, int], int] = {}
     readers: dict[tuple[str, int], list[tuple[str, int]]] = defaultdict(list)
     for key, one in inbound.items():
-        needed = {(read.layer, read.call - first.get(read.layer, 0)) for read in one.all_reads}
+        needed = {(read.layer, count.call(read)) for read in one.all_reads}
         needed -= known.keys()
         missing = [name for name, call in needed if (name, call) not in inbound]
         if missing:
@@ -320,7 +335,7 @@ def _in_order(
         waits[key] = len(needed)
         for other in needed:
             readers[other].append(key)
-    ready = [place[key] for key, count in waits.items() if not count]
+    ready = [place[key] for key, number in waits.items() if not number]
     done = 0
     while ready:
         key = keys[heapq.heappop(ready)]
@@ -331,7 +346,7 @@ def _in_order(
             if not waits[reader]:
                 heapq.heappush(ready, place[reader])
     if done < len(keys):
-        round_ = sorted({name for (name, _), count in waits.items() if count})
+        round_ = sorted({name for (name, _), number in waits.items() if number})
         raise FormatError(f"layers read each other in a circle: {', '.join(round_):.200}")
 
 
@@ -416,7 +431,7 @@ def _of_keras_3(layer: Layer, what: str, node: dict[str, Any]) -> _Inbound:
 def is_mask_operation(layer: Layer) -> bool:
     """True of an operation that Keras 3 uses for masks."""
     # which has no module in an .h5, but what every layer has is not in its config either
-    is_bare = "module" not in layer.described and not {"trainable", "dtype"} & set(layer.config)
+    is_bare = "module" not in layer.described and "trainable" not in layer.config
     return layer.class_name in MASK_OPERATIONS and (is_bare or is_operation(layer))
 
 

@@ -143,11 +143,10 @@ def _threshold(config: Config, version: int) -> Refusal:
 def _relu(at: At) -> None:
     """A `threshold` of 0; any `max_value` and `negative_slope`."""
     slope = at.number("negative_slope", 0.0) if at.config.get("negative_slope") is not None else 0.0
-    has_most = at.config.get("max_value") is not None
-    if not has_most:
-        _leaky(at, slope, at.inputs, at.output)
+    if at.config.get("max_value") is None:
+        _leaky(at, slope)
         return
-    _leaky(at, slope, at.inputs, at.between())
+    _scaled_below(at, slope, at.inputs, at.between())
     least = -sys.float_info.max
     at.node(_nodes.Clip, inputs=(at.between(),), least=least, most=at.number("max_value"))
 
@@ -155,19 +154,18 @@ def _relu(at: At) -> None:
 @kind("LeakyReLU", each_step=True)
 def _leaky_relu(at: At) -> None:
     """Any slope."""
-    key = "negative_slope" if "negative_slope" in at.config else "alpha"
-    _leaky(at, at.number(key, 0.3), at.inputs, at.output)
+    _leaky(at, at.number("negative_slope" if "negative_slope" in at.config else "alpha", 0.3))
 
 
-def _leaky(at: At, slope: float, inputs: tuple[str, ...], output: str) -> None:
-    """x where x >= 0, else slope * x, with a slope that is not rounded."""
-    if not slope:
-        at.node(_nodes.Activation, inputs, output, activation=activations.relu)
-    elif float(np.float32(slope)) == slope:
-        at.node(_nodes.Activation, inputs, output, activation=activations.LeakyReLU(slope))
-    else:
-        at.builder.spend(at.width)
-        at.node(_nodes.PReLU, inputs, output, alpha=np.full(at.width, slope))
+def _leaky(at: At, slope: float) -> None:
+    """x where x >= 0, else slope * x, with the slope in float32, as TensorFlow has it."""
+    at.node(_nodes.Activation, activation=activations.LeakyReLU(slope) if slope else activations.relu)
+
+
+def _scaled_below(at: At, slope: float, inputs: tuple[str, ...], output: str) -> None:
+    """x where x >= 0, else slope * x, with all digits of the slope."""
+    at.builder.spend(at.width)
+    at.node(_nodes.PReLU, inputs, output, alpha=np.full(at.width, slope))
 
 
 @kind("ELU", each_step=True)
@@ -178,7 +176,7 @@ def _elu(at: At) -> None:
         at.node(_nodes.Activation, activation=activations.ELU(alpha))
         return
     at.node(_nodes.Activation, output=at.between(), activation=activations.ELU(1.0))
-    _leaky(at, alpha, (at.between(),), at.output)
+    _scaled_below(at, alpha, (at.between(),), at.output)
 
 
 @kind("Softmax", each_step=True)

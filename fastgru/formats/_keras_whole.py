@@ -194,7 +194,8 @@ def _dtype_of(graph: Graph) -> str:
         raise FormatError(
             f"the model must compute everything in float32 or everything in float64, got {shown}"
         )
-    return next(iter(of_type), "float32")
+    of_inputs = [config.get("dtype") for _, config in graph.inputs]
+    return next(iter(of_type), "float64" if "float64" in of_inputs else "float32")
 
 
 # ---- inputs ----------------------------------------------------------------------------------
@@ -221,10 +222,16 @@ def _input_of(name: str, config: dict[str, Any], is_table_read: bool) -> Input:
             f"the input {name!r:.80} must be (batch, features) or (batch, timesteps, features) with features that "
             f"are known, got {shape!r:.80}"
         )
-    dtype = config.get("dtype")
-    if isinstance(dtype, str) and not dtype.startswith(("float", "bfloat")):
-        raise FormatError(f"the input {name!r:.80} of {dtype:.40} must be read by Embeddings alone")
+    if _is_of_integers(config):
+        raise FormatError(
+            f"the input {name!r:.80} of {config['dtype']:.40} must be read by Embeddings, and by nothing else"
+        )
     return Input(name, inner, False, "btf" if len(inner) == 2 else "bf")
+
+
+def _is_of_integers(config: dict[str, Any]) -> bool:
+    dtype = config.get("dtype")
+    return isinstance(dtype, str) and not dtype.startswith(("float", "bfloat"))
 
 
 # ---- nodes -----------------------------------------------------------------------------------
@@ -251,7 +258,10 @@ class _Reader:
         tables = {name for call in calls if call.layer.class_name == "Embedding" for name in call.inputs}
         others = {name for call in calls if call.layer.class_name != "Embedding" for name in call.inputs}
         others |= {name for name, _ in graph.outputs}
-        self.inputs = [_input_of(name, config, name in tables - others) for name, config in graph.inputs]
+        self.inputs = [
+            _input_of(name, config, name not in others and (name in tables or _is_of_integers(config)))
+            for name, config in graph.inputs
+        ]
         self._sketch = Sketch([(one.shape, one.indices) for one in self.inputs], self._dtype)
         self._values: dict[str, Value] = {}
         for number, one in enumerate(self.inputs):

@@ -27,7 +27,7 @@ def archive_model(members: _zip.Archive, weights_dtype: str | None = None) -> Mo
     weights_dtype : {None, 'float16', 'int8'}
         None: that of the file.
     """
-    config = _fields("the model", native.header(members, ("Model",))["config"], CONFIG)
+    config = _fields("the model", native.header(members, ("Model",))["config"], CONFIG, frozenset({"batch"}))
     packed = config["weights_dtype"] if weights_dtype is None else weights_dtype
     return Model(
         [Input(**_fields("an input", one, typing.get_type_hints(Input))) for one in config["inputs"]],
@@ -37,6 +37,7 @@ def archive_model(members: _zip.Archive, weights_dtype: str | None = None) -> Mo
         dtype=config["dtype"],
         weights_dtype=None if packed == config["dtype"] else packed,
         states=config["states"],
+        batch=config.get("batch"),
     )
 
 
@@ -48,6 +49,7 @@ CONFIG: dict[str, Any] = {
     "outputs": list,
     "states": tuple[tuple[str, str], ...],
     "nodes": list,
+    "batch": int | None,
 }
 NODE: dict[str, Any] = {"class_name": str, "config": dict}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +92,7 @@ class Folder:
         # results by value, or by node, and sizes
         self._memo: dict[Any, Any] = {(self._key(each), None): arrays for each, arrays in assumed}
         self._read: set[int] = set()  # constants that a GRU has
+        self._noted: dict[Any, Callable[[Sizes], list[int]]] = {}  # shapes by value
         self._work = _onnx_size.WORK
         self._operators: dict[Any, Any] = {}
         self._types: dict[tuple[str, int], dict[str, int]] = {}  # of attributes, by operator and opset
@@ -101,6 +102,10 @@ class Folder:
     def assuming(self, value: Output, arrays: tuple[Array, ...]) -> Folder:
         """A Folder with the same limit that takes these arrays as the results of a value's node."""
         return Folder(self._reader, [(value, arrays)])
+
+    def note(self, value: Any, shape: Callable[[Sizes], list[int]]) -> None:
+        """Let the shape of a value be told by a function of the sizes that are made up."""
+        self._noted[self._key(value), getattr(value, "number", 0)] = shape
 
     def spend(self, size: int) -> None:
         """Count bytes that are going to be taken; FormatError if there are no more."""
@@ -303,6 +308,11 @@ class Folder:
         sizes : Sizes
             Those of axes that the file leaves open.
         """
+        if isinstance(value, Alias):
+            value = _onnx_graph.find(value.scope, value.name)
+        noted = self._noted.get((self._key(value), getattr(value, "number", 0)))
+        if noted is not None:
+            return noted(sizes)
         return _onnx_shape.of(value, sizes.of, lambda source: self.value(source))
 
     def _run(self, value: Output, arrays: Sequence[Array | None]) -> Any:

@@ -34,6 +34,10 @@ class Found(NamedTuple):
         True if outputs are zeros where the mask is false; None if there is no mask, or no output.
     y, y_h : bool
         Which of the sequence and the last state it returns, as far as they are used.
+    names : tuple of (str, str)
+        Of both, empty where there is none.
+    sequence : Output, Given or onnx.TensorProto
+        What it reads.
     """
 
     node: Node
@@ -44,6 +48,8 @@ class Found(NamedTuple):
     zero_output: bool | None
     y: bool
     y_h: bool
+    names: tuple[str, str]
+    sequence: Any
 
     def layer(self, folder: Folder, given: Arguments) -> Layer:
         """The layer that it is; `given` are the caller's arguments."""
@@ -92,7 +98,16 @@ def find(node: Node, folder: Folder) -> Found:
         used = [bool(y), not y]
     is_backward = is_turned or loop.is_backward
     return Found(
-        node, gates, loop.initial[state], is_backward, loop.is_time_major, zero_output, used[0], used[1]
+        node,
+        gates,
+        loop.initial[state],
+        is_backward,
+        loop.is_time_major,
+        zero_output,
+        used[0],
+        used[1],
+        (y, loop.returned[state]),
+        sequence,
     )
 
 

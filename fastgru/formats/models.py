@@ -41,12 +41,12 @@ def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = Non
     >>> import numpy as np
     >>> import fastgru
     """
-    source = formats._opened(path)
-    architecture = None if config is None else formats._architecture(config, source)
-    with formats._blaming(path):
+    source = formats.opened(path)
+    architecture = None if config is None else formats.architecture_beside(config, source)
+    with formats.blaming(path):
         if isinstance(source.content, _file.Folder):
             return _keras_whole.archive_model(source.content, weights_dtype)
-        told, content = formats._told(source.content)
+        told, content = formats.recognised(source.content)
         if told == "hdf5":
             return _keras_whole.hdf5_model(content, architecture, weights_dtype)
         if architecture is not None:

@@ -35,7 +35,7 @@ MEMORY = 1 << 30  # bytes that constants of a model in memory may take, besides 
 # ---- nodes -----------------------------------------------------------------------------------
 
 
-def _layer(node: Node, folder: Folder, given: Arguments) -> Layer:
+def layer_of(node: Node, folder: Folder, given: Arguments) -> Layer:
     """The layer that a node is; `given` are the caller's arguments."""
     _onnx_gru.check_opset(node.inside.opset, FormatError)
     attributes = node.attributes()
@@ -151,7 +151,7 @@ def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
 
     def maker(node: Node) -> Maker:
         def made(given: Arguments) -> Layer:
-            layer = _layer(node, folder, given)
+            layer = layer_of(node, folder, given)
             if exporter.startswith("pytorch") and not node.attributes()["linear_before_reset"]:
                 warnings.warn(
                     f"{node.name}: the file says linear_before_reset=0 and was written by {exporter:.40}, "
@@ -191,8 +191,8 @@ def _makers(model: Any, folder: Folder, names: _model.Names) -> Makers:
     return makers
 
 
-def file(data: bytes, folder: Path | None) -> dict[str, Maker]:
-    """The layers of an ONNX file, of whose tensors some may lie in files in its folder, if it has one."""
+def parsed(data: bytes) -> tuple[Any, int]:
+    """The ModelProto of a file, and the bytes that its tensors may take."""
     need("onnx", "onnx")
     import onnx
 
@@ -206,10 +206,16 @@ def file(data: bytes, folder: Path | None) -> dict[str, Maker]:
         raise
     except Exception as error:  # protobuf's own, of several modules
         raise FormatError(f"no model file of Keras, PyTorch, ONNX or fastgru: {error}") from None
+    return model, limit
+
+
+def file(data: bytes, folder: Path | None) -> dict[str, Maker]:
+    """The layers of an ONNX file, of whose tensors some may lie in files in its folder, if it has one."""
+    model, limit = parsed(data)
     return _makers(model, Folder(Reader(folder, limit)), _model.Names(limit + STRUCTURE))
 
 
-def _folder(message: Any) -> Folder:
+def folder_of(message: Any) -> Folder:
     """What computes constants of a model, or a graph, that is in memory."""
     try:
         size = message.ByteSize()
@@ -262,7 +268,7 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
     """
     onnx = sys.modules.get("onnx")  # whoever has a model has imported it
     if onnx and isinstance(model, onnx.ModelProto):
-        makers = _makers(model, _folder(model), _model.Names(NO_LIMIT))
+        makers = _makers(model, folder_of(model), _model.Names(NO_LIMIT))
         layers = {name: maker({}) for name, maker in makers.items()}
         if not layers:
             raise ValueError("the model has no GRU node")
@@ -274,7 +280,9 @@ def from_onnx(model: Any) -> Layer | dict[str, Layer]:
             newest = onnx.defs.onnx_opset_version()
             graphs = Walk(graph, newest, _model.Names(NO_LIMIT)).found
             read = {name for inside in graphs for name in reads(inside.graph)}
-            return _layer(Node(node.name or "gru", node, graphs[0], read.__contains__), _folder(graph), {})
+            return layer_of(
+                Node(node.name or "gru", node, graphs[0], read.__contains__), folder_of(graph), {}
+            )
     raise TypeError(
         f"model must be an onnx.ModelProto or a pair of a GRU node and its graph, got {type(model).__name__}"
     )

@@ -44,7 +44,7 @@ enum fastgru_kind {
     FASTGRU_EITHER,                  /* a mask x, 1 where `mask` hides nothing               */
     FASTGRU_HIDE,                    /* x, zeros where it is masked                        */
     FASTGRU_MEAN, FASTGRU_MOST,      /* over all timesteps, or windows; the mean over all without masked ones */
-    FASTGRU_LAST,                    /* the last timestep                                  */
+    FASTGRU_LAST, FASTGRU_FIRST,     /* a timestep                                         */
     FASTGRU_REPEAT,                  /* x, without timesteps, as each of them              */
     FASTGRU_RESHAPE,                 /* the numbers of a row, in another shape             */
     FASTGRU_TRANSPOSE                /* timesteps as features                              */

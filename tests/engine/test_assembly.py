@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from fastgru import _core
+from fastgru import _plans
 
 pytestmark = [
     pytest.mark.outside,
@@ -22,7 +22,7 @@ ON_STACK = re.compile(r"\(%r[sb]p[,)]")
 
 def functions():
     """Instructions of each function of the extension, (address, text), by its name."""
-    command = ["objdump", "--disassemble", "--no-show-raw-insn", _core.__file__]
+    command = ["objdump", "--disassemble", "--no-show-raw-insn", _plans.__file__]
     listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     parts = re.split(r"^[0-9a-f]+ <([^>]+)>:$", listing, flags=re.M)
     return dict(zip(parts[1::2], map(INSTRUCTION.findall, parts[2::2]), strict=True))
@@ -74,3 +74,16 @@ def test_products_of_int8_keep_their_sums_in_registers():
                 found.add((shape[3], gates, rows))
                 assert [text for text in loop if ON_STACK.search(text)] == [], name
     assert len(found) == 2 * (3 + 3 * 4)  # AVX2 has no tile of four rows
+
+
+def test_dense_layers_multiply_by_the_same_products():
+    found = 0
+    for name, instructions in functions().items():
+        shape = re.match(r"dense_(\d)x(\d)_((?:f32|f64)_(?:avx2|avx512))\b", name)
+        if shape is not None:
+            found += 1
+            product = f"<product_3_{shape[1]}x{shape[2]}_{shape[3]}"
+            assert any(product in text for _, text in instructions), name
+            loops = innermost_loops(instructions)
+            assert [loop for loop in loops if any("vfmadd" in text for text in loop)] == [], name
+    assert found >= 14  # with AVX2 alone: seven sizes of two types

@@ -277,6 +277,102 @@ static void run_all_packed(const struct fastgru_format *kernels)
     }
 }
 
+/* ---- dense layers and convolutions ---------------------------------------------------------- */
+
+/* Weights of a dense layer, packed; where those came from may not be touched any more. */
+static struct fastgru_layer make_dense(const struct fastgru_format *kernels, int features, int units)
+{
+    struct fastgru_layer layer;
+    memset(&layer, 0, sizeof layer);
+    layer.dense = 1, layer.kernels = kernels, layer.features = features, layer.units = units;
+    void *memory = array(fastgru_packed_size(&layer), 64);
+    const int weights = used;
+    void *kernel = numbers(features * units, kernels->itemsize);
+    void *bias = choose(4) ? numbers(units, kernels->itemsize) : NULL;
+    fastgru_pack(&layer, kernel, NULL, bias, memory);
+    while (used > weights)
+        ASAN_POISON_MEMORY_REGION(arrays[used - 1].data, arrays[used - 1].bytes), --used;
+    return layer;
+}
+
+static void run_dense(const struct fastgru_format *kernels, int rows, int steps, int features, int units)
+{
+    used = 0;
+    const struct fastgru_layer layer = make_dense(kernels, features, units);
+    struct fastgru_projection projection;
+    memset(&projection, 0, sizeof projection);
+    projection.rows = rows, projection.steps = steps;
+    projection.x = numbers(rows * steps * features, kernels->itemsize);
+    set_strides(rows, steps, features, &projection.x_batch_stride, &projection.x_time_stride);
+    projection.xw = numbers(rows * steps * units, kernels->itemsize);
+    set_strides(rows, steps, units, &projection.xw_stride, &projection.xw_time_stride);
+    kernels->dense(&layer, &projection, array(fastgru_dense_scratch(&layer), 64));
+    note(projection.xw, rows * steps * units, kernels->itemsize);
+}
+
+/* A network of one convolution, with its past as state if it is causal. */
+static void run_convolution(
+    const struct fastgru_format *kernels, const struct fastgru_functions *functions, int rows, int steps)
+{
+    const int width = 1 + choose(9), size = 1 + choose(5), units = 1 + choose(40), causal = choose(2);
+    const int stride = causal ? 1 : 1 + choose(3), dilation = 1 + choose(2), past = causal ? (size - 1) * dilation : 0;
+    const int same = !causal && choose(2), reach = (size - 1) * dilation + 1;
+    const int span = same || causal ? 1 : reach;
+    used = 0;
+    const struct fastgru_layer layer = make_dense(kernels, size * width, units);
+    struct fastgru_node node;
+    struct fastgru_value values[2];
+    struct fastgru_clock clocks[2] = {{0, -1, 1, 1, 0}, {-1, 0, span, stride, 0}};
+    struct fastgru_network network;
+    struct fastgru_network_call run;
+    memset(&node, 0, sizeof node);
+    memset(values, 0, sizeof values);
+    memset(&network, 0, sizeof network);
+    memset(&run, 0, sizeof run);
+    node.kind = FASTGRU_CONVOLUTION, node.output = 1, node.layer = &layer, node.functions = functions;
+    node.state = past ? 0 : -1, node.mask = FASTGRU_NO_MASK, node.activation = FASTGRU_relu;
+    node.size = size, node.stride = stride, node.dilation = dilation;
+    node.padding = causal ? FASTGRU_CAUSAL : same ? FASTGRU_SAME : FASTGRU_VALID;
+    values[0].width = width, values[1].width = units, values[1].clock = 1;
+    values[0].itemsize = values[1].itemsize = kernels->itemsize;
+    network.nodes = &node, network.values = values, network.clocks = clocks;
+    network.node_count = 1, network.value_count = 2, network.clock_count = 2, network.state_count = past > 0;
+    network.output_count = 1, network.outputs[0] = 1;
+    if (fastgru_connect(&network))
+        exit(7);
+    steps = steps < reach ? reach : steps;
+    const int windows = (steps - span) / stride + 1;
+    const void *initial = past && choose(2) ? numbers(rows * past * width, kernels->itemsize) : NULL;
+    void *state = past && choose(2) ? numbers(rows * past * width, kernels->itemsize) : NULL;
+    run.batch = rows, run.timesteps = steps;
+    run.x = numbers(rows * steps * width, kernels->itemsize);
+    set_strides(rows, steps, width, &run.x_batch_stride, &run.x_time_stride);
+    run.initial_states = &initial, run.states = &state;
+    run.out[0] = numbers(rows * windows * units, kernels->itemsize);
+    set_strides(rows, windows, units, &run.out_batch_stride[0], &run.out_time_stride[0]);
+    run.memory = NULL;
+    run.memory = array(fastgru_workspace(&network, &run), 64);
+    fastgru_workspace(&network, &run);
+    fastgru_run(&network, &run);
+    note(run.out[0], rows * windows * units, kernels->itemsize);
+    if (state)
+        note(state, rows * past * width, kernels->itemsize);
+}
+
+static void run_all_dense(const struct fastgru_format *kernels, const struct fastgru_functions *functions)
+{
+    for (int units = 1; units <= 70; ++units)
+        for (int rows = 1 + units % 5; rows <= 20; rows += 5) {
+            run_dense(kernels, rows, 1 + choose(3), 1 + choose(20), units);
+            run_dense(kernels, 1 + choose(3), rows, 1 + choose(20), units);
+            run_convolution(kernels, functions, 1 + choose(9), 1 + choose(20));
+        }
+    run_dense(kernels, 130, 9, 5, 33);
+    run_dense(kernels, 3, 200, 5, 400);
+    run_convolution(kernels, functions, 3, 300);
+    run_convolution(kernels, functions, 130, 3);
+}
+
 /* ---- the elementwise kernels -------------------------------------------------------------- */
 
 static void run_functions(const struct fastgru_functions *functions, size_t itemsize, int units, int f, int g)
@@ -329,13 +425,19 @@ int main(int arguments, char **argument)
         run_all_packed(&kernels->f64);
         if (kernels->f16.step)
             run_all_packed(&kernels->f16);
+        run_all_dense(&kernels->f32, &kernels->f32_functions);
+        run_all_dense(&kernels->f64, &kernels->f64_functions);
+        if (kernels->f16.step)
+            run_all_dense(&kernels->f16, &kernels->f32_functions);
         const uint32_t seed_before = seed;
         const uint64_t hash_before = hash;
         run_all_packed(&kernels->i8);
+        run_all_dense(&kernels->i8, &kernels->f32_functions);
         if (fastgru_has_dot(kernels)) {  /* the same bits */
             const uint64_t wanted = hash;
             seed = seed_before, hash = hash_before;
             run_all_packed(&kernels->i8_dot);
+            run_all_dense(&kernels->i8_dot, &kernels->f32_functions);
             if (hash != wanted)
                 exit(6);
         }

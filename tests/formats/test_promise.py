@@ -239,13 +239,13 @@ def test_a_file_that_changes_while_it_is_read_is_the_one_that_it_was(kind, tmp_p
     SOUND[kind](layer_path := tmp_path / "layer.npz")
     layer_path.rename(path)
     wanted = fastgru.load(path).get_weights()
-    told = formats._told
+    told = formats.recognised
 
     def overwriting(data):
         path.write_bytes(b"\0" * len(data))  # once the file has been read
         return told(data)
 
-    monkeypatch.setattr(formats, "_told", overwriting)
+    monkeypatch.setattr(formats, "recognised", overwriting)
     found = fastgru.load(path).get_weights()
     assert path.read_bytes().strip(b"\0") == b""
     assert len(found) == len(wanted) >= len(layer.get_weights())

@@ -76,6 +76,42 @@ for engine, reset_after, dtype, (batch, features, units) in CASES:
     print(*counts, few, engine, reset_after, dtype, x.shape, units)
 """
 
+MODELS = """
+from fastgru._nodes import Convolution, Dense, Embedding, LayerNormalization, Merge, Recurrent
+from fastgru.model import Input, Model, Output
+
+CASES = itertools.product(["float32", "float64", "int8"], [False, True], [(1, 1), (3, 20), (200, 4)])
+for dtype, indices, (batch, timesteps) in CASES:
+    kept_in, dtype = (dtype, "float32") if dtype == "int8" else (None, dtype)
+    def ones(*shape):
+        return np.ones(shape, dtype)
+    layer = fastgru.GRU(8, return_sequences=True, dtype=dtype)
+    layer.build((None, None, 8))
+    first = (
+        Embedding(name="e", inputs=("x",), outputs=("a",), table=ones(9, 8)) if indices
+        else Dense(name="e", inputs=("x",), outputs=("a",), kernel=ones(5, 8), activation="relu")
+    )
+    nodes = [
+        first,
+        Convolution(name="c", inputs=("a",), outputs=("b",), kernel=ones(3, 8, 8), padding="causal"),
+        LayerNormalization(name="n", inputs=("b",), outputs=("c",), gamma=ones(8), beta=ones(8),
+                           epsilon=1.0),
+        Recurrent(name="g", inputs=("c",), outputs=("d",), layer=layer),
+        Merge(name="m", inputs=("d", "a"), outputs=("e",), mode="sum"),
+        Dense(name="d", inputs=("e",), outputs=("y",), kernel=ones(8, 4), activation="softmax"),
+    ]
+    one = Input("x", (None,), True) if indices else Input("x", (None, 5))
+    model = Model([one], nodes, [Output("y")], dtype=dtype, weights_dtype=kept_in)
+    x = np.zeros((batch, 1), np.int32) if indices else np.zeros((batch, 5), dtype)
+    out, stream, pool = np.empty((batch, 4), dtype), model.stream(batch), fastgru.StreamPool(model, batch)
+    slots = np.array([pool.open() for _ in range(batch)])
+    counts = [taken(lambda: stream(x)), taken(lambda: stream(x, out))]
+    counts.append(taken(lambda: pool.step(slots, x, out)))
+    sequence, whole = np.zeros((batch, timesteps, 5), dtype), np.empty((batch, timesteps, 4), dtype)
+    counts.append(0 if indices else taken(lambda: model(sequence, out=whole)))
+    print(*counts, dtype, kept_in, indices, batch, timesteps)
+"""
+
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
@@ -108,3 +144,9 @@ def test_a_step_of_a_stream_or_of_a_pool_with_out_allocates_nothing(counted):
     lines = counted(STEPS)
     assert len(lines) == 2 * 2 * 3 * 4
     assert [line for line in lines if not line.startswith("0 0 0 0 0 1 ")] == []
+
+
+def test_a_step_of_a_model_and_its_call_with_out_allocate_nothing(counted):
+    lines = counted(MODELS)
+    assert len(lines) == 3 * 2 * 3
+    assert [line for line in lines if not line.startswith("0 0 0 0 ")] == []

@@ -295,14 +295,15 @@ ROOMS = [
     ["__init__"],
     ["torch", "keras"],
     ["formats"],
-    ["_quantize", "_pieces"],
+    ["_quantize", "_pieces", "model"],
+    ["_nodes"],
     ["gru", "wrappers", "stack"],
     ["_gru_node", "_weighted", "_composite", "_layer", "_member", "_export"],
     ["streaming", "_batcher", "_cascade"],
     ["_writers", "_description", "_keras_config"],
     ["activations", "initializers", "regularizers", "constraints"],
     ["_compile", "_config", "_loop", "_roofline"],
-    ["_validate", "_validate_streams", "_registry", "_random", "_include", "_errors"],
+    ["_validate", "_validate_streams", "_validate_models", "_registry", "_random", "_include", "_errors"],
 ]
 SOURCES = {
     ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
@@ -364,7 +365,9 @@ FOREIGN = {"torch", "keras"}  # rooms in which other libraries' private names ca
 @pytest.mark.parametrize("module", [name for name, path in SOURCES.items() if path.suffix == ".py"])
 def test_private_names_are_used_where_they_are_declared_and_of_layers_those_of_the_protocol(module):
     tree = ast.parse(SOURCES[module].read_text())
-    known = PROTOCOL | {*names_of(tree)} | {"_replace", "_fields", "_exit"}  # of named tuples, and of os
+    known = (
+        PROTOCOL | {*names_of(tree)} | {"_replace", "_fields", "_asdict", "_exit"}
+    )  # of named tuples, and of os
     if module == "_layer":
         known |= {"_lock", "_changed"}  # of its base class, which is compiled
     for node in ast.walk(tree):

@@ -1,0 +1,119 @@
+"""Nodes of a model made fewer: biases, scales and activations become part of the product before them."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fastgru import activations
+from fastgru._nodes import (
+    Activation,
+    Convolution,
+    Dense,
+    Depthwise,
+    Identity,
+    LayerNormalization,
+    Node,
+    Scale,
+)
+
+PRODUCTS = (Dense, Convolution, Depthwise)
+
+
+def fused(nodes: Sequence[Node], outputs: Iterable[str]) -> list[Node]:
+    """The same model with fewer nodes.
+
+    A Scale after a product becomes part of its kernel and bias, which are computed in float64 and rounded;
+    one that only adds changes the bias alone. An activation that has a kernel becomes that of the product.
+
+    Parameters
+    ----------
+    nodes : sequence of Node
+        In running order.
+    outputs : iterable of str
+        Values that the model returns.
+    """
+    nodes = _needed(nodes, set(outputs := list(outputs)))
+    readers = Counter(name for node in nodes for name in node.inputs)
+    readers.update(outputs)
+    found: list[Node] = []
+    writers: dict[str, int] = {}  # numbers of nodes in `found` by their output
+    for node in nodes:
+        number = writers.get(node.inputs[0]) if len(node.inputs) == 1 else None
+        before = None if number is None or readers[node.inputs[0]] > 1 else found[number]
+        joined = None if before is None else _joined(before, node)
+        if joined is None:
+            found.append(node)
+            writers |= dict.fromkeys(node.outputs, len(found) - 1)
+        else:
+            assert number is not None
+            found[number] = joined
+            writers |= dict.fromkeys(node.outputs, number)
+    return found
+
+
+def _needed(nodes: Sequence[Node], wanted: set[str]) -> list[Node]:
+    """The nodes that values depend on."""
+    found = []
+    for node in reversed(nodes):
+        if wanted & {*node.outputs}:
+            wanted |= {*node.inputs}
+            found.append(node)
+    return found[::-1]
+
+
+def _joined(before: Node, node: Node) -> Node | None:
+    """One node that does what two do, or None."""
+    if before.passes_mask != node.passes_mask or len(before.outputs) > 1:
+        return None
+    if isinstance(node, Identity):
+        return None
+    if isinstance(node, Activation) and isinstance(before, PRODUCTS) and _is_linear(before):
+        if getattr(activations.get(node.activation), "kernel", None) is None:
+            return None
+        return dataclasses.replace(before, outputs=node.outputs, activation=node.activation)
+    if isinstance(node, Scale) and isinstance(before, PRODUCTS) and _is_linear(before):
+        return _scaled(before, node)
+    if isinstance(node, Scale) and isinstance(before, LayerNormalization):
+        factor, shift = (getattr(node, name).astype(np.float64) for name in ("factor", "shift"))
+        return dataclasses.replace(
+            before,
+            outputs=node.outputs,
+            gamma=_like(before.gamma, before.gamma * factor),
+            beta=_like(before.beta, before.beta * factor + shift),
+        )
+    if isinstance(node, Scale) and isinstance(before, Scale):
+        factor, shift = (getattr(node, name).astype(np.float64) for name in ("factor", "shift"))
+        return dataclasses.replace(
+            before,
+            outputs=node.outputs,
+            factor=_like(before.factor, before.factor * factor),
+            shift=_like(before.shift, before.shift * factor + shift),
+        )
+    return None
+
+
+def _is_linear(node: Dense | Convolution | Depthwise) -> bool:
+    return activations.get(node.activation) is activations.linear or node.activation is None
+
+
+def _scaled(before: Dense | Convolution | Depthwise, node: Scale) -> Node | None:
+    """A product with the factor and the shift of a node after it."""
+    factor, shift = (np.asarray(each, np.float64) for each in (node.factor, node.shift))
+    bias = shift if before.bias is None else before.bias * factor + shift
+    kernel = before.kernel
+    if (factor != 1).any():
+        if isinstance(before, Depthwise):
+            _, channels, multiplier = kernel.shape
+            factor = factor.reshape(channels, multiplier)
+        kernel = _like(kernel, kernel * factor)
+    bias = _like(kernel, bias)
+    if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+        return None
+    return dataclasses.replace(before, outputs=node.outputs, kernel=kernel, bias=bias)
+
+
+def _like(of: np.ndarray, array: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(array, of.dtype)

@@ -1,0 +1,91 @@
+"""The commands with --whole, on a model of fastgru's own."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import fastgru
+from fastgru._nodes import Dense, Embedding, Pool, Recurrent
+from fastgru.cli._commands import fastgru as command
+from fastgru.model import Input, Model, Output
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """A function from the kind of a model to the path of its file."""
+
+    def make(kind="frames"):
+        def numbers(*shape):
+            return RNG.normal(size=shape).astype("f4")
+
+        layer = fastgru.GRU(4, return_sequences=True, name="g")
+        layer.build((None, None, 3))
+        first = [Embedding(name="e", inputs=("x",), outputs=("e",), table=numbers(9, 3))]
+        nodes = first if kind == "indices" else []
+        nodes.append(Recurrent(name="g", inputs=("e" if nodes else "x",), outputs=("g",), layer=layer))
+        if kind == "pooled":
+            nodes.append(Pool(name="p", inputs=("g",), outputs=("p",), largest=True))
+        last = nodes[-1].outputs
+        nodes.append(Dense(name="d", inputs=last, outputs=("y",), kernel=numbers(4, 2), activation="relu"))
+        one = Input("x", (None,), True) if kind == "indices" else Input("x", (None, 3))
+        path = tmp_path / f"{kind}.npz"
+        Model([one], nodes, [Output("y")], name="whole").save(path)
+        return path
+
+    return make
+
+
+def call(*arguments, status=0):
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return result
+
+
+def test_inspect_lists_the_nodes(saved):
+    text = call("inspect", "--whole", "--measure", saved()).output
+    for word in ("Dense", "GRU", "(None, 4)", "whole, float32", "a step takes"):
+        assert word in text
+    assert "a call of one row takes" in call("inspect", "--whole", "--measure", saved("pooled")).output
+
+
+@pytest.mark.parametrize("kind", ["frames", "indices", "pooled"])
+def test_run_writes_what_the_model_computes(saved, kind, tmp_path):
+    path = saved(kind)
+    x = RNG.integers(0, 9, (7, 5)) if kind == "indices" else RNG.normal(size=(7, 5, 3)).astype("f4")
+    np.save(tmp_path / "x.npy", x)
+    out = tmp_path / "y.npy"
+    lengths = np.array([1, 2, 3, 4, 5, 0, 2])
+    np.save(tmp_path / "lengths.npy", lengths)
+    model = fastgru.load_model(path)
+    for batch in (1, 3, 100):
+        call("run", "--whole", path, tmp_path / "x.npy", "-o", out, "--batch", batch)
+        assert np.array_equal(np.load(out), model(x))
+    call("run", "--whole", path, tmp_path / "x.npy", "-o", out, "--lengths", tmp_path / "lengths.npy")
+    assert np.array_equal(np.load(out), model(x, lengths=lengths))
+
+
+def test_options_of_layers_are_refused(saved, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((1, 2, 3), "f4"))
+    arguments = ["run", "--whole", saved(), tmp_path / "x.npy", "-o", tmp_path / "y.npy"]
+    result = CliRunner().invoke(command, [*map(str, arguments), "--layer", "g"])
+    assert "--layer must be left out with --whole, got g" in str(result.exception)
+    assert not (tmp_path / "y.npy").exists()
+
+
+def test_convert_writes_the_same_model(saved, tmp_path):
+    path, out = saved(), tmp_path / "other.npz"
+    assert "outputs are the same" in call("convert", "--whole", path, out).output
+    x = RNG.normal(size=(2, 5, 3)).astype("f4")
+    assert np.array_equal(fastgru.load_model(out)(x), fastgru.load_model(path)(x))
+    with np.load(out) as file:
+        assert json.loads(file["fastgru"].tobytes())["class_name"] == "Model"
+
+
+def test_bench_measures_a_step_and_calls(saved):
+    text = call("bench", "--whole", saved(), "--batch", "1,4", "--seconds", "0").output
+    assert text.count("a call") == 2
+    assert text.count("a step") == 1
