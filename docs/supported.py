@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from fastgru.formats import _keras_whole
+from fastgru.formats import _keras_whole, _onnx_recurrent, _onnx_whole
 
 PAGE = Path(__file__).parent / "reference/models.md"
 TABLE = re.compile(r"(?P<start><!-- table: (?P<name>\w+) -->\n)(?P<table>.*?)(?=<!-- end -->)", re.S)
@@ -47,7 +47,21 @@ def keras() -> str:
     return table(["layer", "what is computed", "passes its mask on", "in `TimeDistributed`"], *rows)
 
 
-MAKERS = {"keras": keras}
+def onnx() -> str:
+    """The operators of ONNX."""
+    of_function: dict[object, list[str]] = {
+        _onnx_recurrent.gru: ["GRU"],
+        _onnx_recurrent.loop: ["Loop", "Scan"],
+    }
+    for name, function in sorted(_onnx_whole.OPERATORS.items()):
+        of_function.setdefault(function, []).append(name)
+    rows = [
+        [", ".join(f"`{name}`" for name in names), said(function)] for function, names in of_function.items()
+    ]
+    return table(["operator", "what is computed"], *rows)
+
+
+MAKERS = {"keras": keras, "onnx": onnx}
 
 
 def written(page: str) -> str:
