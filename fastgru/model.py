@@ -57,6 +57,19 @@ class Model(ModelCaller, Streamable):
     ------
     ValueError
         If nodes do not fit together; names the node.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, recurrent_activation="sigmoid", return_sequences=True, input_shape=(None, 3))
+    >>> layer.build()
+    >>> model = fastgru.from_onnx_model(layer.to_onnx())
+    >>> stream = model.stream()
+    >>> for frame in np.zeros((10, 1, 3), np.float32):
+    ...     y = stream(frame)
+    >>> y.shape, [state.shape for state in stream.state]
+    ((1, 4), [(1, 4)])
     """
 
     def __init__(

@@ -25,8 +25,8 @@ from fastgru.formats._keras_graph import (
     model_of,
 )
 from fastgru.formats._keras_kinds import LARGEST, At
-from fastgru.formats._keras_nodes import KINDS
 from fastgru.formats._keras_weights import Architecture
+from fastgru.formats._keras_wrappers import KINDS
 from fastgru.model import Input, Model, Output
 
 DTYPES = ("float32", "float64")
