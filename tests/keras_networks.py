@@ -1,9 +1,17 @@
 """Recurrent networks as people build them in Keras, small: for tf_keras and Keras 3 alike.
 
-Each function takes the module and returns a model that is built, with weights of a generator.
+Those of the race of models are in benchmarks/networks.py. Each function takes the module and returns a model
+that is built, with weights of a generator.
 """
 
+import sys
+from pathlib import Path
+
 import numpy as np
+
+sys.path.append(str(Path(__file__).parents[1]))  # where `python -m pytest` starts, but not `pytest`
+
+from benchmarks import networks
 
 
 def randomized(model, rng):
@@ -41,25 +49,15 @@ def keyword_spotter(keras, rng):
 
 
 def precise(keras, rng):
-    """mycroft-precise: a wake word in 29 frames of 13 coefficients."""
     layers = keras.layers
-    gru = layers.GRU(20, activation="linear", dropout=0.2, name="net")
-    model = keras.Sequential(
-        [layers.Input((29, 13)), gru, layers.Dense(1, activation="sigmoid")], name="precise"
-    )
-    return randomized(model, rng)
+    chain = networks.precise(layers, activation="linear", dropout=0.2)
+    return randomized(keras.Sequential([layers.Input((29, 13)), *chain], name="precise"), rng)
 
 
 def grapheme_to_phoneme(keras, rng):
-    """g2p_en: letters to phonemes, an encoder whose state a decoder starts from."""
-    layers = keras.layers
     letters, phonemes = keras.Input((None,), name="letters"), keras.Input((None,), name="phonemes")
-    x = layers.Embedding(29, 16, mask_zero=True, name="letter")(letters)
-    _, state = layers.GRU(24, return_state=True, name="encoder")(x)
-    y = layers.Embedding(74, 16, name="phoneme")(phonemes)
-    y, last = layers.GRU(24, return_sequences=True, return_state=True, name="decoder")(y, initial_state=state)
-    model = keras.Model([letters, phonemes], [layers.Dense(74, name="logits")(y), last], name="g2p")
-    return randomized(model, rng)
+    outputs = networks.grapheme_to_phoneme(keras, letters, phonemes, 16, 24, padded=True)
+    return randomized(keras.Model([letters, phonemes], [*outputs], name="g2p"), rng)
 
 
 def encoder(keras, rng):
@@ -81,48 +79,36 @@ def decoder(keras, rng):
 
 
 def recommender(keras, rng, items=300, one_hot=False):
-    """GRU4Rec: what a session has clicked to scores of every item; with one_hot=True it reads (.., items)."""
+    """With one_hot=True it reads (.., items)."""
     layers = keras.layers
-    head = [layers.Input((None, items) if one_hot else (None,))]
-    head += [] if one_hot else [layers.Embedding(items, 32)]
-    tail = [layers.GRU(100), layers.Dense(items, activation="tanh")]
-    return randomized(keras.Sequential([*head, *tail], name="gru4rec"), rng)
+    chain = networks.recommender(layers, items, embedding=0 if one_hot else 32)
+    head = layers.Input((None, items) if one_hot else (None,))
+    return randomized(keras.Sequential([head, *chain], name="gru4rec"), rng)
 
 
 def sentiment(keras, rng):
-    """Words, padded with zeros, to the probability of a good review."""
     layers = keras.layers
-    model = keras.Sequential(
-        [
-            layers.Input((None,)),
-            layers.Embedding(200, 16, mask_zero=True),
-            layers.SpatialDropout1D(0.2),
-            layers.Bidirectional(layers.GRU(12)),
-            layers.Dense(8, activation="relu"),
-            layers.Dense(1, activation="sigmoid"),
-        ],
-        name="sentiment",
-    )
-    return randomized(model, rng)
+    chain = networks.sentiment(layers, words=200, embedding=16, units=12, wide=8)
+    return randomized(keras.Sequential([layers.Input((None,)), *chain], name="sentiment"), rng)
 
 
 def forecaster(keras, rng):
-    """48 hours of 6 series to the next 24 of one."""
+    """With a normalization between its GRUs."""
     layers = keras.layers
-    x = keras.Input((48, 6), name="hours")
-    y = layers.Conv1D(16, 3, padding="causal", activation="relu")(x)
-    y = layers.GRU(24, return_sequences=True)(y)
-    y = layers.GRU(16)(layers.LayerNormalization()(y))
-    return randomized(keras.Model(x, layers.Dense(24)(y), name="forecaster"), rng)
+    convolution, first, *rest = networks.forecaster(layers, filters=16, units=(24, 16))
+    x = y = keras.Input((48, 6), name="hours")
+    for layer in (convolution, first, layers.LayerNormalization(), *rest):
+        y = layer(y)
+    return randomized(keras.Model(x, y, name="forecaster"), rng)
 
 
 def tagger(keras, rng):
-    """Words to a tag of each."""
+    """In both directions, its words padded."""
     layers = keras.layers
     x = keras.Input((None,), name="words")
     y = layers.Embedding(150, 20, mask_zero=True)(x)
-    y = layers.Bidirectional(layers.GRU(16, return_sequences=True))(y)
-    y = layers.TimeDistributed(layers.Dense(9, activation="softmax"), name="tags")(y)
+    *_, tags = networks.tagger(layers, tags=9)
+    y = tags(layers.Bidirectional(layers.GRU(16, return_sequences=True))(y))
     return randomized(keras.Model(x, y, name="tagger"), rng)
 
 

@@ -30,12 +30,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks import ways
-from benchmarks.race import contenders, peers, pictures, report
+from benchmarks.race import contenders, files, peers, pictures, report
 from benchmarks.race.contenders import Contender
 from benchmarks.race.heats import Race
 from benchmarks.race.process import TIMEOUT, Process, RaceError
 from benchmarks.race.record import Record
-from benchmarks.race.regimes import OURS, REGIMES, WAYS, Event
+from benchmarks.race.regimes import MODELS, OURS, REGIMES, WAYS, Event
 from benchmarks.race.roofline import Meter
 from benchmarks.tasks import Shape, Task
 
@@ -189,6 +189,9 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
         chosen = options.only | options.add
         if not events:  # nobody else has ways to call it
             chosen = {name: contender for name, contender in chosen.items() if name == OURS}
+        else:
+            tasks = [event.task for each in events.values() for event in each]
+            chosen = {name: each for name, each in chosen.items() if any(map(each.runs, tasks))}
         processes = start({n: c for n, c in everyone.items() if n in chosen}, options, stack, record)
         started = [everyone[name] for name in chosen if name in processes]
         entrants = sum(
@@ -207,6 +210,7 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
             tick=lambda count: progress.update(bar, advance=count, refresh=True),
         )
         race.measure = Meter(options.threads, options.cold).measure
+        files_of_models(race, events, record)
         for regime, event in ((name, event) for name, each in events.items() for event in each):
             if time.monotonic() > end:
                 record.left_out.append(str(event.task))
@@ -223,6 +227,18 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
                     record.failures[f"ways to call, {engine}"] = str(failure)
     record.load = os.getloadavg()[0]
     return record
+
+
+def files_of_models(race: Race, events: Plan, record: Record) -> None:
+    """Have the files of all models that are raced; without them there is no heat of models."""
+    wanted = [event.task for event in events.get(MODELS, ())]
+    if not wanted or not race.processes:
+        return
+    try:
+        race.files = files.made(wanted)
+    except RaceError as failure:
+        record.failures["models"] = str(failure)
+        events[MODELS] = ()
 
 
 def progress_bar() -> Progress:
@@ -269,10 +285,10 @@ def main(arguments: Sequence[str] | None = None, everyone: Iterable[type[Contend
     record = run(options, known)
     console = Console()
     report.show(record, console, options.details)
-    files = [*save(record, options.out)]
+    written = [*save(record, options.out)]
     if options.write_docs:
-        files += write_docs(options.out)
-    for file in files:
+        written += write_docs(options.out)
+    for file in written:
         console.print(str(file), highlight=False, soft_wrap=True)
     return WRONG if record.wrong else 0
 

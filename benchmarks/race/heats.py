@@ -1,4 +1,4 @@
-"""A heat: one layer by several contenders, checked against the equations, then timed in turns."""
+"""A heat: one layer or model by several contenders, checked against the equations, then timed in turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.networks import NetworkTask
 from benchmarks.race.contenders.base import Contender
+from benchmarks.race.files import folder_of
 from benchmarks.race.process import Process, RaceError
 from benchmarks.race.roofline import Roofline, step_bytes
 from benchmarks.race.worker import STEPS
@@ -31,7 +33,7 @@ class Entrant:
     """A contender's part in a heat: what it runs, and how that went."""
 
     contender: type[Contender]
-    task: Task
+    task: Task | NetworkTask
     difference: float = np.nan  # from the equations on weights as it rounds them to floats; nan: no result
     error: float = np.nan  # the same on weights that are not rounded
     wrong: bool = False
@@ -82,7 +84,7 @@ def ratios(baseline: Entrant, entrant: Entrant) -> Array:
 class Heat:
     """What all entrants of a heat did, and what the machine could have done meanwhile."""
 
-    task: Task
+    task: Task | NetworkTask
     label: str
     entrants: list[Entrant]
     plain: Entrant | None = None  # fastgru with the usual layer of that shape
@@ -118,7 +120,7 @@ class Heat:
     def roof(self, itemsize: int) -> Array | None:
         """The least microseconds that a call could have taken, round by round."""
         rounds = max((len(entrant.blocks) for entrant in self.entrants), default=0)
-        if not 0 < len(self.limits) == rounds:
+        if isinstance(self.task, NetworkTask) or not 0 < len(self.limits) == rounds:
             return None
         return np.array([limits.microseconds(self.task, itemsize) for limits in self.limits])
 
@@ -146,6 +148,10 @@ class Exact:
     def inputs(self, task: Task) -> Path:
         """A file with the arrays of a task."""
         return self._once(task, lambda: self._save(task))
+
+    def output(self, name: str, task: Task | NetworkTask) -> Path:
+        """Where a contender saves what it returns."""
+        return self._folder / f"{name} {task}.npy"
 
     def result(self, task: Task, weights_dtype: str | None) -> Array:
         """What a layer should return; a type that is none of floats does not round its weights."""
@@ -183,6 +189,8 @@ class Race:
         Seconds of each round's block of a stream on a clock; 0 for none.
     most : float
         Seconds after which a heat begins no further round, once it had three.
+    files : Path or None
+        The folder of the files of models, if there are heats of models.
     measure : callable
         What the machine can do with so many bytes; None if that is unknown.
     tick : callable
@@ -196,11 +204,16 @@ class Race:
     threads: int = 1
     paced: float = 0.0
     most: float = np.inf
+    files: Path | None = None
     measure: Callable[[Sequence[int]], Roofline | None] = lambda sizes: None
     tick: Callable[[int], None] = lambda count: None
 
     def heat(
-        self, contenders: Iterable[type[Contender]], task: Task, label: str = "", plain: Task | None = None
+        self,
+        contenders: Iterable[type[Contender]],
+        task: Task | NetworkTask,
+        label: str = "",
+        plain: Task | None = None,
     ) -> Heat:
         """Check all, then time in turns; whoever fails or is wrong is out, and the others go on.
 
@@ -210,14 +223,15 @@ class Race:
         ours = next((entrant.contender for entrant in entrants if entrant.name == "fastgru"), None)
         heat = Heat(task, label, entrants, Entrant(ours, plain) if ours and plain else None)
         self._check(heat)
-        sizes = [step_bytes(task, each.itemsize) for each in entrants if each.itemsize]
+        roofed = [] if isinstance(task, NetworkTask) else [each for each in entrants if each.itemsize]
+        sizes = [step_bytes(task, each.itemsize) for each in roofed]
         start = time.monotonic()
         for turn in range(self.rounds):
             if turn >= 3 and time.monotonic() - start > self.most:
                 self.tick((self.rounds - turn) * len(heat.everyone()))
                 break
             with suppress(MemoryError):  # then there is no roofline for this heat
-                limits = self.measure(sizes)
+                limits = self.measure(sizes) if sizes else None
                 heat.limits += [limits] if limits else []
             for entrant in rotated(heat.everyone(), turn):
                 self._run(entrant)
@@ -246,12 +260,18 @@ class Race:
 
     def _make_ready(self, entrant: Entrant, exact: Exact) -> None:
         contender, task = entrant.contender, entrant.task
-        expected, inputs = exact.result(task, contender.weights_dtype), exact.inputs(task)
-        unrounded = exact.result(task, None)
-        output = inputs.with_name(f"{contender.name} {task}.npy")
-        cores = self._process(entrant).ask(
-            "prepare", key=str(task), task=task, inputs=str(inputs), output=str(output), seconds=self.seconds
-        )
+        asked = {"key": str(task), "task": task, "seconds": self.seconds}
+        process = self._process(entrant)
+        if isinstance(task, NetworkTask):
+            assert self.files
+            files = folder_of(task, self.files)
+            expected = unrounded = np.load(files / "exact.npy")
+            output = exact.output(contender.name, task)
+            cores = process.ask("prepare_network", files=str(files), output=str(output), **asked)
+        else:
+            expected, unrounded = exact.result(task, contender.weights_dtype), exact.result(task, None)
+            inputs, output = exact.inputs(task), exact.output(contender.name, task)
+            cores = process.ask("prepare", inputs=str(inputs), output=str(output), **asked)
         if cores > self.threads + 0.4:
             raise RaceError(f"takes {cores:.1f} cores, not {self.threads}")
         result = np.load(output)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.networks import NetworkTask
 from benchmarks.race.heats import PERIOD, Entrant, Heat
 from benchmarks.race.record import Record
 from benchmarks.race.regimes import OURS
@@ -29,6 +30,7 @@ STYLES: Mapping[str, tuple[str, str]] = {  # colour and dashes of a line
     "onnxruntime": ("#D55E00", "-"),
     "onnxruntime-bound": ("#D55E00", "--"),
     "openvino": ("#E69F00", "-"),
+    "tract": ("#F0E442", "-"),
     "torch": ("#009E73", "-"),
     "torch-int8": ("#009E73", "--"),
     "jax": ("#CC79A7", "-"),
@@ -78,6 +80,8 @@ def _style(name: str) -> tuple[str, str]:
 def _ordinary(heat: Heat) -> bool:
     """True for the usual layer with as many features as units, which is not that of a product."""
     task = heat.task
+    if isinstance(task, NetworkTask):
+        return False
     usual = task == Task(task.shape, task.stream) and task.shape.features == task.shape.units
     return usual and not heat.label
 
@@ -254,7 +258,7 @@ def _ratios_panel(ax: Axes, panel: Mapping[tuple[int, int], tuple[float, str]]) 
 
 def latencies(heats: Sequence[Heat]) -> Figure | None:
     """How long calls of a stream of one row took: the middle half, the median, p99, p99.9 and the longest."""
-    streams = [heat for heat in heats if heat.task.stream and _ordinary(heat) and heat.task.shape.batch == 1]
+    streams = [heat for heat in heats if _ordinary(heat) and heat.task.stream and heat.task.shape.batch == 1]
     wanted = [heat for heat in streams if heat.task.shape.units in (64, 256, 512)] or streams[:3]
     if not wanted:
         return None

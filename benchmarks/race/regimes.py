@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from benchmarks.networks import NETWORKS, NetworkTask
 from benchmarks.tasks import Shape, Task
 
 OURS = "fastgru"  # the contender that is judged in all things,
 INT8 = "fastgru-int8"  # and the one that is among those with int8 weights
+MODELS = "models"  # the regime of whole models
 WAYS = "ways"  # to call it, raced among themselves: no regime, but asked for as one
 
 
 class Event(NamedTuple):
     """A heat to be run."""
 
-    task: Task
+    task: Task | NetworkTask
     label: str = ""  # whose layer this is, or what kind
     plain: Task | None = None  # fastgru runs this, too, to be compared with itself
 
@@ -53,6 +55,15 @@ def _variants(**options: Any) -> tuple[Event, ...]:
 def _double(*shapes: tuple[int, int, int, int]) -> tuple[Event, ...]:
     tasks = [Task(Shape(*shape), stream=shape[:2] == (1, 1)) for shape in shapes]
     return tuple(Event(task._replace(dtype="float64"), plain=task) for task in tasks)
+
+
+def _models(**timesteps: int) -> tuple[Event, ...]:
+    """Step by step, if the model streams, then whole sequences of one row, then of 32."""
+    tasks = []
+    for name, steps in timesteps.items():
+        tasks += [NetworkTask(name, 1, 1, stream=True)] if NETWORKS[name].units else []
+        tasks += [NetworkTask(name, batch, steps) for batch in (1, 32)]
+    return tuple(Event(task, NETWORKS[task.name].label) for task in tasks)
 
 
 _ONE = _streams(*((1, units, units) for units in (16, 32, 64, 128, 256, 400, 512, 1024)))
@@ -94,19 +105,24 @@ _VARIANTS = (
     *(event for event in _variants(bidirectional=True) if not event.plain.stream),
 )
 
+_MODELS = _models(
+    nsnet2=100, keyword=25, precise=29, gru4rec=10, sentiment=80, forecaster=48, tagger=20, g2p=10
+)
+
 REGIMES = (
     Regime("stream", "One step, the state carried", (*_ONE, *_MORE), (_ONE[2], _ONE[4], _MORE[6])),
     Regime("sequence", "One row, many steps", _STEPS, (_STEPS[4],)),
     Regime("batch", "Many rows, fifty steps", _ROWS, (_ROWS[6],)),
     Regime("products", "Layers of real products", _PRODUCTS, (_PRODUCTS[0], _PRODUCTS[10])),
     Regime("variants", "Other layers", _VARIANTS, (_VARIANTS[1], _VARIANTS[5], _VARIANTS[13])),
+    Regime(MODELS, "Whole models", _MODELS, (_MODELS[0], _MODELS[6])),
 )
 
 
 class Goal(NamedTuple):
     """How many times as fast as another a contender should be."""
 
-    task: Task
+    task: Task | NetworkTask
     contender: str
     ratio: float
     baseline: str = "the best peer"  # or a contender, or "plain": itself with the usual layer
@@ -147,6 +163,9 @@ def _goals() -> tuple[Goal, ...]:
             goals.append(Goal(task, OURS, 0.8, "plain"))  # at most 1.25 times as long
         elif not (task.masked or task.bidirectional):
             goals.append(Goal(task, OURS, 0.97, "plain"))  # not slower, but for the noise
+    of_models = (("nsnet2", 2.0), ("keyword", 4.0), ("precise", 4.0))
+    for name, ratio in of_models:
+        goals.append(Goal(NetworkTask(name, 1, 1, stream=True), OURS, ratio, "onnxruntime"))
     return tuple(goals)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.networks import NetworkTask
 from benchmarks.race.contenders.base import Call, Contender
 from benchmarks.tasks import Arrays, Shape, Task
 
@@ -100,13 +101,23 @@ class Worker:
         shape, *rest = task
         made = Task(Shape(*shape), *rest)
         call = self.contender.prepare(made, Arrays(**np.load(inputs)))
-        if made.stream:
+        return self._ready(key, call, made.stream, output, seconds)
+
+    def prepare_network(self, key: str, task: list[Any], files: str, output: str, seconds: float) -> float:
+        """The same of a whole model, from the folder of its files."""
+        made, folder = NetworkTask(*task), Path(files)
+        with np.load(folder / "inputs.npz") as arrays:
+            call = self.contender.prepare_network(made, folder, [*arrays.values()])
+        return self._ready(key, call, made.stream, output, seconds)
+
+    def _ready(self, key: str, call: Call, stream: bool, output: str, seconds: float) -> float:
+        if stream:
             np.save(output, np.stack([call().copy() for _ in range(STEPS)], axis=1))
         call()  # the first one may compile, on as many threads as it likes
         start, processor_start = time.perf_counter(), time.process_time()
         block(call, seconds)
         processor_seconds, passed = time.process_time() - processor_start, time.perf_counter() - start
-        if not made.stream:
+        if not stream:
             np.save(output, call())
         self.calls[key] = call
         return processor_seconds / max(passed, SHORT)

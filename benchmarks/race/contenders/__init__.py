@@ -16,7 +16,7 @@ from benchmarks.race.contenders.jax import Jax
 from benchmarks.race.contenders.keras import Keras, KerasOnFastGRU, LiteRt, TfKeras
 from benchmarks.race.contenders.ncnn import Ncnn
 from benchmarks.race.contenders.numpy import NumPy
-from benchmarks.race.contenders.onnx import OnnxRuntime, OnnxRuntimeBound, OpenVino
+from benchmarks.race.contenders.onnx import OnnxRuntime, OnnxRuntimeBound, OpenVino, Tract
 from benchmarks.race.contenders.torch import Torch, TorchInt8, TorchOnFastGRU
 
 ALL: tuple[type[Contender], ...] = (
@@ -32,6 +32,7 @@ ALL: tuple[type[Contender], ...] = (
     OnnxRuntime,
     OnnxRuntimeBound,
     OpenVino,
+    Tract,
     Torch,
     TorchOnFastGRU,
     TorchInt8,

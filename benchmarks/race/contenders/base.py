@@ -7,15 +7,18 @@ where they are used.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from benchmarks.tasks import Array, Arrays, Task
+from benchmarks.networks import NETWORKS, NetworkTask
+from benchmarks.tasks import FRAMES, Array, Arrays, Task
 
 Call = Callable[[], Array]
 Function = Callable[[Any, Any], tuple[Any, Any]]  # inputs, state -> outputs, state
+NetworkFunction = Callable[[Sequence[Any], Sequence[Any]], tuple[Any, Sequence[Any]]]  # the same of models
 
 NUMPY = "numpy==2.4.6"
 
@@ -24,7 +27,8 @@ class Contender:
     """Base of all contenders; the methods run in the contender's own process.
 
     A contender whose library has a layer that is a function of tensors writes `function`; one that
-    binds inputs and outputs once writes `prepare` itself.
+    binds inputs and outputs once writes `prepare` itself. For whole models the same two are
+    `network_function` and `prepare_network`.
     """
 
     name: ClassVar[str]
@@ -36,6 +40,7 @@ class Contender:
     byte_factors: ClassVar[bool] = False  # does it round what weights are multiplied by to bytes?
     limit: ClassVar[float | None] = None  # of its difference from the equations, if it rounds otherwise
     lacks: ClassVar[frozenset[str]] = frozenset()  # of what a task may need
+    networks: ClassVar[bool] = False  # does it run whole models?
     on_request: ClassVar[bool] = False  # does it run only if it is named?
 
     @classmethod
@@ -49,9 +54,9 @@ class Contender:
         return cls.weights_dtype is None
 
     @classmethod
-    def runs(cls, task: Task) -> bool:
-        """True if its library has such a layer."""
-        return not cls.lacks & task.needs
+    def runs(cls, task: Task | NetworkTask) -> bool:
+        """True if its library has such a layer, or reads such a model."""
+        return cls.networks if isinstance(task, NetworkTask) else not cls.lacks & task.needs
 
     def start(self, threads: int) -> None:
         """Import the library, restrict it to so many threads."""
@@ -81,6 +86,42 @@ class Contender:
         """The layer as a function of inputs and state, the library's own tensors."""
         raise NotImplementedError
 
+    def prepare_network(self, task: NetworkTask, files: Path, inputs: Sequence[Array]) -> Call:
+        """A model as a function without arguments, as of `prepare`; a stream starts from zeros.
+
+        `files` is the folder of the task's files, and its parent that of the model's.
+        """
+        function = self.network_function(task, files)
+        tensor = self.network_tensor
+        if not task.stream:
+            given = [tensor(array) for array in inputs]
+            return lambda: self.network_output(function(given, ())[0])
+        turns = itertools.cycle([[tensor(frame)] for frame in network_frames(inputs)])
+        states: Sequence[Any] = [tensor(state) for state in self.network_states(task)]
+
+        def step() -> Array:
+            nonlocal states
+            y, states = function(next(turns), states)
+            return self.network_output(y)
+
+        return step
+
+    def network_function(self, task: NetworkTask, files: Path) -> NetworkFunction:
+        """A model as a function of inputs and states, the library's own tensors; without states, ()."""
+        raise NotImplementedError
+
+    def network_states(self, task: NetworkTask) -> list[Array]:
+        """The states that a stream starts from, after `network_function`."""
+        return [np.zeros((task.batch, units), task.dtype) for units in NETWORKS[task.name].units]
+
+    def network_tensor(self, array: Array) -> Any:
+        """An array as the library's own tensor, in its order of axes: inputs and states."""
+        return array
+
+    def network_output(self, y: Any) -> Array:
+        """A model's output as a NumPy array."""
+        return np.asarray(y)
+
     def tensor(self, array: Array) -> Any:
         """An array as the library's own tensor."""
         return array
@@ -101,6 +142,11 @@ def frames(arrays: Arrays) -> Iterator[Array]:
     """The inputs of a stream, (batch, 1, features) each."""
     for t in range(arrays.x.shape[1]):
         yield np.ascontiguousarray(arrays.x[:, t : t + 1])
+
+
+def network_frames(inputs: Sequence[Array]) -> list[Array]:
+    """The inputs of a stream of a model, (batch, 1) of indices or (batch, 1, size) each."""
+    return [np.ascontiguousarray(inputs[0][:, t : t + 1]) for t in range(FRAMES)]
 
 
 def steps_first(x: Array) -> Array:

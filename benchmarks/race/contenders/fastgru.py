@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
-from benchmarks.race.contenders.base import Call, Contender, frames
-from benchmarks.tasks import Arrays, Task
+import numpy as np
+
+from benchmarks.networks import NetworkTask
+from benchmarks.race.contenders.base import Call, Contender, frames, network_frames
+from benchmarks.tasks import Array, Arrays, Task
 
 
 class FastGRU(Contender):
     name = "fastgru"
     peer = False
+    networks = True
     options: ClassVar[Mapping[str, Any]] = {}  # further arguments of the layer
 
     @classmethod
@@ -50,10 +55,23 @@ class FastGRU(Contender):
             return lambda: layer(x, initial_state=[state], mask=mask)
         return lambda: layer(x, initial_state=[state])
 
+    def prepare_network(self, task: NetworkTask, files: Path, inputs: Sequence[Array]) -> Call:
+        import fastgru
+
+        published = files.parent / "model.onnx"
+        model = fastgru.load_model(published if published.exists() else files.parent / "model.keras")
+        if not task.stream:
+            x = inputs[0] if len(inputs) == 1 else [*inputs]
+            return lambda: model(x)
+        stream = model.stream(task.batch)
+        turns = itertools.cycle([np.ascontiguousarray(frame[:, 0]) for frame in network_frames(inputs)])
+        return lambda: stream(next(turns))
+
 
 class FastGRUHalf(FastGRU):
     name = "fastgru-f16"
     weights_dtype = "float16"
+    networks = False  # the race of models has exact ones only
     lacks = frozenset({"float64"})
     options: ClassVar[Mapping[str, Any]] = {"weights_dtype": "float16"}
 
@@ -61,6 +79,7 @@ class FastGRUHalf(FastGRU):
 class FastGRUInt8(FastGRU):
     name = "fastgru-int8"
     weights_dtype = "int8"
+    networks = False
     limit = 0.1  # against the equations with weights that are not rounded
     lacks = frozenset({"float64"})
     options: ClassVar[Mapping[str, Any]] = {"weights_dtype": "int8"}
@@ -68,6 +87,7 @@ class FastGRUInt8(FastGRU):
 
 class FastGRUBlas(FastGRU):
     name = "fastgru-blas"
+    networks = False
     variables: ClassVar[Mapping[str, str]] = {"FASTGRU_ENGINE": "blas"}
 
 

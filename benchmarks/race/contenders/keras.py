@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
+from benchmarks.networks import NetworkTask
 from benchmarks.race.contenders import jax as on_jax
 from benchmarks.race.contenders import torch as on_torch
-from benchmarks.race.contenders.base import NUMPY, Contender, Function
+from benchmarks.race.contenders.base import NUMPY, Contender, Function, NetworkFunction
 from benchmarks.tasks import Array, Arrays, Task
 
 
@@ -36,6 +38,7 @@ class Keras(Contender):
 
     name = "keras"
     requirements = (NUMPY, "keras==3.15.1", *on_jax.JAX)
+    networks = True
     lacks = frozenset({"hard_sigmoid", "bidirectional"})  # its own is another function; fed in other ways
     variables: ClassVar[Mapping[str, str]] = {**on_jax.VARIABLES, "KERAS_BACKEND": "jax"}
 
@@ -61,6 +64,26 @@ class Keras(Contender):
         @jax.jit
         def run(x: Any, state: Any) -> Any:
             return tuple(layer.stateless_call(*variables, x, initial_state=[state], **options)[0])
+
+        return run
+
+    def network_tensor(self, array: Array) -> Any:
+        return self.tensor(array)
+
+    def network_function(self, task: NetworkTask, files: Path) -> NetworkFunction:
+        import jax
+        import keras
+
+        file = files / "step.keras" if task.stream else files.parent / "model.keras"
+        model = keras.saving.load_model(file, compile=False)
+        kinds = model.trainable_variables, model.non_trainable_variables
+        variables = [[v.value for v in kind] for kind in kinds]
+
+        @jax.jit
+        def run(inputs: Any, states: Any) -> Any:
+            given = [*inputs, *states]
+            results, _ = model.stateless_call(*variables, given if len(given) > 1 else given[0])
+            return (results[0], results[1:]) if task.stream else (results, ())
 
         return run
 
@@ -103,6 +126,7 @@ class KerasOnFastGRU(Contender):
 class TfKeras(Contender):
     name = "tf_keras"
     requirements = (NUMPY, "tensorflow-cpu==2.21.0", "tf-keras==2.21.0")
+    networks = True
     variables: ClassVar[Mapping[str, str]] = {"TF_USE_LEGACY_KERAS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
     def start(self, threads: int) -> None:
@@ -145,12 +169,37 @@ class TfKeras(Contender):
         sizes = ((batch, timesteps, features), (batch, units))
         return tf.function(run, input_signature=[tf.TensorSpec(size, task.dtype) for size in sizes])
 
+    def network_tensor(self, array: Array) -> Any:
+        import tensorflow as tf
+
+        return tf.constant(array)
+
+    def network_output(self, y: Any) -> Array:
+        return y.numpy()
+
+    def network_function(self, task: NetworkTask, files: Path) -> NetworkFunction:
+        import tensorflow as tf
+        import tf_keras
+
+        model = tf_keras.models.load_model(
+            files / "step.h5" if task.stream else files.parent / "model.h5", compile=False
+        )
+
+        @tf.function
+        def run(inputs: Any, states: Any) -> Any:
+            given = [*inputs, *states]
+            results = model(given if len(given) > 1 else given[0])
+            return (results[0], results[1:]) if task.stream else (results, ())
+
+        return run
+
 
 class LiteRt(TfKeras):
     """Converted by TensorFlow's converter, run by the interpreter that TensorFlow brings with it."""
 
     name = "litert"
     home = "tf_keras"
+    networks = False
     lacks = frozenset({"float64", "mask", "bidirectional"})  # the converter's loop has none
 
     def start(self, threads: int) -> None:

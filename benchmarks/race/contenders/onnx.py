@@ -1,13 +1,25 @@
-"""The runtimes of ONNX: a graph of one GRU node."""
+"""The runtimes of ONNX: a graph of one GRU node, or a model's file."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from benchmarks.race.contenders.base import NUMPY, Call, Contender, frames, steps_first
+from benchmarks.networks import NetworkTask
+from benchmarks.race.contenders.base import (
+    NUMPY,
+    Call,
+    Contender,
+    NetworkFunction,
+    frames,
+    network_frames,
+    steps_first,
+)
 from benchmarks.tasks import Array, Arrays, Task
 
 ONNX = "onnx==1.23.2"
@@ -75,6 +87,7 @@ class OnnxRuntime(Contender):
 
     name = "onnxruntime"
     requirements = (NUMPY, "onnxruntime==1.32.0", ONNX)
+    networks = True
     lacks = frozenset({"float64"})
 
     def start(self, threads: int) -> None:
@@ -106,6 +119,25 @@ class OnnxRuntime(Contender):
             return outputs(state)
 
         return step if task.stream else call
+
+    def network_session(self, files: Path) -> Any:
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(files / "model.onnx", self.options, ["CPUExecutionProvider"])
+
+    def network_function(self, task: NetworkTask, files: Path) -> NetworkFunction:
+        session = self.network_session(files)
+        names = [given.name for given in session.get_inputs()]
+        self.state_shapes = [given.shape for given in session.get_inputs()][1:] * task.stream
+
+        def run(inputs: Sequence[Array], states: Sequence[Array]) -> tuple[Array, Sequence[Array]]:
+            y, *states = session.run(None, dict(zip(names, (*inputs, *states), strict=True)))
+            return y, states
+
+        return run
+
+    def network_states(self, task: NetworkTask) -> list[Array]:
+        return [np.zeros(shape, task.dtype) for shape in self.state_shapes]
 
 
 class OnnxRuntimeBound(OnnxRuntime):
@@ -140,10 +172,39 @@ class OnnxRuntimeBound(OnnxRuntime):
 
         return call
 
+    def prepare_network(self, task: NetworkTask, files: Path, inputs: Sequence[Array]) -> Call:
+        session = self.network_session(files)
+        y, *after = [np.zeros(made.shape, task.dtype) for made in session.get_outputs()]
+        before = [np.zeros_like(state) for state in after]
+
+        def bound(given: Sequence[Array], results: Sequence[Array]) -> Any:
+            binding = session.io_binding()  # of addresses: the arrays are kept with it
+            for value, array in zip(session.get_inputs(), given, strict=True):
+                binding.bind_input(value.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            for value, array in zip(session.get_outputs(), results, strict=True):
+                binding.bind_output(value.name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+            return binding, given, results
+
+        if task.stream:
+            states = itertools.cycle([(before, after), (after, before)])
+            turns = []
+            for frame, (read, written) in zip(network_frames(inputs), states, strict=False):
+                turns.append(bound((frame, *read), (y, *written)))
+        else:
+            turns = [bound(inputs, (y,))]
+        in_turn = itertools.cycle(turns)
+
+        def call() -> Array:
+            session.run_with_iobinding(next(in_turn)[0])
+            return y
+
+        return call
+
 
 class OpenVino(Contender):
     name = "openvino"
     requirements = (NUMPY, "openvino==2026.4.1", ONNX)
+    networks = True
     lacks = frozenset({"float64", "hard_sigmoid", "mask"})
 
     def start(self, threads: int) -> None:
@@ -177,3 +238,86 @@ class OpenVino(Contender):
             return outputs(y)
 
         return step if task.stream else call
+
+    def prepare_network(self, task: NetworkTask, files: Path, inputs: Sequence[Array]) -> Call:
+        model = self.core.read_model(files / "model.onnx")
+        request = self.core.compile_model(model, "CPU", self.config).create_infer_request()
+        x, *states = (request.get_input_tensor(i).data for i in range(len(model.inputs)))
+        y, *following = (request.get_output_tensor(i).data for i in range(len(model.outputs)))
+        if not task.stream:
+            for tensor, array in zip((x, *states), inputs, strict=True):
+                tensor[:] = array
+
+            def call() -> Array:
+                request.infer(share_outputs=True)
+                return y
+
+            return call
+        turns = itertools.cycle(network_frames(inputs))
+        for state in states:
+            state[:] = 0
+
+        def step() -> Array:
+            x[:] = next(turns)
+            request.infer(share_outputs=True)
+            for state, after in zip(states, following, strict=True):
+                state[:] = after
+            return y
+
+        return step
+
+
+class Tract(Contender):
+    """Sonos' runtime: it copies what it is given and what it returns."""
+
+    name = "tract"
+    requirements = (NUMPY, "tract==0.23.9", ONNX)
+    networks = True
+    lacks = frozenset({"float64", "hard_sigmoid", "mask"})
+
+    def start(self, threads: int) -> None:
+        import tract  # noqa: F401 - it computes on the thread that calls it
+
+    def model(self, file: Path) -> Any:
+        import tract
+
+        return tract.onnx().load(file).into_model().into_runnable()
+
+    def prepare(self, task: Task, arrays: Arrays) -> Call:
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "gru.onnx"
+            file.write_bytes(onnx_model(task, arrays))
+            model = self.model(file)
+        state = first_state(task, arrays)
+        x = steps_first(arrays.x)
+        inputs = itertools.cycle([steps_first(frame) for frame in frames(arrays)])
+
+        def call() -> Array:
+            [y] = model.run([x, state])
+            return outputs(y.to_numpy())
+
+        def step() -> Array:
+            nonlocal state
+            [y] = model.run([next(inputs), state])
+            state = y.to_numpy()
+            return outputs(state)
+
+        return step if task.stream else call
+
+    def network_function(self, task: NetworkTask, files: Path) -> NetworkFunction:
+        model = self.model(files / "model.onnx")
+        self.state_shapes = [
+            [int(size) for size in model.input_fact(i).dims()] for i in range(1, model.input_count())
+        ]
+
+        def run(inputs: Sequence[Array], states: Sequence[Any]) -> tuple[Any, Sequence[Any]]:
+            y, *states = model.run([*inputs, *states])
+            return y, states
+
+        return run
+
+    def network_states(self, task: NetworkTask) -> list[Array]:
+        return [np.zeros(shape, task.dtype) for shape in self.state_shapes]
+
+    def network_output(self, y: Any) -> Array:
+        return y.to_numpy()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.race.contenders.base import NUMPY, Contender, Function, steps_first
+from benchmarks.networks import NETWORKS, NetworkTask
+from benchmarks.race.contenders.base import NUMPY, Contender, Function, NetworkFunction, steps_first
 from benchmarks.tasks import Array, Arrays, Task
 
 
@@ -18,6 +20,7 @@ class Torch(Contender):
         "torch==2.13.0+cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "torch==2.13.0; sys_platform != 'linux' or platform_machine != 'x86_64'",
     )
+    networks = True
     lacks = frozenset({"reset_before", "hard_sigmoid", "mask"})
 
     def start(self, threads: int) -> None:
@@ -70,12 +73,33 @@ class Torch(Contender):
         array: Array = y.numpy()
         return array.swapaxes(0, 1) if array.ndim > 2 else array
 
+    def network_tensor(self, array: Array) -> Any:
+        import torch
+
+        return torch.tensor(array)
+
+    def network_states(self, task: NetworkTask) -> list[Array]:
+        return [np.zeros((1, task.batch, units), task.dtype) for units in NETWORKS[task.name].units]
+
+    def network_output(self, y: Any) -> Array:
+        return y.numpy()
+
+    def network_function(self, task: NetworkTask, files: Path) -> NetworkFunction:
+        import torch
+
+        from benchmarks.race.contenders.torch_networks import module
+
+        with np.load(files.parent / "weights.npz") as arrays:
+            network = module(task, [*arrays.values()])
+        return torch.inference_mode()(network)
+
 
 class TorchOnFastGRU(Torch):
     """The same module, with fastgru as its forward: what `fastgru.torch.optimize` makes of a program."""
 
     name = "torch+fastgru"
     home = "torch"
+    networks = False
     peer = False
 
     def layer(self, task: Task, arrays: Arrays) -> Any:
@@ -89,6 +113,7 @@ class TorchInt8(Torch):
 
     name = "torch-int8"
     home = "torch"
+    networks = False
     weights_dtype = "int8"
     byte_factors = True
     limit = 0.2  # it only has to be the same layer
