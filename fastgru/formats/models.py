@@ -95,8 +95,8 @@ def from_keras_model(model: Any, weights_dtype: str | None = None) -> Model:
     TypeError
         If it is no model of Keras.
     ValueError
-        If it is another class than Sequential or a functional model, or has layers that fastgru does not compute:
-        names all of them.
+        If it is another class than Sequential or a functional model, or has layers that fastgru does not
+        compute: names all of them.
 
     Notes
     -----

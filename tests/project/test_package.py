@@ -303,7 +303,8 @@ ROOMS = [
     ["_writers", "_description", "_keras_config"],
     ["activations", "initializers", "regularizers", "constraints"],
     ["_compile", "_config", "_loop", "_roofline"],
-    ["_validate", "_validate_streams", "_validate_models", "_registry", "_random", "_include", "_errors"],
+    ["_validate", "_validate_streams", "_validate_models", "_layouts"],
+    ["_registry", "_random", "_include", "_errors"],
 ]
 SOURCES = {
     ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
