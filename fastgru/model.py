@@ -137,6 +137,11 @@ class Model(ModelCaller, Streamable):
         """The shape of an input or of what a node writes, without the batch."""
         return self._compiled.values[name].shape
 
+    def limits_of(self, name: str) -> tuple[int, int]:
+        """The least index that an input takes, and the first one that is too large."""
+        number = [one.name for one in self._inputs].index(name)
+        return self._compiled.graph.limits.get(number, (-(2**31), 2**31))
+
     @property
     def built(self) -> bool:
         """True, as of layers that have their weights."""
