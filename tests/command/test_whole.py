@@ -114,7 +114,7 @@ def test_compare_finds_another_network(exported, monkeypatch):
     other.nodes[0].layer.set_weights([1.1 * one for one in other.nodes[0].layer.get_weights()])
     changed = Model(other.inputs, other.nodes, other.output_values)
     monkeypatch.setattr(fastgru, "load_model", lambda path: changed)
-    result = call("compare", "--whole", exported)
+    result = CliRunner().invoke(command, ["compare", "--whole", str(exported)], standalone_mode=False)
     assert "DIFFERENT" in result.output
     assert result.return_value == 1
 
