@@ -1,5 +1,6 @@
 """Whole models from files and objects of Keras and ONNX, and fastgru's own files."""
 
+import os
 from typing import Any
 
 from fastgru import formats
@@ -141,4 +142,6 @@ def from_onnx_model(model: Any, weights_dtype: str | None = None) -> Model:
     ------------------------------------------
     Weights: 96
     """
+    if isinstance(model, str | bytes | os.PathLike):
+        return load_model(model, weights_dtype)
     return _onnx_whole.live_model(model, weights_dtype)
