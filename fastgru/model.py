@@ -35,6 +35,13 @@ class Compiled(NamedTuple):
 class Model(ModelCaller, Streamable):
     """A network of layers: `fastgru.load_model` makes one.
 
+    ``model(inputs, mask=None, lengths=None, initial_state=None, out=None)`` runs it. `inputs` is an array of
+    (batch, timesteps, features) or what else `inputs` of the model says, or for several a list of them or a
+    dict by name; `mask`, of shape (batch, timesteps), and `lengths`, of shape (batch,), are of the first
+    input; `initial_state` is a list of a (batch, width) array or None for each state; `out` is what results
+    are written to. It returns an array, or for several outputs a list of them. Arguments that do not fit are
+    a ValueError or a TypeError that names them.
+
     It is immutable: any number of threads may share it.
 
     Parameters

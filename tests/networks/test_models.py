@@ -924,6 +924,19 @@ def test_nodes_that_do_not_fit_are_named():
             Model([Input("x", (None, 7))], [node()], [Output("y")])
 
 
+def test_a_stream_of_what_repeats_its_last_output_is_refused_for_that():
+    make = Maker(0)
+    make.add(Recurrent, layer=make.gru(3, 4, return_sequences=False))
+    make.add(Repeat, times=5)
+    make.add(Recurrent, layer=make.gru(4, 2))
+    model = make.model(Input("x", (None, 3)))
+    assert model(make.array(2, 7, 3)).shape == (2, 5, 2)
+    with pytest.raises(
+        ValueError, match="cannot run step by step: Repeat 'repeat_1' makes timesteps of its own"
+    ):
+        model.stream()
+
+
 # ---- copies ------------------------------------------------------------------------------------------
 
 
