@@ -1,12 +1,14 @@
 """Whole networks: the layers around GRUs, and GRUs, as one."""
 
+import contextlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _layouts, _validate, _validate_models
+from fastgru import _config, _layouts, _progress, _validate, _validate_models
 from fastgru._calls import ModelCaller
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
@@ -296,8 +298,10 @@ class Model(ModelCaller, Streamable):
         x : as `inputs` of a call, or an iterable of them
             Of an iterable, the results are put together.
         batch_size : int
-        progress : callable, optional
-            Called with the number of rows that are done, after each batch.
+        progress : bool or callable, optional
+            A callable is called with the number of rows that are done, after each batch. None: on a terminal there
+            is a bar if `rich` is installed, which the extra `cli` brings, and there are several batches; False:
+            there is none.
 
         Returns
         -------
@@ -313,13 +317,13 @@ class Model(ModelCaller, Streamable):
         found: list[list[Array]] = [[] for _ in self._outputs]
         axes = [_layouts.batch_axis(one.layout) for one in self._outputs]
         done = 0
-        for rows in self._batches(x, batch_size):
-            results = self(rows)
-            for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
-                kept.append(result)
-            done += found[0][-1].shape[axes[0]]
-            if progress is not None:
-                progress(done)
+        with _told(progress, x, batch_size) as tell:
+            for rows in self._batches(x, batch_size):
+                results = self(rows)
+                for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
+                    kept.append(result)
+                done += found[0][-1].shape[axes[0]]
+                tell(done)
         joined = [np.concatenate(arrays, axis=axis) for axis, arrays in zip(axes, found, strict=True)]
         return joined[0] if len(joined) == 1 else joined
 
@@ -432,3 +436,23 @@ def _restored(
 def _shown(shape: Shape) -> str:
     """A shape with its batch, as Keras prints it."""
     return str((None, *shape))
+
+
+@contextlib.contextmanager
+def _told(progress: Any, x: Any, batch_size: int) -> Iterator[Callable[[int], Any]]:
+    """A function that is told how many rows are done."""
+    total = len(x) if isinstance(x, np.ndarray) and x.ndim else 0
+    if callable(progress):
+        yield progress
+    elif progress is False or total <= batch_size or importlib.util.find_spec("rich") is None:
+        yield lambda done: None
+    else:
+        with _progress.progress("predicting", total, "rows") as advance:
+            before = 0
+
+            def tell(done: int) -> None:
+                nonlocal before
+                advance(done - before)
+                before = done
+
+            yield tell

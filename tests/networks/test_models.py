@@ -962,3 +962,20 @@ def test_predictions_are_those_of_calls():
     assert np.array_equal(model.predict(x, batch_size=4, progress=done.append), model(x))
     assert done == [4, 8, 12, 16, 20, 24, 25]
     assert np.array_equal(model.predict(iter([x[:3], x[3:25]])), model(x))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "progress", "bar"), [(2, None, True), (9, None, False), (2, False, False)]
+)
+def test_predict_shows_a_bar_for_several_batches_on_a_terminal(batch_size, progress, bar, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    node = Dense(name="d", inputs=("x",), outputs=("y",), kernel=np.ones((3, 2), np.float32))
+    model = Model([Input("x", (None, 3))], [node], [Output("y")])
+    model.predict(np.ones((5, 4, 3), np.float32), batch_size, progress)
+    assert ("predicting" in sys.stderr.getvalue()) == bar

@@ -304,7 +304,7 @@ ROOMS = [
     ["activations", "initializers", "regularizers", "constraints"],
     ["_compile", "_config", "_loop", "_roofline"],
     ["_validate", "_validate_streams", "_validate_models", "_layouts"],
-    ["_registry", "_random", "_include", "_errors"],
+    ["_registry", "_random", "_include", "_errors", "_progress"],
 ]
 SOURCES = {
     ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
