@@ -9,6 +9,7 @@
     python -m benchmarks.race stream --paced                   a frame every 10 ms, too
     python -m benchmarks.race ways                             fastgru alone: the ways to call it
     python -m benchmarks.race --write-docs                     all regimes, and into docs/ what was measured
+    python -m benchmarks.race models --write-docs              the same of whole models only
 
 Writes results.json, tables.md and pictures to race-output/. Exit status 3 if a result of fastgru was
 wrong, else 0: times are the machine's, and peers their own.
@@ -58,6 +59,7 @@ PICTURES = {  # of a race, and what they are called in the documentation
     "times-sequence.png": "race-sequence.png",
     "ratios.png": "race-ratios.png",
     "errors.png": "race-errors.png",
+    "models.png": "race-models.png",
 }
 
 
@@ -128,10 +130,14 @@ def parse(arguments: Sequence[str] | None, everyone: Contenders) -> argparse.Nam
         help=f"give up a contender that says nothing for so long (default: {TIMEOUT:g})",
     )
     add("--out", type=Path, default=Path("race-output"), metavar="DIR", help="default: race-output")
-    add("--write-docs", action="store_true", help="put the tables and pictures of a whole race into docs/")
+    add(
+        "--write-docs",
+        action="store_true",
+        help=f"put the tables and pictures of a whole race, or of {MODELS}, into docs/",
+    )
     options = parser.parse_args(arguments)
-    if options.write_docs and (options.what or options.quick):
-        parser.error("--write-docs must be of a whole race: without --quick, regimes and shapes")
+    if options.write_docs and (options.what not in ([], [MODELS]) or options.quick):
+        parser.error(f"--write-docs must be of a whole race or of {MODELS}: without --quick and shapes")
     return options
 
 
@@ -267,10 +273,16 @@ def save(record: Record, folder: Path) -> Iterator[Path]:
     yield from pictures.draw(record, folder)
 
 
-def write_docs(folder: Path) -> Iterator[Path]:
-    """Put what was saved to a folder into the documentation; the files."""
+def write_docs(record: Record, folder: Path) -> Iterator[Path]:
+    """Put the tables, and the pictures that were saved to a folder, into the documentation; the files."""
     page = DOCS / "benchmarks.md"
-    page.write_text(report.replaced(page.read_text(), (folder / "tables.md").read_text()))
+    text = page.read_text()
+    if {*record.heats} - {MODELS}:
+        text = report.replaced(text, report.layers_markdown(record))
+    if record.heats.get(MODELS):
+        marks = report.BEGIN_MODELS, report.END_MODELS
+        text = report.replaced(text, report.models_markdown(record), marks)
+    page.write_text(text)
     yield page
     for picture, name in PICTURES.items():
         if (folder / picture).exists():
@@ -287,7 +299,7 @@ def main(arguments: Sequence[str] | None = None, everyone: Iterable[type[Contend
     report.show(record, console, options.details)
     written = [*save(record, options.out)]
     if options.write_docs:
-        written += write_docs(options.out)
+        written += write_docs(record, options.out)
     for file in written:
         console.print(str(file), highlight=False, soft_wrap=True)
     return WRONG if record.wrong else 0

@@ -170,9 +170,8 @@ def convert(model: Any, file: Path, padded: bool = False) -> None:
     import tensorflow as tf
     import tf2onnx
 
-    if padded:  # of masks tf2onnx makes a Loop: better a node that is given lengths
-        for layer in model.layers:
-            layer.mask_zero = False
+    for layer in model.layers:  # of masks tf2onnx makes a Loop: better a GRU node, if need be with lengths
+        layer.mask_zero = False
     signature = [tf.TensorSpec(one.shape, one.dtype, name=f"x{i}") for i, one in enumerate(model.inputs)]
     function = tf.function(
         lambda *inputs: model([*inputs] if len(inputs) > 1 else inputs[0]), input_signature=signature

@@ -280,7 +280,8 @@ class Race:
             raise RaceError(f"wrong, its result has the shape {result.shape}")
         entrant.difference = float(np.abs(result.reshape(expected.shape) - expected).max())
         entrant.error = float(np.abs(result.reshape(unrounded.shape) - unrounded).max())
-        entrant.wrong = not entrant.difference < (contender.limit or LIMITS[task.dtype])
+        limit = contender.network_limit if isinstance(task, NetworkTask) else contender.limit
+        entrant.wrong = not entrant.difference < (limit or LIMITS[task.dtype])
         if entrant.wrong:
             raise RaceError(f"wrong by {entrant.difference:.1e}")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.networks import NetworkTask
-from benchmarks.race.heats import PERIOD, Entrant, Heat
+from benchmarks.race.heats import PERIOD, Entrant, Heat, ratios
 from benchmarks.race.record import Record
 from benchmarks.race.regimes import OURS
 from benchmarks.tasks import Array, Shape, Task
@@ -56,6 +56,7 @@ def draw(record: Record, folder: Path) -> Iterator[Path]:
         "ratios": best_ratios(heats),
         "latency": latencies(heats),
         "errors": errors(heats),
+        "models": models([heat for heat in heats if isinstance(heat.task, NetworkTask)]),
     }
     for name, figure in pictures.items():
         if figure is not None:
@@ -362,3 +363,43 @@ def _errors_panel(ax: Axes, points: Mapping[str, tuple[float, float]]) -> None:
                 fontsize=9,
                 arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 0},
             )
+
+
+# ---- whole models ----------------------------------------------------------------------------------
+
+
+def models(heats: Sequence[Heat]) -> Figure | None:
+    """How many times as long as fastgru each peer takes: a line for each model and way to call it."""
+    drawn = [heat for heat in heats if heat.finisher(OURS) and heat.best_peer()]
+    if not drawn:
+        return None
+    figure, [ax] = _figure(1, 9.0, 1.6 + 0.32 * len(drawn))
+    names = dict.fromkeys(
+        entrant.name for heat in drawn for entrant in heat.entrants if entrant.contender.peer
+    )
+    for name in names:
+        points = []
+        for y, heat in enumerate(drawn):
+            peer, ours = heat.finisher(name), heat.finisher(OURS)
+            if peer and ours:
+                points.append((float(np.median(ratios(peer, ours))), y))
+        colour, dashes = _style(name)
+        mark = "D" if dashes == "--" else "o"
+        ax.plot(*zip(*points, strict=True), mark, color=colour, markersize=6, label=name)
+    ax.axvline(1, color=_style(OURS)[0], linewidth=2)
+    ax.set_xscale("log")
+    _number(ax.xaxis, 1, 10)
+    ax.set_yticks(range(len(drawn)), [_called(heat) for heat in drawn], fontsize=8)
+    ax.invert_yaxis()
+    ax.set_xlabel("time divided by fastgru's, which is the line at 1")
+    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=len(names), fontsize=8, frameon=False, columnspacing=1)
+    return figure
+
+
+def _called(heat: Heat) -> str:
+    """A model's name, rows and steps."""
+    rows, steps = map(int, heat.task.shape.split("x"))
+    how = "a step a call" if heat.task.stream else f"{steps} steps"
+    return f"{heat.label.partition(',')[0]}: {how}{f', {rows} rows' * (rows > 1)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.race.heats import PERIOD, Entrant, Heat, ratios
 from benchmarks.race.record import Judgement, Record, judge_first, judge_way
-from benchmarks.race.regimes import OURS, REGIMES
+from benchmarks.race.regimes import MODELS, OURS, REGIMES
 from benchmarks.tasks import Array
 from benchmarks.ways import TASK, WAYS, Times, Way
 
@@ -27,6 +27,7 @@ WAYS_EXPLAINED = (
 CODE = 50  # letters of a call in a line
 WIDTH = 110  # letters of a line of Markdown
 BEGIN, END = "<!-- tables of the race -->", "<!-- end of the tables of the race -->"  # in docs/benchmarks.md
+BEGIN_MODELS, END_MODELS = "<!-- table of models -->", "<!-- end of the table of models -->"
 TITLES = {regime.name: regime.title for regime in REGIMES} | {"asked": "The layers that were asked for"}
 
 
@@ -112,7 +113,8 @@ def times_table(regime: str, heats: list[Heat]) -> Table:
     """A row for each layer: microseconds of all contenders, and below its share of the roofline."""
     fullest = sorted(heats, key=lambda heat: -len(heat.entrants))
     names = list(dict.fromkeys(entrant.name for heat in fullest for entrant in heat.entrants))
-    table = _table(f"{TITLES[regime]}: microseconds, share of the roofline", "layer")
+    what = "" if regime == MODELS else ", share of the roofline"
+    table = _table(f"{TITLES[regime]}: microseconds{what}", "model" if regime == MODELS else "layer")
     for name in names:
         table.add_column(_narrow(name), justify="right", no_wrap=True)
     table.add_column("best peer /\nfastgru (min - max)", no_wrap=True)
@@ -235,15 +237,37 @@ def _ways_cells(way: Way, ways: Mapping[str, Times], missed: str) -> Iterator[st
 
 
 def markdown(record: Record) -> str:
-    """What ran, how often fastgru was the fastest, and a section for each regime, for docs/benchmarks.md."""
+    """All tables, for a file of their own."""
+    parts = [layers_markdown(record)] if record.ways or {*record.heats} - {MODELS} else []
+    return "\n".join([*parts, *([models_markdown(record)] if record.heats.get(MODELS) else [])])
+
+
+def models_markdown(record: Record) -> str:
+    """What ran, how often fastgru was the fastest, and the table of models, for docs/benchmarks.md."""
+    lines = [*_ran(record), *_firsts(record.heats[MODELS], "heats of models")]
+    return "\n".join([*lines, f"### {TITLES[MODELS]}", "", *_models_table(record.heats[MODELS]), ""])
+
+
+def _ran(record: Record) -> list[str]:
     machine = record.machine
     ran = f"{machine.date}, {machine.cpu}, {machine.instruction_set}, Python {machine.python}"
-    lines = [*textwrap.wrap(", ".join([ran, *versions(record)]) + ".", WIDTH), ""]
-    firsts = [judgement for heat in record.all_heats() if (judgement := judge_first(heat))]
-    if firsts:
-        won = sum(judgement.met for judgement in firsts)
-        lines += [f"fastgru was the fastest exact contender at {won} of {len(firsts)} layers.", ""]
-    for regime, heats in record.heats.items():
+    busy = f", load average {record.load:.1f}: the machine was busy" if record.load > BUSY else ""
+    return [*textwrap.wrap(", ".join([ran, *versions(record)]) + f"{busy}.", WIDTH), ""]
+
+
+def _firsts(heats: Iterable[Heat], what: str) -> list[str]:
+    firsts = [judgement for heat in heats if (judgement := judge_first(heat))]
+    won = sum(judgement.met for judgement in firsts)
+    return (
+        [f"fastgru was the fastest exact contender at {won} of {len(firsts)} {what}.", ""] if firsts else []
+    )
+
+
+def layers_markdown(record: Record) -> str:
+    """The same of layers: a section for each regime, and the ways to call."""
+    layers = {regime: heats for regime, heats in record.heats.items() if regime != MODELS}
+    lines = [*_ran(record), *_firsts((heat for heats in layers.values() for heat in heats), "layers")]
+    for regime, heats in layers.items():
         lines += [f"### {TITLES[regime]}", "", *_markdown_table(heats), ""]
     if record.ways:
         columns = _ways_columns(record.ways)
@@ -257,12 +281,12 @@ def markdown(record: Record) -> str:
     return "\n".join(lines)
 
 
-def replaced(page: str, tables: str) -> str:
+def replaced(page: str, tables: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """A page with other tables between its two marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not end:
-        raise ValueError(f"the page must have the marks {BEGIN} and {END}, got none or one")
+        raise ValueError(f"the page must have the marks {marks[0]} and {marks[1]}, got none or one")
     return f"{before}{begin}\n\n{tables}\n{end}{after}"
 
 
@@ -291,6 +315,28 @@ def _markdown_table(heats: list[Heat]) -> Iterator[str]:
         if plain:
             cells.append(f"{np.median(ratios(heat.plain, ours)):.2f}" if heat.plain else "")
         yield _markdown_row(cells)
+
+
+def _models_table(heats: list[Heat]) -> Iterator[str]:
+    """All contenders, in the order of their first appearance, and the ratio of the best peer to fastgru."""
+    names = dict.fromkeys(entrant.name for heat in heats for entrant in heat.entrants if entrant.name != OURS)
+    columns = ["model", OURS, "best peer / fastgru", *names]
+    yield _markdown_row(columns)
+    yield _markdown_row(["---"] * len(columns))
+    for heat in heats:
+        ours, peer = heat.finisher(OURS), heat.best_peer()
+        if ours is None:
+            continue
+        ratio = float(np.median(ratios(peer, ours))) if peer else np.nan
+        others = [heat.finisher(name) for name in names]
+        yield _markdown_row(
+            [
+                f"{heat.label}, {heat.task.shape}" + (", a step" if heat.task.stream else ""),
+                _microseconds(ours.median),
+                f"{ratio:.2f}" if ratio >= 1 else f"**{ratio:.3f}, slower**" if peer else "",
+                *(_microseconds(other.median) if other else "" for other in others),
+            ]
+        )
 
 
 def _markdown_row(cells: Iterable[str]) -> str:

@@ -41,6 +41,7 @@ class Contender:
     limit: ClassVar[float | None] = None  # of its difference from the equations, if it rounds otherwise
     lacks: ClassVar[frozenset[str]] = frozenset()  # of what a task may need
     networks: ClassVar[bool] = False  # does it run whole models?
+    network_limit: ClassVar[float | None] = None  # of what a model returns, if it rounds weights
     on_request: ClassVar[bool] = False  # does it run only if it is named?
 
     @classmethod

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -272,6 +272,7 @@ class Tract(Contender):
 
     name = "tract"
     requirements = (NUMPY, "tract==0.23.9", ONNX)
+    variables: ClassVar[Mapping[str, str]] = {"RUST_BACKTRACE": "0"}  # errors without a hundred lines
     networks = True
     lacks = frozenset({"float64", "hard_sigmoid", "mask"})
 
