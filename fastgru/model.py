@@ -299,9 +299,9 @@ class Model(ModelCaller, Streamable):
             Of an iterable, the results are put together.
         batch_size : int
         progress : bool or callable, optional
-            A callable is called with the number of rows that are done, after each batch. None: on a terminal there
-            is a bar if `rich` is installed, which the extra `cli` brings, and there are several batches; False:
-            there is none.
+            A callable is called with the number of rows that are done, after each batch. None: on a terminal
+            there is a bar if `rich` is installed, which the extra `cli` brings, and there are several
+            batches; False: there is none.
 
         Returns
         -------
