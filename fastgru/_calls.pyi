@@ -1,6 +1,8 @@
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar, final
 
+import numpy as np
+from numpy.typing import NDArray
 from typing_extensions import disjoint_base
 
 from fastgru._core import Network
@@ -33,6 +35,7 @@ class ModelCaller(Caller):
         self, inputs: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None, out: Any = None
     ) -> Any: ...
 
+def indices_of(x: Any, low: int, limit: int) -> NDArray[np.int32] | None: ...
 def compiled(method: _Method) -> _Method: ...
 def mask_first() -> Callable[..., Any]: ...
 def training_first() -> Callable[..., Any]: ...

@@ -11,6 +11,7 @@ from cpython.ref cimport PyObject
 cimport cython
 cimport numpy as cnp
 
+from fastgru._arrays cimport is_plain
 from fastgru._core cimport Network
 from fastgru._memory cimport allocated, exchange, load
 
@@ -221,6 +222,32 @@ cdef class ModelCaller(Caller):
 
     def __call__(self, inputs, mask=None, lengths=None, initial_state=None, out=None):
         return self.result(inputs, initial_state, mask, None, lengths, out)
+
+
+def indices_of(x, long long low, long long limit):
+    """A copy of indices (batch, timesteps), as int32 (batch, timesteps, 1).
+
+    None if there are none, if they are no C-contiguous array of int32 or int64, or if one is less than `low` or
+    not less than `limit`. Each is read once: another thread may write into the array.
+    """
+    cdef cnp.npy_intp shape[3]
+    cdef cnp.ndarray copied
+    cdef cnp.int32_t *to
+    cdef const void *given
+    cdef Py_ssize_t i
+    cdef long long index
+    cdef bint wide = is_plain(x, 2, cnp.NPY_INT64)
+    if not (wide or is_plain(x, 2, cnp.NPY_INT32)) or not cnp.PyArray_IS_C_CONTIGUOUS(<cnp.ndarray> x):
+        return None
+    shape[0], shape[1], shape[2] = cnp.PyArray_DIMS(<cnp.ndarray> x)[0], cnp.PyArray_DIMS(<cnp.ndarray> x)[1], 1
+    copied = cnp.PyArray_EMPTY(3, shape, cnp.NPY_INT32, 0)
+    to, given = <cnp.int32_t *> cnp.PyArray_DATA(copied), cnp.PyArray_DATA(<cnp.ndarray> x)
+    for i in range(shape[0] * shape[1]):
+        index = (<const cnp.int64_t *> given)[i] if wide else (<const cnp.int32_t *> given)[i]
+        if index < low or index >= limit:
+            return None
+        to[i] = <cnp.int32_t> index
+    return copied if shape[0] * shape[1] else None
 
 
 def compiled(method):

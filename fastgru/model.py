@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastgru import _config, _layouts, _progress, _validate, _validate_models
-from fastgru._calls import ModelCaller
+from fastgru._calls import ModelCaller, indices_of
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
 from fastgru._core import Network
@@ -112,6 +112,12 @@ class Model(ModelCaller, Streamable):
         self._least = self._compiled.graph.least_timesteps()
         plain = all(_layouts.is_plain(one.layout, one.shape, one.indices) for one in self._inputs) and all(
             _layouts.is_plain(one.layout, self._compiled.values[one.name].shape) for one in self._outputs
+        )
+        limits = self._compiled.graph.limits
+        self._limits = (  # of inputs that all are indices, each checked in one pass
+            [limits.get(number, _validate_models.INDICES) for number in range(len(self._inputs))]
+            if plain and self._batch is None and all(one.indices for one in self._inputs)
+            else []
         )
         short = plain and self._batch is None and not self._compiled.graph.equal
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
@@ -280,6 +286,13 @@ class Model(ModelCaller, Streamable):
 
     def _checked(self, inputs: Any) -> list[Array]:
         """The arrays of a call, batch-major, in the order of the inputs."""
+        given = inputs if isinstance(inputs, list | tuple) else [inputs]
+        if self._limits and len(given) == len(self._limits):
+            checked = (indices_of(array, *limits) for array, limits in zip(given, self._limits, strict=True))
+            found = [array for array in checked if array is not None]
+            fits = len(found) == len(given) and all(map(_fits, found, self._inputs, self._least))
+            if fits and len({array.shape[0] for array in found}) == 1:
+                return found
         limits = self._compiled.graph.limits
         arrays = _validate_models.model_inputs(inputs, self._inputs, self._least, limits, self._dtype)
         if self._batch not in (None, arrays[0].shape[0]):
@@ -423,6 +436,11 @@ class Model(ModelCaller, Streamable):
             print_fn("  ".join(cell.ljust(width) for cell, width in cells).rstrip())
         print_fn(line)
         print_fn(f"Weights: {total:,}")
+
+
+def _fits(array: Array, one: Input, least: int) -> bool:
+    """True for indices of as many timesteps as the input has."""
+    return array.shape[1] >= least and one.shape[0] in (None, array.shape[1])
 
 
 def _restored(

@@ -160,7 +160,7 @@ TEXTS = {
 def race_figures():
     """All figures of the race by what they are."""
     page = (DOCS / "benchmarks.md").read_text()
-    tables = re.search("<!-- tables of the race -->(.*)<!-- end of", page, re.S)[1]
+    tables = re.search("<!-- tables of the race -->(.*)<!-- end of the tables of the race", page, re.S)[1]
     first = re.search(r"fastest exact contender at (\d+) of (\d+) layers", tables)
     figures, columns = {"fastest": first[1], "layers": first[2]}, []
     for line in re.findall(r"^\| (.*) \|$", tables, re.M):

@@ -214,7 +214,7 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     assert metadata["Version"] == fastgru.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == project["requires-python"]
-    assert wheel.stat().st_size < 1_500_000
+    assert wheel.stat().st_size < 2_000_000  # what is promised
 
 
 @of_distributions

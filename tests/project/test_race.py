@@ -16,14 +16,16 @@ from rich.console import Console
 
 sys.path.append(str(Path(__file__).parents[2]))  # where `python -m pytest` starts, but not `pytest`
 
+from benchmarks.networks import NETWORKS, NetworkTask
 from benchmarks.race import __main__ as command
-from benchmarks.race import contenders, peers, pictures, report, roofline, worker
+from benchmarks.race import contenders, files, peers, pictures, report, roofline, worker
 from benchmarks.race.contenders import (
     Contender,
     FastGRU,
     FastGRUBlas,
     FastGRUHalf,
     FastGRUInt8,
+    Keras,
     LiteRt,
     NumPy,
     OnnxRuntime,
@@ -35,7 +37,7 @@ from benchmarks.race.contenders import (
 from benchmarks.race.heats import Entrant, Heat, Race, ratios, rotated
 from benchmarks.race.process import Process, RaceError
 from benchmarks.race.record import Record
-from benchmarks.race.regimes import GOALS, REGIMES, Event, Goal, Regime
+from benchmarks.race.regimes import GOALS, MODELS, REGIMES, Event, Goal, Regime
 from benchmarks.race.roofline import Meter, Roofline, step_bytes
 from benchmarks.tasks import FRAMES, Shape, Task
 from benchmarks.ways import ENGINES, WAYS
@@ -688,12 +690,33 @@ def test_the_page_has_every_layer_of_the_race():
     layers = {
         regime.title: [f"{event.task}" + f", {event.label}" * bool(event.label) for event in regime.events]
         for regime in REGIMES
+        if regime.name != MODELS
     }
     assert sections(tables) == layers
     ratios = re.findall(r"^\| \d[^|]*(?:\|[^|]*){3}\| ([\d.]+|\*\*[\d.]+, slower\*\*) \|", tables, re.M)
     slower = sum("slower" in ratio for ratio in ratios)
     assert len(ratios) == sum(map(len, layers.values()))
     assert f"the fastest exact contender at {len(ratios) - slower} of {len(ratios)} layers" in tables
+
+
+def test_the_page_has_every_model_of_the_race():
+    table = PAGE.partition(report.BEGIN_MODELS)[2].partition(report.END_MODELS)[0]
+    [models] = [regime.events for regime in REGIMES if regime.name == MODELS]
+    called = [f"{e.label}, {e.task.shape}" + ", a step" * e.task.stream for e in models]
+    assert sections(table) == {"Whole models": called}
+    ratios = re.findall(r"^\|[^|]*\| [\d.]+ \| ([\d.]+|\*\*[\d.]+, slower\*\*) \|", table, re.M)
+    slower = sum("slower" in ratio for ratio in ratios)
+    assert len(ratios) == len(models)
+    assert f"the fastest exact contender at {len(ratios) - slower} of {len(ratios)} heats of models" in table
+
+
+def test_a_race_of_models_alone_leaves_the_tables_of_layers_alone(monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "DOCS", tmp_path)
+    (tmp_path / "benchmarks.md").write_text(PAGE)
+    [*command.write_docs(models_over(), tmp_path)]
+    written = (tmp_path / "benchmarks.md").read_text()
+    assert written.partition(report.BEGIN_MODELS)[0] == PAGE.partition(report.BEGIN_MODELS)[0]
+    assert "| NSNet2, 1x1, a step | 2.0 | 3.00 | 6.0 |" in written
 
 
 def test_a_race_writes_the_pages_tables_in_their_form(short, monkeypatch, tmp_path, capsys):
@@ -761,6 +784,120 @@ def test_names_at_the_ends_of_lines_do_not_overlap():
     assert np.diff(moved).min() > 0.99
     assert moved[0] >= 0
     assert moved[-1] <= 9
+
+
+# ---- whole models ----------------------------------------------------------------------------------
+
+
+def models_over(theirs=6.0):
+    """A race over, of NSNet2 step by step and of the tagger."""
+    heats = [
+        Heat(task, label, [made_up(FastGRU, task, 2.0), made_up(Peer, task, theirs)])
+        for task, label in (
+            (NetworkTask("nsnet2", 1, 1, stream=True), "NSNet2"),
+            (NetworkTask("tagger", 32, 20), "tagger"),
+        )
+    ]
+    return Record(2, 0, heats={MODELS: heats})
+
+
+def test_models_have_a_table_and_a_picture(tmp_path):
+    text = printed(models_over())
+    assert "Whole models: microseconds" in text
+    assert "roofline" not in text
+    assert re.search(r"tagger 32x20 +2.0 +6.0 +3 ", text)
+    assert "**0.500, slower**" in report.markdown(models_over(theirs=1.0))
+    assert [file.name for file in pictures.draw(models_over(), tmp_path)] == ["models.png"]
+
+
+def test_inputs_of_models_are_padded_where_they_should_be():
+    words = NetworkTask("sentiment", 50, 9).inputs()[0]
+    assert words.shape == (50, 9)
+    assert words.dtype == np.int32
+    assert {*np.count_nonzero(words, axis=1)} == {*range(1, 10)}
+    assert (np.diff((words == 0).astype(int)) >= 0).all()
+    assert NetworkTask("sentiment", 1, 9).inputs()[0].all()
+    [frames] = NetworkTask("precise", 3, 1, stream=True).inputs()
+    assert frames.shape == (3, FRAMES, 13)
+    assert [array.shape for array in NetworkTask("g2p", 2, 4).inputs()] == [(2, 4), (2, 4)]
+
+
+def test_contenders_without_whole_models_are_not_asked_for_them():
+    task = NetworkTask("precise", 1, 29)
+    able = {contender.name for contender in contenders.ALL if contender.runs(task)}
+    assert {"fastgru", "onnxruntime", "openvino", "tract", "torch", "keras", "tf_keras"} <= able
+    assert not able & {"jax", "ncnn", "litert", "numpy", "torch-int8"}
+
+
+def test_files_that_cannot_be_made_are_on_record(short, monkeypatch, capsys):
+    def fail(tasks):
+        raise RaceError("no files of models: out of luck")
+
+    monkeypatch.setattr(files, "made", fail)
+    assert short([FastGRU], "models") == 0
+    assert "failed models: no files of models: out of luck" in capsys.readouterr().out
+
+
+MODEL_TASKS = [
+    NetworkTask("precise", 1, 1, stream=True),
+    NetworkTask("precise", 2, 5),
+    NetworkTask("keyword", 2, 1, stream=True),
+    NetworkTask("sentiment", 3, 4),
+    NetworkTask("forecaster", 2, 6),
+    NetworkTask("tagger", 1, 1, stream=True),
+    NetworkTask("g2p", 2, 3),
+]
+
+
+@pytest.fixture(scope="module")
+def model_files(tmp_path_factory):
+    """Those of small tasks, made in this environment."""
+    pytest.importorskip("tf2onnx")
+    folder = tmp_path_factory.mktemp("files")
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.race.files", folder, "", json.dumps(MODEL_TASKS)],
+        cwd=ROOT,
+        env=os.environ | files.Maker.variables,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.mark.long
+@pytest.mark.outside
+def test_contenders_compute_models_right(heat, model_files):
+    """Those whose libraries the tests have anyway; small, so that any error of a gate is large."""
+    everyone = [FastGRU, OnnxRuntime, OnnxRuntimeBound, Torch, Keras, TfKeras]
+    for task in MODEL_TASKS:
+        over = heat(*everyone, task=task, files=model_files)
+        assert [entrant.failure for entrant in over.entrants] == [""] * len(everyone), str(task)
+        for entrant in over.entrants:
+            assert entrant.difference < 1e-5, (entrant.name, str(task))
+            assert [len(block) for block in entrant.blocks] == [1, 1]
+        assert over.limits == []
+
+
+@pytest.mark.long
+@pytest.mark.outside
+def test_another_result_than_that_of_keras_is_wrong(heat, model_files):
+    task = MODEL_TASKS[1]
+    file = files.folder_of(task, model_files) / "exact.npy"
+    kept = file.read_bytes()
+    np.save(file, np.load(file) + 1e-3)
+    [entrant] = heat(FastGRU, task=task, files=model_files).entrants
+    file.write_bytes(kept)
+    assert entrant.wrong
+    assert entrant.failure.startswith("wrong by 1.0e-03")
+
+
+def test_every_model_is_raced():
+    [models] = [regime.events for regime in REGIMES if regime.name == MODELS]
+    tasks = [event.task for event in models]
+    assert {task.name for task in tasks} == {*NETWORKS}
+    for name, network in NETWORKS.items():
+        assert any(task.stream for task in tasks if task.name == name) == bool(network.units)
+        assert {task.batch for task in tasks if task.name == name and not task.stream} == {1, 32}
 
 
 # ---- the machine -----------------------------------------------------------------------------------
