@@ -71,7 +71,7 @@ lint: $(VENV)/lint $(VENV)/built
 	$(BIN)/ruff format --check
 	$(BIN)/cython-lint fastgru
 	$(BIN)/mypy
-	$(BIN)/stubtest --mypy-config-file pyproject.toml $(addprefix fastgru.,_core _kernels _calls _streams _pool _tensors)
+	$(BIN)/stubtest --mypy-config-file pyproject.toml $(addprefix fastgru.,_plans _core _kernels _calls _streams _pool _tensors)
 
 docs: $(VENV)/docs $(VENV)/built
 	$(BIN)/python -m sphinx --quiet --nitpicky --fail-on-warning --keep-going -d build/doctrees docs build/docs

@@ -30,7 +30,6 @@ class Caller:
         self, network: Network, others: tuple[Any, ...], versions: list[int], way: str | None
     ) -> None: ...
 
-@disjoint_base
 class ModelCaller(Caller):
     def __call__(  # type: ignore[override]
         self, inputs: Any, mask: Any = None, lengths: Any = None, initial_state: Any = None, out: Any = None

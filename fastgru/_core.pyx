@@ -17,8 +17,8 @@ import numpy as np
 from fastgru._arguments cimport converted, copy_lengths, only_item, touches
 from fastgru._arrays cimport has_shape, is_plain, is_state, rows_are_whole, stride
 from fastgru._engine cimport (
-    FASTGRU_CALL_MASK, FASTGRU_GRU, FASTGRU_NO_MASK, FASTGRU_OUTPUTS, fastgru_clock, fastgru_input, fastgru_kernels,
-    fastgru_node, fastgru_run_of, fastgru_value,
+    FASTGRU_CALL_MASK, FASTGRU_GRU, FASTGRU_NO_MASK, FASTGRU_OUTPUTS, fastgru_clock, fastgru_input,
+    fastgru_kernels, fastgru_node, fastgru_run_of, fastgru_value,
 )
 from fastgru._memory cimport (
     ALIGNMENT, Memory, allocate, allocated, exchange, give_back, scratch_of, take,
@@ -39,10 +39,11 @@ cdef enum:
     FEW_LENGTHS = 32                                    # up to which they lie on the stack
 
 cdef tuple KINDS = (                                    # in the order of enum fastgru_kind
-    "gru", "cast", "sum", "mul", "ave", "sub", "max", "min", "copy", "dense", "convolution", "depthwise", "embedding",
-    "activation", "softmax", "log_softmax", "prelu", "scale", "clip", "norm", "differs", "nonzero", "both", "either",
-    "select", "hide", "mean", "most", "last", "first", "repeat", "reshape", "transpose",
+    "gru", "cast", "sum", "mul", "ave", "sub", "max", "min", "copy", "dense", "convolution", "depthwise",
+    "embedding", "activation", "softmax", "log_softmax", "prelu", "scale", "clip", "norm", "differs", "nonzero",
+    "both", "either", "select", "hide", "mean", "most", "last", "first", "repeat", "reshape", "transpose",
 )
+
 
 @cython.final
 @cython.auto_pickle(False)
@@ -430,7 +431,7 @@ cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
 
 
 cdef Memory *fitting(Network network, fastgru_run_of *run, Memory **spare, size_t own) except NULL:
-    """Memory for a described run, laid out, with tables of states that the caller fills; it begins with `own` bytes.
+    """Memory for a described run, laid out, with tables of states for the caller; it begins with `own` bytes.
 
     It is the spare one, which must be of the same network, if that fits.
     """

@@ -11,9 +11,9 @@ import numpy as np
 
 from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
-    FASTGRU_ACTIVATION_COUNT, fastgru_activation_names, fastgru_cast, fastgru_connect, fastgru_format, fastgru_has_dot,
-    fastgru_kernels, fastgru_kernels_at, fastgru_layer, fastgru_network, fastgru_pack, fastgru_packed_size,
-    fastgru_run_network, fastgru_run_of, fastgru_workspace,
+    FASTGRU_ACTIVATION_COUNT, fastgru_activation_names, fastgru_cast, fastgru_connect, fastgru_format,
+    fastgru_has_dot, fastgru_kernels, fastgru_kernels_at, fastgru_layer, fastgru_network, fastgru_pack,
+    fastgru_packed_size, fastgru_run_network, fastgru_run_of, fastgru_workspace,
 )
 from fastgru._memory cimport ALIGNMENT, aligned
 

@@ -1,12 +1,14 @@
 """Whole networks: the layers around GRUs, and GRUs, as one."""
 
+import contextlib
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _layouts, _validate, _validate_models
+from fastgru import _config, _layouts, _progress, _validate, _validate_models
 from fastgru._calls import ModelCaller, indices_of
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
@@ -35,6 +37,13 @@ class Compiled(NamedTuple):
 class Model(ModelCaller, Streamable):
     """A network of layers: `fastgru.load_model` makes one.
 
+    ``model(inputs, mask=None, lengths=None, initial_state=None, out=None)`` runs it. `inputs` is an array of
+    (batch, timesteps, features) or what else `inputs` of the model says, or for several a list of them or a
+    dict by name; `mask`, of shape (batch, timesteps), and `lengths`, of shape (batch,), are of the first
+    input; `initial_state` is a list of a (batch, width) array or None for each state; `out` is what results
+    are written to. It returns an array, or for several outputs a list of them. Arguments that do not fit are
+    a ValueError or a TypeError that names them.
+
     It is immutable: any number of threads may share it.
 
     Parameters
@@ -57,6 +66,19 @@ class Model(ModelCaller, Streamable):
     ------
     ValueError
         If nodes do not fit together; names the node.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, recurrent_activation="sigmoid", return_sequences=True, input_shape=(None, 3))
+    >>> layer.build()
+    >>> model = fastgru.from_onnx_model(layer.to_onnx())
+    >>> stream = model.stream()
+    >>> for frame in np.zeros((10, 1, 3), np.float32):
+    ...     y = stream(frame)
+    >>> y.shape, [state.shape for state in stream.state]
+    ((1, 4), [(1, 4)])
     """
 
     def __init__(
@@ -129,6 +151,11 @@ class Model(ModelCaller, Streamable):
     def shape_of(self, name: str) -> Shape:
         """The shape of an input or of what a node writes, without the batch."""
         return self._compiled.values[name].shape
+
+    def limits_of(self, name: str) -> tuple[int, int]:
+        """The least index that an input takes, and the first one that is too large."""
+        number = [one.name for one in self._inputs].index(name)
+        return self._compiled.graph.limits.get(number, (-(2**31), 2**31))
 
     @property
     def built(self) -> bool:
@@ -203,10 +230,10 @@ class Model(ModelCaller, Streamable):
         unknown = [one.name for one in outputs if one.name not in values]
         if unknown:
             raise ValueError(f"the model's output {unknown[0]!r} is written by no node")
-        number = next((one.name for one in outputs if values[one.name].indices), None)
-        if number is not None:
+        wrong = [one.name for one in outputs if values[one.name].indices]
+        if wrong:
             raise ValueError(
-                f"the model's output {number!r} must be numbers, got the indices of an Embedding"
+                f"the model's output {wrong[0]!r} must be numbers, got the indices of an Embedding"
             )
         if graph.blocking:
             raise ValueError(f"the model {self.name!r} cannot run step by step: " + "; ".join(graph.blocking))
@@ -284,8 +311,10 @@ class Model(ModelCaller, Streamable):
         x : as `inputs` of a call, or an iterable of them
             Of an iterable, the results are put together.
         batch_size : int
-        progress : callable, optional
-            Called with the number of rows that are done, after each batch.
+        progress : bool or callable, optional
+            A callable is called with the number of rows that are done, after each batch. None: on a terminal
+            there is a bar if `rich` is installed, which the extra `cli` brings, and there are several
+            batches; False: there is none.
 
         Returns
         -------
@@ -301,13 +330,13 @@ class Model(ModelCaller, Streamable):
         found: list[list[Array]] = [[] for _ in self._outputs]
         axes = [_layouts.batch_axis(one.layout) for one in self._outputs]
         done = 0
-        for rows in self._batches(x, batch_size):
-            results = self(rows)
-            for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
-                kept.append(result)
-            done += found[0][-1].shape[axes[0]]
-            if progress is not None:
-                progress(done)
+        with _told(progress, x, batch_size) as tell:
+            for rows in self._batches(x, batch_size):
+                results = self(rows)
+                for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
+                    kept.append(result)
+                done += found[0][-1].shape[axes[0]]
+                tell(done)
         joined = [np.concatenate(arrays, axis=axis) for axis, arrays in zip(axes, found, strict=True)]
         return joined[0] if len(joined) == 1 else joined
 
@@ -425,3 +454,23 @@ def _restored(
 def _shown(shape: Shape) -> str:
     """A shape with its batch, as Keras prints it."""
     return str((None, *shape))
+
+
+@contextlib.contextmanager
+def _told(progress: Any, x: Any, batch_size: int) -> Iterator[Callable[[int], Any]]:
+    """A function that is told how many rows are done."""
+    total = len(x) if isinstance(x, np.ndarray) and x.ndim else 0
+    if callable(progress):
+        yield progress
+    elif progress is False or total <= batch_size or importlib.util.find_spec("rich") is None:
+        yield lambda done: None
+    else:
+        with _progress.progress("predicting", total, "rows") as advance:
+            before = 0
+
+            def tell(done: int) -> None:
+                nonlocal before
+                advance(done - before)
+                before = done
+
+            yield tell

@@ -38,7 +38,8 @@ class Streamable:
         ------
         ValueError
             If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
-            `default_state` of another batch, or `batch` is less than 1.
+            `default_state` of another batch, if a layer of a model needs the whole sequence, or `batch` is
+            less than 1.
         TypeError
             If `batch` is no integer.
         """

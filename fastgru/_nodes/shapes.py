@@ -62,9 +62,11 @@ class Repeat(Node):
 
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
-        if x.clock is not None or self.times < 1:
-            raise self.wrong(f"must repeat a vector once or more, got {x.shape}, {self.times} times")
         self.blocks(graph, "makes timesteps of its own")
+        if (
+            x.clock is not None and not graph.streaming
+        ) or self.times < 1:  # a stream has vectors at each step
+            raise self.wrong(f"must repeat a vector once or more, got {x.shape}, {self.times} times")
         clock = graph.fixed(self.times)
         number = graph.new_value(x.width, clock)
         graph.add("repeat", x.number, number)

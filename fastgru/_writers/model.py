@@ -18,7 +18,8 @@ LAYER = "layer."
 
 def save_model(model: Any, path: Any) -> None:
     """Write a model; `Model.save` has the rest."""
-    nodes, arrays = [], {}
+    nodes: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
     for number, node in enumerate(model.nodes):
         config, own = _described(node)
         nodes.append({"class_name": type(node).__name__, "config": config})

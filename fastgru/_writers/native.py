@@ -57,7 +57,7 @@ def _parts(layer: Layer) -> dict[str, GRU]:
 
 def weights(layer: Layer) -> dict[str, Any]:
     """The weights of a layer by their names."""
-    found = {}
+    found: dict[str, Any] = {}
     for prefix, part in _parts(layer).items():
         found |= {f"{prefix}{i}": array for i, array in enumerate(part.weights)}
         if part.scales is not None:

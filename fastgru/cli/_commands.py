@@ -225,7 +225,8 @@ def bench(whole: bool, **given: Any) -> None:
     show_default=True,
     help="Of the random inputs, masks and states.",
 )
-def compare(**given: Any) -> int:
+@whole
+def compare(whole: bool, **given: Any) -> int:
     """What the layers of MODEL compute here and in its own runtime, next to each other.
 
     The runtime (onnxruntime, PyTorch, Keras) reads MODEL by itself, which may run code that is in it: compare
@@ -241,14 +242,18 @@ def compare(**given: Any) -> int:
     layer is its own measure. The exit status is 0 if no share is beyond 1, 1 if there is a difference, 2 if a
     layer could not be compared.
 
+    With --whole, the outputs of the whole network are compared on random inputs.
+
     \b
     Examples:
       fastgru compare model.keras
+      fastgru compare --whole model.keras
       fastgru compare model.onnx --against torch
     """
-    from fastgru.cli._compare import compare
+    from fastgru.cli import _compare, _whole
 
-    return compare(**given)
+    status: int = (_whole if whole else _compare).compare(**given)
+    return status
 
 
 @fastgru.command(short_help="Show what computes here.")

@@ -5,7 +5,7 @@ import importlib.util
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,18 @@ def package(version: int) -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
     return need("keras" if version == 3 else "tf_keras", f"to run models of Keras {version}")
+
+
+def whole(path: Path, kind: str) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """A function from the inputs of a whole model, by name, to its outputs."""
+    model = _model_of(path, kind)
+
+    def run(inputs: Mapping[str, Array]) -> list[Array]:
+        arrays = list(inputs.values())
+        found = model(arrays if len(arrays) > 1 else arrays[0], training=False)
+        return [np.asarray(one) for one in (found if isinstance(found, list | tuple) else [found])]
+
+    return run
 
 
 def file(path: Path, kind: str) -> File:

@@ -5,7 +5,7 @@ computes whatever the file makes of its constants.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,21 @@ def model(path: Path) -> Any:
     """What a file holds, with the data beside it."""
     need("onnxruntime", "to run ONNX models")
     return need("onnx", "to read ONNX models").load(path)
+
+
+def whole(path: Path) -> Callable[[Mapping[str, Array]], list[Array]]:
+    """A function from the inputs of a whole model, by name, to its outputs."""
+    session = need("onnxruntime", "to run ONNX models").InferenceSession(path)
+    types = {one.name: one.type for one in session.get_inputs()}
+
+    def run(inputs: Mapping[str, Array]) -> list[Array]:
+        given = {
+            name: array.astype(np.int64) if types[name] == "tensor(int64)" else array
+            for name, array in inputs.items()
+        }
+        return [np.asarray(one) for one in session.run(None, given)]
+
+    return run
 
 
 def file(path: Path) -> File:

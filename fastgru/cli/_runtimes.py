@@ -1,12 +1,13 @@
 """The runtimes that models were made for: each reads its own file and computes the layers in it."""
 
 import importlib.util
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fastgru import formats
 from fastgru.cli import _keras, _model, _onnxruntime, _pytorch
-from fastgru.cli._runtime import File, Runtime, need
+from fastgru.cli._runtime import Array, File, Runtime, need
 
 OWN = {  # by the format of a file
     "hdf5": "keras",
@@ -25,6 +26,22 @@ def of_file(path: Path, against: str, kind: str) -> File:
     if against == "torch":
         return _pytorch.file(path, kind)
     return _keras.file(path, kind)
+
+
+def of_model(path: Path, against: str | None) -> tuple[str, Callable[[Mapping[str, Array]], list[Array]]]:
+    """A whole model in the runtime that its file belongs to: the runtime's name, and what runs it.
+
+    Raises
+    ------
+    ValueError
+        If the file has none, or another one is wanted.
+    """
+    found, kind = own(path)
+    if found not in ("keras", "onnxruntime"):
+        raise ValueError(f"whole models have a runtime in files of Keras and ONNX, got a file of {kind!r}")
+    if against not in (None, found):
+        raise ValueError(f"--against must be {found} with --whole and this file, got {against}")
+    return found, _onnxruntime.whole(path) if found == "onnxruntime" else _keras.whole(path, kind)
 
 
 def of_layer(layer: Any, against: str) -> Runtime:

@@ -1,12 +1,13 @@
 """What the commands draw: tables on standard output, progress on standard error."""
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO
+from collections.abc import Sequence
+
+from fastgru._progress import printable, progress
+
+__all__ = ["printable", "progress", "table", "text"]
 
 WIDE = 10_000  # columns of what is no terminal: lines are for a program then, and whole
-NAME = 24  # columns of what is in progress, at most: the rest of 80 is for the bar
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
@@ -49,57 +50,3 @@ def text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"  # from there on .3g has an exponent
     return f"{value:,}" if isinstance(value, int) else printable(str(value))
-
-
-def printable(text: str) -> str:
-    """A text with its control characters escaped: a terminal would obey those of a name in a file."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-@contextlib.contextmanager
-def progress(
-    what: str, total: int, unit: str, stream: IO[str] | None = None
-) -> Iterator[Callable[[int], None]]:
-    """A bar with rate and time left while the block runs, if `stream` is a terminal.
-
-    Parameters
-    ----------
-    what : str
-        Stands before the bar.
-    total : int
-        How much there is to do.
-    unit : str
-        What is counted, in the plural.
-    stream : file, optional
-        Standard error by default.
-
-    Yields
-    ------
-    callable
-        To be called with how much more has been done.
-    """
-    stream = sys.stderr if stream is None else stream
-    if not stream.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-    from rich.table import Column
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {unit}/s" if speed else f"... {unit}/s")
-
-    name = Column(max_width=NAME, overflow="ellipsis", no_wrap=True)
-    columns = (
-        TextColumn("{task.description}", markup=False, table_column=name),
-        BarColumn(),  # the only one that a narrow terminal makes narrower
-        TextColumn("{task.percentage:>3.0f} %"),
-        Rate(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
-    )
-    with Progress(*columns, console=Console(file=stream)) as bar:
-        task = bar.add_task(printable(what), total=total)
-        yield lambda done: bar.advance(task, done)

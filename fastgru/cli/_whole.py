@@ -12,6 +12,8 @@ from fastgru.cli._files import Array
 
 COLUMNS = ("name", "kind", "output", "parameters", "reads")
 ROWS = 32  # at a time
+TRIALS = 8
+LIMITS = {"float32": 3e-5, "float64": 1e-10}  # of a difference from another runtime
 STEPS = 20  # of a sequence to measure and to compare, or as many as the model wants
 
 
@@ -116,6 +118,41 @@ def bench(
     _terminal.table(("of", "batch", "us", "us, 99 of 100"), rows, f"{model}, one thread")
 
 
+def compare(model: Path, layer: str | None, against: str | None, seed: int) -> int:
+    """Print how far the outputs are from those of the file's own runtime, and return the exit status."""
+    from fastgru.cli import _runtimes
+
+    _refuse({"layer": layer})
+    whole = fastgru.load_model(model)
+    name, runtime = _runtimes.of_model(model, against)
+    limit = LIMITS[whole.dtype]
+    rng = np.random.default_rng(seed)
+    worst = dict.fromkeys(whole.outputs, 0.0)
+    with _terminal.progress("comparing", TRIALS, "trials") as tick:
+        for _ in range(TRIALS):
+            inputs = _inputs(whole, int(rng.integers(1, 9)), rng)
+            ours = whole(inputs)
+            theirs = runtime(dict(zip((one.name for one in whole.inputs), inputs, strict=True)))
+            pairs = zip(worst, ours if isinstance(ours, list) else [ours], theirs, strict=True)
+            for output, one, two in pairs:
+                worst[output] = max(worst[output], _distance(one, two))
+            tick(1)
+    verdicts = {output: "equal" if far <= limit else "DIFFERENT" for output, far in worst.items()}
+    rows = [[output, worst[output], limit, verdict] for output, verdict in verdicts.items()]
+    columns = ("output", "difference", "allowed", "verdict")
+    _terminal.table(columns, rows, f"{model}: fastgru and {name}, {TRIALS} trials")
+    return int("DIFFERENT" in verdicts.values())
+
+
+def _distance(one: Array, two: Array) -> float:
+    """The largest difference, as a share of the largest number where that is above 1."""
+    if one.shape != two.shape:
+        return float("inf")
+    if not one.size:
+        return 0.0
+    return float(np.abs(one - two).max() / max(1.0, float(np.abs(two).max())))
+
+
 def _refuse(given: dict[str, Any]) -> None:
     """Options that mean nothing for whole models."""
     for name, value in given.items():
@@ -123,13 +160,18 @@ def _refuse(given: dict[str, Any]) -> None:
             raise ValueError(f"--{name} must be left out with --whole, got {value}")
 
 
-def _inputs(whole: Any, batch: int) -> list[Array]:
-    """Random inputs, batch-major if the model's are."""
-    rng, found = np.random.default_rng(0), []
+def _inputs(whole: Any, batch: int, rng: np.random.Generator | None = None) -> list[Array]:
+    """Random inputs, batch-major if the model's are; indices are 0 without a generator."""
+    found, is_random = [], rng is not None
+    rng = np.random.default_rng(0) if rng is None else rng
     for one in whole.inputs:
         sizes = {"b": batch, "1": 1, "t": (one.shape[0] or STEPS), "f": one.shape[-1]}
         shape = [sizes[letter] for letter in one.layout]
-        found.append(np.zeros(shape, np.int32) if one.indices else rng.normal(size=shape).astype(whole.dtype))
+        if one.indices:
+            most = whole.limits_of(one.name)[1] if is_random else 1
+            found.append(rng.integers(0, most, shape).astype(np.int32))
+        else:
+            found.append(rng.normal(size=shape).astype(whole.dtype))
     return found
 
 

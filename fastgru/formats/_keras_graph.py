@@ -222,8 +222,8 @@ class _Flat:
         references = _references(f"input_layers of {model.name:.80}", model.config.get("input_layers"))
         if len(references) != len(given):
             raise FormatError(f"{_named(model)} reads {len(references)} values, got {len(given)}")
-        for reference, value in zip(references, given, strict=True):
-            known[reference.layer, 0] = value
+        for reference, name in zip(references, given, strict=True):
+            known[reference.layer, 0] = name
         layers = {layer.names[-1]: layer for layer in model.inner}
         if len(layers) < len(model.inner):
             raise FormatError("two layers of the model have the same name")

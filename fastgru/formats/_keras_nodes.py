@@ -1,14 +1,16 @@
-"""Layers of Keras -> nodes: one small function for each class, or for classes that do the same."""
+"""Layers of Keras -> nodes: a small function for each class, or for classes that are the same in inference.
+
+The first paragraph of its docstring says what is computed: `docs/supported.py` makes a table of them.
+"""
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from fastgru import _nodes, activations
 from fastgru._compile import CALL_MASK, NO_MASK
-from fastgru._keras_config import Config, activation_of, an_object, cells_of, is_recurrent
+from fastgru._keras_config import Config
 from fastgru.formats._keras_kinds import (
     KINDS,
     LAST,
@@ -16,13 +18,13 @@ from fastgru.formats._keras_kinds import (
     Refusal,
     activation_refused,
     in_range,
-    inner_of,
     is_on,
     kind,
 )
-from fastgru.formats._keras_layers import Array, layer_of
+from fastgru.formats._keras_layers import Array
 from fastgru.formats._keras_model import PASSING
-from fastgru.stack import Stack
+
+__all__ = ["KINDS"]
 
 
 def _with_bias(*names: str) -> Any:
@@ -50,6 +52,7 @@ def _windows(at: At) -> dict[str, Any]:
 
 @kind("Dense", weights=_with_bias("kernel"), refusal=activation_refused, each_step=True)
 def _dense(at: At) -> None:
+    """Along the features, of each timestep."""
     units = at.size("units")
     at.node(_nodes.Dense, **_product(at, (at.width, units), units))
 
@@ -63,6 +66,7 @@ def _dense(at: At) -> None:
     passes_mask=False,
 )
 def _convolution(at: At) -> None:
+    """Along time. It streams with `padding="causal"` and strides of 1, or with a kernel of one timestep."""
     filters = at.size("filters")
     shape = at.size("kernel_size"), at.width, filters
     at.node(_nodes.Convolution, **_product(at, shape, filters), **_windows(at))
@@ -76,6 +80,7 @@ def _convolution(at: At) -> None:
     passes_mask=False,
 )
 def _depthwise(at: At) -> None:
+    """Along time. It streams as Conv1D does."""
     multiplier = at.size("depth_multiplier", 1)
     shape = at.size("kernel_size"), at.width, multiplier
     at.node(_nodes.Depthwise, **_product(at, shape, at.width * multiplier), **_windows(at))
@@ -90,6 +95,7 @@ def _depthwise(at: At) -> None:
     passes_mask=False,
 )
 def _separable(at: At) -> None:
+    """Along time. It streams as Conv1D does."""
     multiplier, filters = at.size("depth_multiplier", 1), at.size("filters")
     between = at.width * multiplier
     bias_shape = [(filters,)] if at.flag("use_bias") else []
@@ -108,6 +114,7 @@ def _separable(at: At) -> None:
 
 @kind("Embedding", weights=lambda _: ["embeddings"])
 def _embedding(at: At) -> None:
+    """Of an input of the model, with nothing in between."""
     (table,) = at.arrays((at.size("input_dim"), at.size("output_dim")))
     at.node(_nodes.Embedding, table=table, mask_zero=at.flag("mask_zero", False))
 
@@ -117,11 +124,13 @@ def _embedding(at: At) -> None:
 
 @kind(*PASSING, "Identity", each_step=True)
 def _passing(at: At) -> None:
+    """Nothing, as in inference."""
     at.node(_nodes.Identity)
 
 
 @kind("Activation", refusal=activation_refused, each_step=True)
 def _activation(at: At) -> None:
+    """Any activation that is compiled."""
     at.node(_nodes.Activation, activation=at.activation())
 
 
@@ -132,6 +141,7 @@ def _threshold(config: Config, version: int) -> Refusal:
 
 @kind("ReLU", refusal=_threshold, each_step=True)
 def _relu(at: At) -> None:
+    """A `threshold` of 0; any `max_value` and `negative_slope`."""
     slope = at.number("negative_slope", 0.0) if at.config.get("negative_slope") is not None else 0.0
     if at.config.get("max_value") is None:
         _leaky(at, slope)
@@ -143,6 +153,7 @@ def _relu(at: At) -> None:
 
 @kind("LeakyReLU", each_step=True)
 def _leaky_relu(at: At) -> None:
+    """Any slope."""
     _leaky(at, at.number("negative_slope" if "negative_slope" in at.config else "alpha", 0.3))
 
 
@@ -159,6 +170,7 @@ def _scaled_below(at: At, slope: float, inputs: tuple[str, ...], output: str) ->
 
 @kind("ELU", each_step=True)
 def _elu(at: At) -> None:
+    """Any `alpha`."""
     alpha = at.number("alpha", 1.0)
     if float(np.float32(alpha)) == alpha:
         at.node(_nodes.Activation, activation=activations.ELU(alpha))
@@ -169,6 +181,7 @@ def _elu(at: At) -> None:
 
 @kind("Softmax", each_step=True)
 def _softmax(at: At) -> None:
+    """Along the features, of a sequence without a mask."""
     if not at.is_last_axis(at.config.get("axis", -1)):
         raise at.wrong(f"must have the axis of the features, got axis={at.config.get('axis')!r:.40}")
     if at.values[0].mask not in (NO_MASK, CALL_MASK):  # Keras takes the mask for one of features
@@ -181,6 +194,7 @@ def _softmax(at: At) -> None:
 
 @kind("PReLU", weights=lambda _: ["alpha"], each_step=True)
 def _prelu(at: At) -> None:
+    """The same slopes for all timesteps, `shared_axes=[1]`."""
     shared = at.config.get("shared_axes") or []
     shared = [shared] if isinstance(shared, int) else an_axes_list(at, shared)
     shape = (at.width,) if at.each_step else at.values[0].shape
@@ -231,6 +245,7 @@ def _batch_weights(config: Config) -> list[str]:
     each_step=True,
 )
 def _batch_normalization(at: At) -> None:
+    """Of the features. A Dense layer or convolution before it takes it into its weights, if it may."""
     _check_axis(at)
     gamma, beta, (mean, variance) = _scales(at, 2)
     variance = variance.astype(np.float64) + at.number("epsilon", 1e-3)
@@ -257,6 +272,7 @@ def _check_axis(at: At) -> None:
     each_step=True,
 )
 def _layer_normalization(at: At) -> None:
+    """Of the features."""
     _check_axis(at)
     gamma, beta, _ = _scales(at)
     at.node(_nodes.LayerNormalization, gamma=gamma, beta=beta, epsilon=at.number("epsilon", 1e-3))
@@ -264,14 +280,16 @@ def _layer_normalization(at: At) -> None:
 
 @kind("RMSNormalization", weights=lambda _: ["scale"], passes_mask=False, each_step=True)
 def _rms_normalization(at: At) -> None:
+    """Of the features."""
     _check_axis(at)
     (gamma,) = at.arrays((at.width,))
-    settings = {"epsilon": at.number("epsilon", 1e-6), "centered": False}
-    at.node(_nodes.LayerNormalization, gamma=gamma, beta=np.zeros_like(gamma), **settings)
+    epsilon, beta = at.number("epsilon", 1e-6), np.zeros_like(gamma)
+    at.node(_nodes.LayerNormalization, gamma=gamma, beta=beta, epsilon=epsilon, centered=False)
 
 
 @kind("Masking")
 def _masking(at: At) -> None:
+    """Any `mask_value`."""
     at.node(_nodes.Masking, value=at.number("mask_value", 0.0))
 
 
@@ -289,12 +307,14 @@ MERGES = {
 
 @kind(*MERGES)
 def _merge(at: At) -> None:
+    """Of values of one shape, of which some may lack timesteps."""
     at.builder.spend(2 * at.width)
     at.node(_nodes.Merge, mode=MERGES[at.layer.class_name], any_mask=at.version >= 3)
 
 
 @kind("Concatenate")
 def _concatenate(at: At) -> None:
+    """Along the features, of values with the same timesteps."""
     _check_axis(at)
     at.node(_nodes.Concatenate, any_mask=at.version >= 3)
 
@@ -309,6 +329,7 @@ def _target_refused(config: Config, _: int) -> Refusal:
 
 @kind("Reshape", refusal=_target_refused, passes_mask=False)
 def _reshape(at: At) -> None:
+    """To `(features,)` or `(timesteps, features)`; the shape must be known. It does not stream."""
     shape = at.config["target_shape"]
     if not all(type(size) is int and (size == -1 or 1 <= size < 2**31) for size in shape):
         raise at.wrong(f"must have a target_shape of sizes, got {shape!r:.80}")
@@ -317,6 +338,7 @@ def _reshape(at: At) -> None:
 
 @kind("Flatten", wants=LAST, each_step=True, passes_mask=False)
 def _flatten(at: At) -> None:
+    """The shape must be known. It does not stream."""
     if at.each_step or len(at.values[0].shape) == 1:
         at.node(_nodes.Identity)
     else:
@@ -330,6 +352,7 @@ def _dims_refused(config: Config, _: int) -> Refusal:
 
 @kind("Permute", refusal=_dims_refused, passes_mask=False)
 def _permute(at: At) -> None:
+    """`dims=(2, 1)`; the shape must be known. It does not stream."""
     if len(at.config["dims"]) != len(at.values[0].shape):
         raise at.wrong(f"must have a dim for each axis, got {at.config['dims']} for {at.values[0].shape}")
     at.node(_nodes.Transpose if at.config["dims"] == [2, 1] else _nodes.Identity)
@@ -337,6 +360,7 @@ def _permute(at: At) -> None:
 
 @kind("RepeatVector", passes_mask=False)
 def _repeat_vector(at: At) -> None:
+    """Of (batch, features). It does not stream."""
     at.node(_nodes.Repeat, times=at.size("n"))
 
 
@@ -346,12 +370,14 @@ def _repeat_vector(at: At) -> None:
     passes_mask=False,
 )
 def _global_pooling(at: At) -> None:
+    """Of all timesteps; the mean leaves masked ones out. It does not stream."""
     largest = "Max" in at.layer.class_name
     at.node(_nodes.Pool, largest=largest, keepdims=at.flag("keepdims", False))
 
 
 @kind(*("AveragePooling1D", "AvgPool1D", "MaxPooling1D", "MaxPool1D"), wants=LAST, passes_mask=False)
 def _pooling(at: At) -> None:
+    """Along time. It does not stream."""
     size = at.size("pool_size", 2)
     at.node(
         _nodes.WindowPool,
@@ -360,127 +386,3 @@ def _pooling(at: At) -> None:
         padding=at.choice("padding", "valid"),
         strides=size if at.config.get("strides") is None else at.size("strides"),
     )
-
-
-# ---- wrappers and recurrent layers -----------------------------------------------------------
-
-
-def _distributed_refused(config: Config, version: int) -> Refusal:
-    class_name, inner = inner_of(config)
-    known = KINDS.get(class_name)
-    if known is None or not known.each_step:
-        return f"of {class_name:.80}"
-    why = known.refused(inner, version)
-    return f"of {class_name} with {why}" if why else ""
-
-
-def _distributed_weights(config: Config) -> list[str]:
-    class_name, inner = inner_of(config)
-    return KINDS[class_name].weights(inner)
-
-
-@kind("TimeDistributed", weights=_distributed_weights, refusal=_distributed_refused)
-def _time_distributed(at: At) -> None:
-    class_name, inner = inner_of(at.config)
-    if at.values[0].clock is None or at.values[0].indices:
-        raise at.wrong(f"must read (timesteps, features), got {at.values[0].shape}")
-    KINDS[class_name].make(
-        At(at.builder, at.layer, inner, at.inputs, at.values, at.output, True, at.passes_mask)
-    )
-
-
-def _directions(class_name: str, config: Config) -> list[tuple[str, dict[str, Any]]]:
-    """Class and config of each direction or cell of a recurrent layer."""
-    cells = cells_of({"class_name": class_name, "config": config})
-    if cells is not None:
-        return [("GRUCell", an_object("config of a cell", cell.get("config"))) for cell in cells]
-    if class_name == "RNN":
-        return [inner_of(config, "cell")]
-    if class_name != "Bidirectional":
-        return [(class_name, dict(config))]
-    forward = inner_of(config)
-    backward = inner_of(config, "backward_layer") if config.get("backward_layer") is not None else forward
-    return [*_directions(*forward), *_directions(*backward)]
-
-
-def _weights_of(class_name: str, config: Config) -> list[str]:
-    return [
-        name
-        for one, own in _directions(class_name, config)
-        for name in (
-            "kernel",
-            "recurrent_kernel",
-            *(["bias"] if one == "CuDNNGRU" or is_on(own, "use_bias") else []),
-        )
-    ]
-
-
-def _gru_refused(class_name: str, config: Config, version: int) -> Refusal:
-    if not is_recurrent({"class_name": class_name, "config": config}):
-        inner = config.get("cell" if class_name == "RNN" else "layer")
-        return f"of {inner.get('class_name') if isinstance(inner, dict) else inner!r:.80}"
-    wrapped = [config, *(config[key]["config"] for key in ("layer", "backward_layer") if config.get(key))]
-    if any(one.get("time_major") for one in wrapped):
-        return "time_major=True"
-    if cells_of({"class_name": class_name, "config": config}) is not None and config.get("go_backwards"):
-        return "several cells with go_backwards=True"
-    for one, own in _directions(class_name, config):
-        if one == "CuDNNGRU":
-            continue
-        for key, default in (("activation", "tanh"), ("recurrent_activation", "sigmoid")):
-            try:
-                function = activations.get(activation_of(own.get(key, default), version))
-            except (ValueError, TypeError, KeyError, AttributeError):
-                function = None
-            if getattr(function, "kernel", None) is None:
-                return f"{key}={own.get(key)!r:.40}"
-    return ""
-
-
-def _recurrent_kind(class_name: str) -> None:
-    kind(
-        class_name,
-        weights=lambda config: _weights_of(class_name, config),
-        refusal=lambda config, version: _gru_refused(class_name, config, version),
-    )(_recurrent)
-
-
-def _recurrent(at: At) -> None:
-    layers = at.builder.once(at.layer, lambda: _layers_of(at))
-    x, *states = at.inputs
-    cells = len(layers)
-    if states and cells > 1 and len(states) != cells:
-        raise at.wrong(f"must start from {cells} states, got {len(states)}")
-    # Keras 3 gives a layer the mask of what it reads only if that is one value
-    reads_mask = not states or at.version < 3 or at.is_given_mask
-    for number, layer in enumerate(layers):
-        is_last = number == cells - 1
-        own = states if cells == 1 else states[number : number + 1]
-        first = [at.output] if is_last else [at.between(number)]
-        if getattr(layer, "merge_mode", "one") is None:
-            first.append(f"{at.output}:1")
-        after = len(first) if cells == 1 else 1 + number
-        count = (2 if at.layer.class_name == "Bidirectional" else 1) if layer.return_state else 0
-        last = [f"{at.output}:{after + i}" for i in range(count)]
-        settings = {"name": at.layer.name, "inputs": (x, *own), "outputs": (*first, *last)}
-        made = _nodes.Recurrent(layer=layer, passes_mask=at.passes_mask, reads_mask=reads_mask, **settings)
-        at.builder.add(made)
-        x = first[0]
-
-
-def _layers_of(at: At) -> Sequence[Any]:
-    """The layers of fastgru that a recurrent layer is: one, or one for each cell."""
-    arrays = at.builder.arrays(at.layer)
-    split = []
-    for class_name, config in _directions(at.layer.class_name, at.config):
-        count = 3 if class_name == "CuDNNGRU" or is_on(config, "use_bias") else 2
-        split.append(arrays[:count])
-        arrays = arrays[count:]
-    config = {**at.config, "name": at.layer.names[-1]}
-    given = {"stateful": False, "weights_dtype": at.builder.weights_dtype}
-    layer = layer_of(at.layer.class_name, config, at.version, split, given)
-    return layer.layers if isinstance(layer, Stack) else (layer,)
-
-
-for _name in ("GRU", "CuDNNGRU", "RNN", "Bidirectional"):
-    _recurrent_kind(_name)

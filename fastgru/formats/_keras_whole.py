@@ -25,8 +25,8 @@ from fastgru.formats._keras_graph import (
     model_of,
 )
 from fastgru.formats._keras_kinds import LARGEST, At
-from fastgru.formats._keras_nodes import KINDS
 from fastgru.formats._keras_weights import Architecture
+from fastgru.formats._keras_wrappers import KINDS
 from fastgru.model import Input, Model, Output
 
 DTYPES = ("float32", "float64")
@@ -54,7 +54,7 @@ def archive_model(members: Members, weights_dtype: str | None) -> Model:
 
 def live_model(model: Any, weights_dtype: str | None) -> Model:
     """The model that one of Keras is."""
-    classes = [cls for cls in type(model).__mro__ if cls.__module__.partition(".")[0] in KERAS]
+    classes: list[Any] = [cls for cls in type(model).__mro__ if cls.__module__.partition(".")[0] in KERAS]
     if not any(cls.__name__ in ("Model", "Sequential") for cls in classes):
         raise TypeError(f"model must be a model of Keras, got {type(model).__name__}")
     if type(model) is not classes[0] or classes[0].__name__ not in ("Functional", "Sequential"):
@@ -375,10 +375,10 @@ class _Reader:
         scaled = (kernel.reshape(shape) * factor).reshape(kernel.shape)
         if any(np.abs(array).max(initial=0) > np.finfo(self._dtype).max for array in (scaled, bias)):
             return False
-        self.spend(2 * kernel.size)
+        self.spend(2 * node.kernel.size)
         del self._nodes[value]
-        arrays = {"kernel": scaled.astype(self._dtype), "bias": bias.astype(self._dtype)}
-        self._nodes[output] = dataclasses.replace(node, outputs=(output,), **arrays)
+        kernel, bias = scaled.astype(self._dtype), bias.astype(self._dtype)
+        self._nodes[output] = dataclasses.replace(node, outputs=(output,), kernel=kernel, bias=bias)
         self._values[output] = self._values.pop(value)
         return True
 

@@ -60,7 +60,7 @@ def _node(members: _zip.Archive, number: int, given: Any) -> Node:
     kind = KINDS.get(found["class_name"])
     if kind is None:
         raise FormatError(f"node {number} must be one of {', '.join(KINDS)}, got {found['class_name']!r:.80}")
-    hints, plain = _hints(kind), dict(found["config"])
+    hints, plain = _hints(kind.__name__), dict(found["config"])
     what = f"node {number}, the {kind.__name__} {plain.get('name')!r:.80},"
     made: dict[str, Any] = {}
     for name, hint in hints.items():
@@ -86,10 +86,10 @@ def _node(members: _zip.Archive, number: int, given: Any) -> Node:
 _array = _model.Array
 
 
-@functools.cache
-def _hints(kind: type[Node]) -> dict[str, Any]:
-    """The types of a node's fields."""
-    return typing.get_type_hints(kind)
+@functools.lru_cache(maxsize=len(KINDS))
+def _hints(kind: str) -> dict[str, Any]:
+    """The types of the fields of a kind of node."""
+    return typing.get_type_hints(KINDS[kind])
 
 
 def _defaults(kind: type[Node]) -> frozenset[str]:

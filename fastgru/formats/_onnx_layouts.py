@@ -158,7 +158,8 @@ def along_features(array: Array, x: Tracked, what: str = "its constant") -> tupl
         raise OperatorError(f"{what} has the shape {array.shape}, which adds axes to its other input")
     array = array.reshape(array.shape[added:])
     axes = x.axes[len(x.axes) - array.ndim :]
-    for axis, size in zip(axes, array.shape, strict=True):
+    shape: tuple[int, ...] = array.shape
+    for axis, size in zip(axes, shape, strict=True):
         wanted = x.width if axis == "f" else axis
         if size == 1 or size == wanted or (axis == "f" and x.features == 1):
             continue
@@ -177,7 +178,8 @@ def along_features(array: Array, x: Tracked, what: str = "its constant") -> tupl
     if math.prod(axis for axis in whole if isinstance(axis, int)) != x.features:
         raise OperatorError(f"{what} has the shape {array.shape}, which does not say all groups of features")
     turned = turned.reshape(turned.shape[len(rest) :])
-    return np.broadcast_to(turned, whole).reshape(-1), added
+    sizes = [size for size in whole if isinstance(size, int)]
+    return np.broadcast_to(turned, sizes).reshape(-1), added
 
 
 def said(axis: Axis) -> str:

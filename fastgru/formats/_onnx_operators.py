@@ -35,7 +35,7 @@ MERGES = {"Add": "sum", "Sum": "sum", "Mul": "mul", "Sub": "sub", "Max": "max", 
 
 
 def same(of: Operator) -> list[Tracked]:
-    """Identity, and Dropout in inference."""
+    """Nothing, as in inference."""
     if of.kind == "Dropout" and (len(of.node.output) > 1 and of.node.output[1]):
         raise OperatorError("its mask is wanted, which is for training")
     if of.kind == "Dropout" and of.has(2) and of.constant(2, "training_mode").any():
@@ -45,6 +45,7 @@ def same(of: Operator) -> list[Tracked]:
 
 
 def cast(of: Operator) -> list[Tracked]:
+    """Between float types, or between integer types; nothing is rounded."""
     (x,) = of.values
     to = of.integer("to", 1)
     if to not in (INTEGERS if x.indices else FLOATS):
@@ -53,6 +54,7 @@ def cast(of: Operator) -> list[Tracked]:
 
 
 def activation(of: Operator) -> list[Tracked]:
+    """With any parameters that fastgru's activation has."""
     x = of.value()
     function = _onnx_activation.of_operator(of.kind, of.given)
     if function is None:
@@ -61,10 +63,12 @@ def activation(of: Operator) -> list[Tracked]:
 
 
 def negative(of: Operator) -> list[Tracked]:
+    """Of any value."""
     return [_scaled(of, of.value(), np.full(1, -1.0), np.zeros(1))]
 
 
 def prelu(of: Operator) -> list[Tracked]:
+    """A slope for each feature, which is a constant."""
     x = of.value()
     slope, added = along_features(of.floats(1, "its slope"), x, "its slope")
     if added:
@@ -74,6 +78,7 @@ def prelu(of: Operator) -> list[Tracked]:
 
 
 def clip(of: Operator) -> list[Tracked]:
+    """Bounds that are constants."""
     x = of.value()
     bounds = []
     for number, (name, default) in enumerate((("min", -np.inf), ("max", np.inf)), start=1):
@@ -91,6 +96,7 @@ def clip(of: Operator) -> list[Tracked]:
 
 
 def softmax(of: Operator) -> list[Tracked]:
+    """Along the features."""
     x = of.value()
     is_new = of.inside.opset >= SOFTMAX_OF_ONE_AXIS
     rank = len(x.axes)
@@ -118,7 +124,9 @@ def _scaled(of: Operator, x: Tracked, factor: Array, shift: Array, added: int = 
 
 
 def arithmetic(of: Operator) -> list[Tracked]:
-    """Add, Sub, Mul, Div and the like, of a value and a constant, or of values."""
+    """Of values, broadcast to each other, or of a value and a constant of one number or one for each feature.
+    Div: by a constant.
+    """
     first = of.inputs[0]
     if of.kind in ("Max", "Min", "Sum", "Mean") and len(of.inputs) == 1:
         return same(of)
@@ -175,6 +183,7 @@ def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
 
 
 def concatenate(of: Operator) -> list[Tracked]:
+    """Of values, along the features."""
     if not all(isinstance(each, Tracked) for each in of.inputs):
         raise OperatorError("one of its inputs is a constant")
     values = [of.value(number) for number in range(len(of.inputs))]
@@ -230,6 +239,7 @@ def part(of: Operator, x: Tracked, axis: int, start: int, stop: int) -> Tracked:
 
 
 def split(of: Operator) -> list[Tracked]:
+    """Along the features."""
     x = of.value()
     axis = axis_of(of.integer("axis", 0), len(x.axes))
     at = x.axes[axis]
@@ -254,7 +264,7 @@ def split(of: Operator) -> list[Tracked]:
 
 
 def product(of: Operator) -> list[Tracked]:
-    """MatMul of a value and a matrix."""
+    """Of a value and a constant matrix."""
     x = of.value(0)
     matrix = of.floats(1, "its second input")
     if matrix.ndim < 2 or any(size != 1 for size in matrix.shape[:-2]):
@@ -278,6 +288,7 @@ def _multiplied(of: Operator, x: Tracked, matrix: Array, bias: Array | None) -> 
 
 
 def gemm(of: Operator) -> list[Tracked]:
+    """Of (batch, features) and constants B and C; without transA."""
     x = of.value(0)
     matrix = of.floats(1, "B")
     if of.integer("transA", 0) or len(x.axes) != 2 or matrix.ndim != 2:
@@ -307,6 +318,7 @@ def gather(of: Operator) -> list[Tracked]:
 
 
 def batch_normalization(of: Operator) -> list[Tracked]:
+    """Of the features, with constants."""
     x = of.value()
     if of.integer("training_mode", 0) or len([name for name in of.node.output if name]) > 1:
         raise OperatorError("it is in training mode")
@@ -327,6 +339,7 @@ def batch_normalization(of: Operator) -> list[Tracked]:
 
 
 def layer_normalization(of: Operator) -> list[Tracked]:
+    """Of the last axis, which are the features."""
     x = of.value()
     axis = axis_of(of.integer("axis", -1), len(x.axes))
     x = of.along(x, axis)

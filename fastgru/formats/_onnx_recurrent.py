@@ -16,7 +16,7 @@ Outputs = Sequence[Tracked | None]
 
 
 def gru(of: Operator, is_used: Any, lengths: Tracked | None) -> Outputs:
-    """Y and Y_h of a GRU node.
+    """Y and Y_h, in any direction; sequence_lens may be an input of the model, and initial_h any value.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def _starts(of: Operator, initial: Tracked, directions: int, units: int, batch_f
 
 
 def loop(of: Operator, found: Found, x: Tracked, initial: Tracked | None) -> dict[str, Tracked]:
-    """What a loop returns that is a GRU, by name."""
+    """If it is Keras' cell, as tf2onnx writes it, without a mask. What it returns, by name."""
     axes: tuple[Axis, ...] = ("t", "b", "f") if found.is_time_major else ("b", "t", "f")
     x = _checked(x, axes)
     if found.zero_output is not None:
@@ -134,7 +134,7 @@ def loop(of: Operator, found: Found, x: Tracked, initial: Tracked | None) -> dic
     given: dict[str, Any] = {"time_major": False, "dtype": of.builder.dtype}
     if of.builder.weights_dtype is not None:
         given["weights_dtype"] = of.builder.weights_dtype
-    layer = found.layer(of.builder.folder, given)
+    layer: Any = found.layer(of.builder.folder, given)
     units = layer.units
     outputs: list[tuple[Sequence[Axis], int, Steps | None]] = []
     if found.y:

@@ -17,6 +17,7 @@ Rule = Callable[[Operator], Sequence[Tracked]]
 
 
 def transpose(of: Operator) -> list[Tracked]:
+    """Any order of axes: nothing is moved until it must be."""
     (x,) = of.values
     rank = len(x.axes)
     perm = of.numbers("perm") or list(reversed(range(rank)))
@@ -26,6 +27,7 @@ def transpose(of: Operator) -> list[Tracked]:
 
 
 def squeeze(of: Operator) -> list[Tracked]:
+    """Axes of the size 1."""
     (x,) = of.values
     rank = len(x.axes)
     gone = of.axes(1)
@@ -52,6 +54,7 @@ def without(of: Operator, x: Tracked, places: set[int]) -> Tracked:
 
 
 def unsqueeze(of: Operator) -> list[Tracked]:
+    """Axes that are constants."""
     (x,) = of.values
     added = of.axes(1)
     if not added:
@@ -84,6 +87,7 @@ def _new_axis(of: Operator, x: Tracked, role: str | None) -> Axis:
 
 
 def flatten(of: Operator) -> list[Tracked]:
+    """If each axis of the result is known: of timesteps that are fixed, or the batch."""
     x = of.value()
     axis = of.integer("axis", 1)
     rank = len(x.axes)
@@ -98,6 +102,9 @@ def flatten(of: Operator) -> list[Tracked]:
 
 
 def reshape(of: Operator) -> list[Tracked]:
+    """To a shape that is constant, or computed from the sizes of inputs, and that joins or splits
+    neighbouring axes.
+    """
     x = of.value()
     targets = []
     for sizes, wanted in zip(of.builder.worlds, of.told(1, "its shape"), strict=True):
@@ -215,7 +222,7 @@ def _without_features(x: Tracked) -> tuple[Axis, ...]:
 
 
 def take(of: Operator) -> list[Tracked]:
-    """Gather: an embedding, or one place of an axis."""
+    """Rows of a constant table, by integers of an input; or one feature, or the first or last timestep."""
     if isinstance(of.inputs[0], np.ndarray):
         return _onnx_operators.gather(of)
     x = of.value()
@@ -243,17 +250,18 @@ def one_of(of: Operator, x: Tracked, axis: int, index: int) -> Tracked:
             )
         axes[axis] = 1
         return of.add(Last, [x], axes, x.width, None, first=not is_last)
-    size = x.width if at == "f" else at
-    if not isinstance(size, int):
+    features = x.width if at == "f" else at
+    if not isinstance(features, int):
         if at == "b" and of.builder.batch == 1 and index in (0, -1):
             axes[axis] = 1
             return x._replace(axes=tuple(axes))
         raise OperatorError(f"it takes a part of {said(at)}")
-    index = axis_of(index, size, "its index")
+    index = axis_of(index, features, "its index")
     return _onnx_operators.part(of, x, axis, index, index + 1)
 
 
 def slices(of: Operator) -> list[Tracked]:
+    """Neighbouring features, the first or last timestep, or everything; steps of 1."""
     x = of.value()
     rank = len(x.axes)
     if "starts" in of.given:
@@ -299,7 +307,7 @@ def _sliced(of: Operator, x: Tracked, axis: int, start: int, end: int) -> Tracke
 
 
 def reduce(of: Operator) -> list[Tracked]:
-    """ReduceMean, ReduceMax, ReduceSum along timesteps or features."""
+    """Along timesteps or features; ReduceMax along timesteps, ReduceSum along timesteps that are fixed."""
     x = of.value()
     rank = len(x.axes)
     gone = of.axes(1)
@@ -335,7 +343,7 @@ def _reduced(of: Operator, x: Tracked, at: Axis, axes: Sequence[Axis]) -> Tracke
 
 
 def expand(of: Operator) -> list[Tracked]:
-    """Expand to the shape that is there, or of a vector to timesteps."""
+    """To the shape that is there, or of a vector to timesteps that are fixed."""
     x = of.value()
     targets = of.told(1, "its shape")
     shapes = [x.shape(sizes, of.builder.batch) for sizes in of.builder.worlds]
@@ -369,7 +377,7 @@ def _repeated(of: Operator, x: Tracked, targets: Sequence[Sequence[int]]) -> Tra
 
 
 def tile(of: Operator) -> list[Tracked]:
-    """A vector as each of some timesteps."""
+    """Of a vector to timesteps that are fixed."""
     x = of.value()
     repeats = of.integers(1, "its repeats")
     if len(repeats) != len(x.axes) or any(times < 1 for times in repeats):
@@ -380,7 +388,7 @@ def tile(of: Operator) -> list[Tracked]:
 
 
 def reverse(of: Operator) -> list[Tracked]:
-    """ReverseSequence of all timesteps, which a GRU reads, or has written."""
+    """Of all timesteps of all rows, before or after a GRU, which then goes backwards."""
     x = of.value(turned=True)
     batch, time = of.integer("batch_axis", 1), of.integer("time_axis", 0)
     if x.axes[time : time + 1] != ("t",) or x.axes[batch : batch + 1] not in (("b",), (1,)):

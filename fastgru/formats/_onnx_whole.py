@@ -64,14 +64,10 @@ def file_model(data: bytes, folder: Path | None, weights_dtype: str | None) -> M
 
 
 def live_model(model: Any, weights_dtype: str | None) -> Model:
-    """The model of an onnx.ModelProto that is in memory, or of a file."""
+    """The model of an onnx.ModelProto that is in memory."""
     library = sys.modules.get("onnx")  # whoever has a model has imported it
     if library and isinstance(model, library.ModelProto):
         return _model_of(model, lambda: onnx.folder_of(model), NO_LIMIT, weights_dtype)
-    if isinstance(model, str | bytes | Path):
-        from fastgru.formats.models import load_model
-
-        return load_model(model, weights_dtype)
     raise TypeError(f"model must be an onnx.ModelProto, a path or bytes, got {type(model).__name__}")
 
 
@@ -372,6 +368,7 @@ class _Reading:
             if None in missing:
                 self._problems.append(f"{said(node)}, which reads a value that is nowhere")
             return
+        found: Sequence[Tracked | None]
         try:
             if is_loop:
                 self._loop(node, inside, self._loops[key])

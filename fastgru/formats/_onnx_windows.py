@@ -80,6 +80,9 @@ def _windowed(x: Tracked, padding: str, span: int, stride: int) -> Steps:
 
 
 def convolution(of: Operator) -> list[Tracked]:
+    """Along time, with any groups, strides and dilations. Pads as `valid`, `same` or `causal` of Keras have
+    them.
+    """
     x = of.value(padded=True)
     x, place = _place_of_time(x)
     kernel = of.floats(1, "W")
@@ -121,7 +124,7 @@ def convolution(of: Operator) -> list[Tracked]:
 
 
 def pool(of: Operator) -> list[Tracked]:
-    """MaxPool and AveragePool."""
+    """Along time, with pads as `valid` or `same` of Keras have them; without ceil_mode."""
     x = of.value()
     x, place = _place_of_time(x)
     size = _one(of, "kernel_shape", x, place)
@@ -140,7 +143,7 @@ def pool(of: Operator) -> list[Tracked]:
 
 
 def whole_pool(of: Operator) -> list[Tracked]:
-    """GlobalAveragePool and GlobalMaxPool."""
+    """Over all timesteps."""
     x = of.value()
     x, place = _place_of_time(x)
     rest = (*x.axes[:place], *x.axes[place + 1 :])
@@ -149,7 +152,7 @@ def whole_pool(of: Operator) -> list[Tracked]:
 
 
 def pad(of: Operator) -> list[Tracked]:
-    """Pad with zeros, which must be of a convolution: it is noted, and computed there."""
+    """Zeros before or after timesteps that a Conv reads."""
     x = of.value()
     if of.text("mode", "constant") != "constant":
         raise OperatorError("it must pad with zeros")

@@ -1,5 +1,6 @@
 """Whole models from files and objects of Keras and ONNX, and fastgru's own files."""
 
+import os
 from typing import Any
 
 from fastgru import formats
@@ -40,9 +41,20 @@ def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = Non
 
     Examples
     --------
-    >>> import tempfile
+    Usually `path` is ``"model.keras"``. Here it is a file of ONNX that fastgru has written:
+
     >>> import numpy as np
     >>> import fastgru
+    >>> lower = fastgru.GRU(8, recurrent_activation="sigmoid", return_sequences=True)
+    >>> upper = fastgru.GRU(4, recurrent_activation="sigmoid", return_sequences=True)
+    >>> stack = fastgru.Stack([lower, upper], name="both")
+    >>> stack.build((None, None, 3))
+    >>> model = fastgru.load_model(stack.to_onnx().SerializeToString())
+    >>> model
+    <Model 'both': 2 nodes, X (None, 3), float32>
+    >>> x = np.zeros((10, 2, 3), np.float32)  # (timesteps, batch, features), as in ONNX
+    >>> model(x).shape
+    (10, 1, 2, 4)
     """
     source = formats.opened(path)
     architecture = None if config is None else formats.architecture_beside(config, source)
@@ -84,7 +96,12 @@ def from_keras_model(model: Any, weights_dtype: str | None = None) -> Model:
     TypeError
         If it is no model of Keras.
     ValueError
-        If it has layers that fastgru does not compute: names all of them.
+        If it is another class than Sequential or a functional model, or has layers that fastgru does not
+        compute: names all of them.
+
+    Notes
+    -----
+    The model gets copies of the weights: what is trained afterwards does not change it.
     """
     return _keras_whole.live_model(model, weights_dtype)
 
@@ -107,6 +124,24 @@ def from_onnx_model(model: Any, weights_dtype: str | None = None) -> Model:
     TypeError
         If it is no model of ONNX.
     ValueError
-        If it has operators that fastgru does not compute: names all of them.
+        If it has operators that fastgru does not compute: names them.
+    ImportError
+        If `model` is a file, and `onnx` is not installed.
+
+    Examples
+    --------
+    >>> import fastgru
+    >>> layer = fastgru.GRU(4, recurrent_activation="sigmoid", input_shape=(None, 3), name="gru")
+    >>> layer.build()
+    >>> fastgru.from_onnx_model(layer.to_onnx()).summary()
+    Model 'gru', float32, weights float32
+    Node       Output shape     Weights  Reads
+    ------------------------------------------
+    X (Input)  (None, None, 3)  0
+    gru (GRU)  (None, 4)        96       X
+    ------------------------------------------
+    Weights: 96
     """
+    if isinstance(model, str | bytes | os.PathLike):
+        return load_model(model, weights_dtype)
     return _onnx_whole.live_model(model, weights_dtype)

@@ -33,6 +33,11 @@ class Direction(NamedTuple):
     go_backwards: bool
     zero_output_for_mask: bool = False
 
+    @property
+    def name(self) -> str:
+        """What torch.nn.GRU appends to the names of its weights."""
+        return f"l{self.level}{'_reverse' if self.go_backwards else ''}"
+
 
 class Sizes(NamedTuple):
     """What a module's weights are to be like."""

@@ -89,3 +89,39 @@ def test_bench_measures_a_step_and_calls(saved):
     text = call("bench", "--whole", saved(), "--batch", "1,4", "--seconds", "0").output
     assert text.count("a call") == 2
     assert text.count("a step") == 1
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A layer of fastgru in a file of ONNX."""
+    import onnx
+
+    layer = fastgru.GRU(4, recurrent_activation="sigmoid", return_sequences=True, name="g")
+    layer.build((None, None, 3))
+    path = tmp_path / "model.onnx"
+    onnx.save(layer.to_onnx(), path)
+    return path
+
+
+def test_compare_finds_the_model_equal_in_its_own_runtime(exported):
+    text = call("compare", "--whole", exported).output
+    assert "onnxruntime, 8 trials" in text
+    assert "equal" in text
+
+
+def test_compare_finds_another_network(exported, monkeypatch):
+    other = fastgru.load_model(exported)
+    other.nodes[0].layer.set_weights([1.1 * one for one in other.nodes[0].layer.get_weights()])
+    changed = Model(other.inputs, other.nodes, other.output_values)
+    monkeypatch.setattr(fastgru, "load_model", lambda path: changed)
+    result = CliRunner().invoke(command, ["compare", "--whole", str(exported)], standalone_mode=False)
+    assert "DIFFERENT" in result.output
+    assert result.return_value == 1
+
+
+def test_compare_says_which_files_have_a_runtime(saved, exported):
+    for arguments, message in (
+        ([saved()], "files of Keras and ONNX, got a file of 'fastgru'"),
+        ([exported, "--against", "torch"], "must be onnxruntime"),
+    ):
+        assert message in str(call("compare", "--whole", *arguments, status=1).exception)

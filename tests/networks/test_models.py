@@ -946,6 +946,19 @@ def test_nodes_that_do_not_fit_are_named():
             Model([Input("x", (None, 7))], [node()], [Output("y")])
 
 
+def test_a_stream_of_what_repeats_its_last_output_is_refused_for_that():
+    make = Maker(0)
+    make.add(Recurrent, layer=make.gru(3, 4, return_sequences=False))
+    make.add(Repeat, times=5)
+    make.add(Recurrent, layer=make.gru(4, 2))
+    model = make.model(Input("x", (None, 3)))
+    assert model(make.array(2, 7, 3)).shape == (2, 5, 2)
+    with pytest.raises(
+        ValueError, match="cannot run step by step: Repeat 'repeat_1' makes timesteps of its own"
+    ):
+        model.stream()
+
+
 # ---- copies ------------------------------------------------------------------------------------------
 
 
@@ -971,3 +984,20 @@ def test_predictions_are_those_of_calls():
     assert np.array_equal(model.predict(x, batch_size=4, progress=done.append), model(x))
     assert done == [4, 8, 12, 16, 20, 24, 25]
     assert np.array_equal(model.predict(iter([x[:3], x[3:25]])), model(x))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "progress", "bar"), [(2, None, True), (9, None, False), (2, False, False)]
+)
+def test_predict_shows_a_bar_for_several_batches_on_a_terminal(batch_size, progress, bar, monkeypatch):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    node = Dense(name="d", inputs=("x",), outputs=("y",), kernel=np.ones((3, 2), np.float32))
+    model = Model([Input("x", (None, 3))], [node], [Output("y")])
+    model.predict(np.ones((5, 4, 3), np.float32), batch_size, progress)
+    assert ("predicting" in sys.stderr.getvalue()) == bar

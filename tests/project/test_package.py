@@ -214,7 +214,7 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
     assert metadata["Version"] == fastgru.__version__
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == project["requires-python"]
-    assert wheel.stat().st_size < 1_500_000
+    assert wheel.stat().st_size < 2_000_000  # what is promised
 
 
 @of_distributions
@@ -303,7 +303,8 @@ ROOMS = [
     ["_writers", "_description", "_keras_config"],
     ["activations", "initializers", "regularizers", "constraints"],
     ["_compile", "_config", "_loop", "_roofline"],
-    ["_validate", "_validate_streams", "_validate_models", "_registry", "_random", "_include", "_errors"],
+    ["_validate", "_validate_streams", "_validate_models", "_layouts"],
+    ["_registry", "_random", "_include", "_errors", "_progress"],
 ]
 SOURCES = {
     ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
