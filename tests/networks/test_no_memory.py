@@ -28,7 +28,8 @@ import numpy as np
 import pytest
 
 import fastgru
-from fastgru import _config
+from fastgru import _config, _nodes
+from fastgru.model import Input, Model, Output
 
 pytestmark = pytest.mark.outside
 
@@ -297,6 +298,53 @@ for twin in ("copy", "deepcopy", "pickle"):
         return lambda: state_of(made(layer))(), state_of(layer)
 
 
+def model(indices=False, pooled=False):
+    """A model with a node of each way in which memory is used."""
+    rng = np.random.default_rng(1)
+
+    def numbers(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    kernel = numbers(2, 3, 3)
+    nodes = [
+        _nodes.Convolution(name="c", inputs=("e",), outputs=("c",), kernel=kernel, padding="causal"),
+        _nodes.Recurrent(name="g", inputs=("c",), outputs=("g",), layer=gru(return_sequences=True)),
+        _nodes.Dense(name="d", inputs=("g",), outputs=("y",), kernel=numbers(4, 2), activation="softmax"),
+    ]
+    table = _nodes.Embedding(name="e", inputs=("x",), outputs=("e",), table=numbers(9, 3), mask_zero=True)
+    last = _nodes.Pool(name="p", inputs=("y",), outputs=("p",), largest=False)
+    shape = Input("x", (None,), True) if indices else Input("e", (None, 3))
+    inside = [*([table] if indices else []), *nodes, *([last] if pooled else [])]
+    return Model([shape], inside, [Output(inside[-1].outputs[0])])
+
+
+INDICES = RNG.integers(0, 9, (2, 5))
+MODEL_CALLS = {
+    "a call": ({}, lambda made: made(X)),
+    "a call with a mask": ({"pooled": True}, lambda made: made(X, mask=MASK)),
+    "a call with lengths": ({"pooled": True}, lambda made: made(X, lengths=LENGTHS)),
+    "a call of another float type": ({}, lambda made: made(X.astype(np.float64))),
+    "a call with out": ({}, lambda made: made(X, out=np.empty((2, 5, 2), np.float32))),
+    "a call of indices": ({"indices": True}, lambda made: made(INDICES)),
+    "predict": ({}, lambda made: made.predict(X, batch_size=1)),
+    "pickle": ({}, lambda made: pickle.loads(pickle.dumps(made))(X)),
+    "a stream": ({}, lambda made: made.stream(2)(X)),
+    "a stream of indices": ({"indices": True}, lambda made: made.stream(2)(INDICES)),
+}
+for name, (arguments, act) in MODEL_CALLS.items():
+
+    @operation("Model", name, arguments=arguments, act=act)
+    def of_model(arguments, act):
+        made = model(**arguments)
+        given = INDICES if arguments.get("indices") else X
+        return lambda: act(made), lambda: [made(given), made.get_weights()]
+
+
+@operation("Model", "the constructor")
+def construct_model():
+    return lambda: model()(X), lambda: None
+
+
 LAYERS = {"a GRU": gru, "a Stack": stack, "a Stack of two types": lambda: known(built(two_types))}
 
 
@@ -402,6 +450,7 @@ CALLS_IN_PLACE = (
     " with out",
 )
 SHORT = {
+    "Model": {"a call", "a call with a mask", "a call with lengths"},
     "GRU": {f"a call{what}" for what in CALLS_IN_PLACE} | {"a stateful call", "a stateful call with out"},
     "Bidirectional": set(),
     "Stack": set(),
@@ -554,7 +603,7 @@ def main(way, group):
         if not child:
             signal.alarm(SECONDS)
             try:
-                check(way, make, name in SHORT[group])
+                check(way, make, name in SHORT.get(group, ()))
             except BaseException as error:
                 os.write(write, (str(error) if isinstance(error, FaultError) else repr(error)).encode())
             os._exit(0)
