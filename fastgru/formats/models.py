@@ -38,6 +38,8 @@ def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = Non
         If the file cannot be opened.
     ImportError
         If the format's library is not installed; names the extra that brings it.
+    ValueError
+        If `weights_dtype` is none of these.
 
     Examples
     --------
@@ -56,6 +58,8 @@ def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = Non
     >>> model(x).shape
     (10, 1, 2, 4)
     """
+    if weights_dtype not in (None, "float32", "float64", "float16", "int8"):
+        raise ValueError(f"weights_dtype must be None, 'float16' or 'int8', got {weights_dtype!r}")
     source = formats.opened(path)
     architecture = None if config is None else formats.architecture_beside(config, source)
     with formats.blaming(path):

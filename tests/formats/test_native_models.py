@@ -69,6 +69,8 @@ def test_all_of_a_model_comes_back():
         assert np.array_equal(one, two)
     assert fastgru.load_model(data, weights_dtype="int8").weights_dtype == "int8"
     assert fastgru.load_model(saved(fastgru.load_model(data, "int8"))).weights_dtype == "int8"
+    with pytest.raises(ValueError, match=r"^weights_dtype must be None, 'float16' or 'int8', got 'int4'"):
+        fastgru.load_model(data, weights_dtype="int4")
 
 
 def test_every_field_of_every_node_has_a_type_that_files_have():
