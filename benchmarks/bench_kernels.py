@@ -45,8 +45,9 @@ class Plans:
         batch, timesteps, features, units = self.task.shape
         last = not self.task.sequences
         self.out = np.empty((batch, units) if last else (batch, timesteps, units), dtype)
-        node = ("gru", self.plan, 0, 1, 0, False, False, False, 0)
-        self.network = _core.Network(features, dtype, [(units, dtype, last)], [node], [1], False, False)
+        values = [(features, dtype, False, 0), (units, dtype, last, 0)]
+        nodes = [("gru", 0, 1, {"plan": self.plan, "state": 0})]
+        self.network = _core.Network(values, nodes, [1], False, False, states=[(units, dtype)])
         self.run()
 
     def run(self) -> Array:

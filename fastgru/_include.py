@@ -26,7 +26,7 @@ def get_sources() -> list[str]:
     >>> from pathlib import Path
     >>> import fastgru
     >>> [Path(file).name for file in fastgru.get_sources()][:3]
-    ['avx2.c', 'avx512.c', 'dispatch.c']
+    ['avx2.c', 'avx512.c', 'connect.c']
     """
     return sorted(map(str, _folder("src").glob("*.c")))
 

@@ -2,7 +2,7 @@
  * a whole sequence. Sums have one order, and no multiply-add is fused, so that all instruction sets give the same
  * bits. */
 
-#include <math.h>
+#include <float.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -13,6 +13,44 @@ enum {
     CHAINS = 8                       /* of a sum                                           */
 };
 
+
+/* sqrt(x) to an ulp, by bits that libm need not have: x >= 0. */
+static double root_of(double x)
+{
+    uint64_t bits;
+    double y;
+    if (!(x > 0 && x <= DBL_MAX))
+        return x;
+    memcpy(&bits, &x, sizeof bits);
+    bits = (bits >> 1) + ((uint64_t)0x1ff8 << 48);  /* half the exponent: right to a few percent */
+    memcpy(&y, &bits, sizeof y);
+    for (int i = 0; i < 5; ++i)
+        y = (y + x / y) / 2;
+    return y;
+}
+
+/* log(x) to an ulp or two, by bits that libm need not have: x >= 1. With x = m 2^e, m from 0.7 to 1.4, and
+ * t = (m - 1) / (m + 1), it is e log(2) + 2 (t + t^3 / 3 + t^5 / 5 + ...). */
+static double log_of(double x)
+{
+    uint64_t bits;
+    double m, t, sum = 0;
+    int exponent;
+    if (!(x >= 1 && x <= DBL_MAX))
+        return x;
+    memcpy(&bits, &x, sizeof bits);
+    exponent = (int)(bits >> 52) - 1023;
+    bits = (bits & 0xfffffffffffffu) | (uint64_t)1023 << 52;
+    memcpy(&m, &bits, sizeof m);
+    if (m > 1.4142135623730951) {
+        m /= 2;
+        ++exponent;
+    }
+    t = (m - 1) / (m + 1);
+    for (int i = 23; i > 0; i -= 2)  /* t is at most 0.172: what is left out is 1e-19 */
+        sum = sum * t * t + 1.0 / i;
+    return exponent * 0.69314718055994531 + 2 * t * sum;
+}
 
 /* The position of the element i of a node's arrays. */
 static const char *element(const void *array, ptrdiff_t i, size_t itemsize)

@@ -72,7 +72,7 @@ static void TYPED(softmax)(const struct work *w, const REAL *x, REAL *y)
             w->node->functions->activate(FASTGRU_exponential, 0, left, y + first, part);
             sum += TYPED(sum)(left, part);
         }
-        sum = log(sum);
+        sum = log_of(sum);
         for (ptrdiff_t i = 0; i < n; ++i)
             y[i] = (REAL)((double)y[i] - sum);
         return;
@@ -88,7 +88,7 @@ static void TYPED(normalize)(const struct fastgru_node *node, ptrdiff_t n, const
 {
     const REAL *factors = NUMBERS(node->weights), *shifts = NUMBERS(node->bias);
     const double mean = node->size == 1 ? 0 : TYPED(sum)(n, x) / (double)n;
-    const double scale = 1 / sqrt(TYPED(sum_of_squares)(n, x, mean) / (double)n + node->alpha);
+    const double scale = 1 / root_of(TYPED(sum_of_squares)(n, x, mean) / (double)n + node->alpha);
     for (ptrdiff_t i = 0; i < n; ++i)
         y[i] = (REAL)(((double)x[i] - mean) * scale * (double)factors[i] + (shifts ? (double)shifts[i] : 0));
 }

@@ -39,6 +39,7 @@ OPERATORS = _onnx_operators.OPERATORS | _onnx_shapes.OPERATORS | _onnx_windows.O
 FLOATS = {1: "float32", 10: "float32", 11: "float64", 16: "float32"}  # by TensorProto.DataType
 INTEGERS = (2, 3, 4, 5, 6, 7, 12, 13)
 SHOWN = 20  # problems in a message
+MOST_NODES = 10_000  # of a graph
 LAST_RESORT = (
     "take them out of the model, or load its GRUs alone by fastgru.load_all and compute the rest around them"
 )
@@ -73,6 +74,8 @@ def live_model(model: Any, weights_dtype: str | None) -> Model:
 
 def _model_of(proto: Any, folder: Any, names: int, weights_dtype: str | None) -> Model:
     """The model, with as few of the declared sizes fixed as can be."""
+    if len(proto.graph.node) > MOST_NODES:
+        raise FormatError(f"a model must have at most {MOST_NODES} nodes, got {len(proto.graph.node)}")
     opset = _onnx_graph.opset_of(proto)
     _onnx_gru.check_opset(opset, FormatError)
     first: FormatError | None = None

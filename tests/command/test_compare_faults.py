@@ -182,14 +182,14 @@ def tanh_and_sigmoid(functions):
 
 
 ONNX = {
-    "the last output repeated": ({}, given(onnx_reader, "_layer", zero_output_for_mask=False)),
-    "batch and time in another order": ({"layout": 1}, given(onnx_reader, "_layer", time_major=True)),
-    "time and batch in another order": ({}, given(onnx_reader, "_layer", time_major=False)),
+    "the last output repeated": ({}, given(onnx_reader, "layer_of", zero_output_for_mask=False)),
+    "batch and time in another order": ({"layout": 1}, given(onnx_reader, "layer_of", time_major=True)),
+    "time and batch in another order": ({}, given(onnx_reader, "layer_of", time_major=False)),
     "forward for reverse": (
         {"direction": "reverse"},
         (onnx_reader, "DIRECTIONS", _onnx_node.DIRECTIONS | {"reverse": [False]}),
     ),
-    "the reset gate before": ({"inputs": "XWR"}, given(onnx_reader, "_layer", reset_after=False)),
+    "the reset gate before": ({"inputs": "XWR"}, given(onnx_reader, "layer_of", reset_after=False)),
     "other activations": (
         {"activations": ["HardSigmoid", "Relu"]},
         returning(_onnx_activation, "read", tanh_and_sigmoid),

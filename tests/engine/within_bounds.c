@@ -363,9 +363,11 @@ static void run_all_dense(const struct fastgru_format *kernels, const struct fas
 {
     for (int units = 1; units <= 70; ++units)
         for (int rows = 1 + units % 5; rows <= 20; rows += 5) {
-            run_dense(kernels, rows, 1 + choose(3), 1 + choose(20), units);
-            run_dense(kernels, 1 + choose(3), rows, 1 + choose(20), units);
-            run_convolution(kernels, functions, 1 + choose(9), 1 + choose(20));
+            const int few = 1 + choose(3), features = 1 + choose(20);  /* in this order, whatever calls want */
+            const int others = 1 + choose(9), steps = 1 + choose(20);
+            run_dense(kernels, rows, few, features, units);
+            run_dense(kernels, few, rows, features, units);
+            run_convolution(kernels, functions, others, steps);
         }
     run_dense(kernels, 130, 9, 5, 33);
     run_dense(kernels, 3, 200, 5, 400);
