@@ -278,11 +278,11 @@ def without_config(identifier):
 
 VERSION_2 = _keras_config, "KERAS_3", {"implementation": 2}
 KERAS_3 = {
-    "hard": (_keras_config, "_activation", lambda identifier, version: identifier),
-    "leaky": returning(_keras_config, "_activation", without_config),
+    "hard": (_keras_config, "activation_of", lambda identifier, version: identifier),
+    "leaky": returning(_keras_config, "activation_of", without_config),
     "stateful": VERSION_2,
     "both_stateful": VERSION_2,
-    "cells": returning(_keras_by_place, "_at", lambda places: places[::-1]),
+    "cells": returning(_keras_by_place, "paths_at", lambda places: places[::-1]),
 }
 
 
