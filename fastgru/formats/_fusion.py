@@ -9,6 +9,7 @@ import numpy as np
 from fastgru import activations
 from fastgru._nodes import (
     Activation,
+    Array,
     Convolution,
     Dense,
     Depthwise,
@@ -76,22 +77,18 @@ def _joined(before: Node, node: Node) -> Node | None:
     if isinstance(node, Scale) and isinstance(before, PRODUCTS) and _is_linear(before):
         return _scaled(before, node)
     if isinstance(node, Scale) and isinstance(before, LayerNormalization):
-        factor, shift = (getattr(node, name).astype(np.float64) for name in ("factor", "shift"))
-        return dataclasses.replace(
-            before,
-            outputs=node.outputs,
-            gamma=_like(before.gamma, before.gamma * factor),
-            beta=_like(before.beta, before.beta * factor + shift),
-        )
+        gamma, beta = _composed(before.gamma, before.beta, node)
+        return dataclasses.replace(before, outputs=node.outputs, gamma=gamma, beta=beta)
     if isinstance(node, Scale) and isinstance(before, Scale):
-        factor, shift = (getattr(node, name).astype(np.float64) for name in ("factor", "shift"))
-        return dataclasses.replace(
-            before,
-            outputs=node.outputs,
-            factor=_like(before.factor, before.factor * factor),
-            shift=_like(before.shift, before.shift * factor + shift),
-        )
+        factor, shift = _composed(before.factor, before.shift, node)
+        return dataclasses.replace(before, outputs=node.outputs, factor=factor, shift=shift)
     return None
+
+
+def _composed(factor: Array, shift: Array, node: Scale) -> tuple[Array, Array]:
+    """The factor and the shift of x * factor + shift with another scale after it."""
+    by, plus = node.factor.astype(np.float64), node.shift.astype(np.float64)
+    return _like(factor, factor * by), _like(shift, shift * by + plus)
 
 
 def _is_linear(node: Dense | Convolution | Depthwise) -> bool:

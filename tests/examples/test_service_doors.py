@@ -26,9 +26,19 @@ from service_clients import (
     talk,
     wait_for_places,
 )
-from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 SOUND = np.arange(HOP, dtype=np.int16)[np.newaxis]
+
+
+# before, while or after the client asks for the upgrade
+CLOSED = InvalidHandshake, InvalidMessage, ConnectionClosed, OSError, EOFError
+
+
+def load_of(address, folder):
+    """The arguments of a short load of one client."""
+    port = address.rpartition(":")[2]
+    return ["load", "--port", port, "--clients", 1, "--seconds", 0.1, "-o", folder]
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +106,7 @@ def test_the_program_reads_the_token_of_a_file(tmp_path):
     file.write_text(f"{TOKEN}\n")
     wrong.write_text("x")
     with serving("--clients", 1, "--token-file", file) as (_, address):
-        loading = [
-            "load",
-            "--port",
-            address.rpartition(":")[2],
-            "--clients",
-            1,
-            "--seconds",
-            0.1,
-            "-o",
-            tmp_path,
-        ]
+        loading = load_of(address, tmp_path)
         done = run(*loading, "--token-file", file)
         assert (done.returncode, done.stderr) == (0, "")
         assert_refused(run(*loading, "--token-file", wrong), "401 Unauthorized", status=1)
@@ -175,7 +175,7 @@ def test_a_request_may_come_byte_by_byte_and_frames_right_behind_it(modules):
 def test_an_address_has_a_number_of_connections_and_others_have_theirs(modules):
     with hosting(modules, Echo(20), per_address=3) as address, ExitStack() as clients:
         first, *_ = (clients.enter_context(call(address)) for _ in range(3))
-        with pytest.raises((InvalidHandshake, InvalidMessage, OSError, EOFError)), call(address):
+        with pytest.raises(CLOSED), call(address):
             pass
         with call(address, source_address=("127.0.0.2", 0)) as other:
             assert_served(other)
@@ -184,7 +184,7 @@ def test_an_address_has_a_number_of_connections_and_others_have_theirs(modules):
                 try:
                     clients.enter_context(call(address))
                     break
-                except (InvalidHandshake, InvalidMessage, OSError, EOFError):
+                except CLOSED:
                     other.ping().wait(PATIENCE)
             else:
                 raise AssertionError("who has left is still counted")
@@ -262,17 +262,7 @@ def test_tls_lets_in_who_trusts_the_certificate_and_nobody_without_tls(tmp_path)
             old.maximum_version = ssl.TLSVersion.TLSv1_1
         with pytest.raises(ssl.SSLError), call(address, old):
             pass
-        loading = [
-            "load",
-            "--port",
-            address.rpartition(":")[2],
-            "--clients",
-            1,
-            "--seconds",
-            0.1,
-            "-o",
-            tmp_path,
-        ]
+        loading = load_of(address, tmp_path)
         loading += ["--token-file", token]
         done = run(*loading, "--authority", files[0])
         assert (done.returncode, done.stderr) == (0, "")
