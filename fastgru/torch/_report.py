@@ -37,7 +37,7 @@ class Entry(NamedTuple):
         if self.reason is not None:
             text += f": {self.reason}"
         if self.last is not None:
-            text += f"; PyTorch computed a call, for {self.last}"
+            text += f"; PyTorch computed a call, because {self.last}"
         return text
 
 
