@@ -115,7 +115,7 @@ class At:
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if type(value) is not int or not 1 <= value <= LARGEST:
-            raise self.wrong(f"must have a {key} from 1 on, got {value!r:.80}")
+            raise self.wrong(f"must have a {key} of 1 or more, got {value!r:.80}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:

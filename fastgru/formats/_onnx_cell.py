@@ -215,7 +215,7 @@ def gates(cell: Cell) -> Gates:
         raise FormatError("the candidate of its cell has no reset gate")
     pairs = [_pair("its update gate", cell.gate), _pair("its reset gate", reset), candidate]
     if {type(pair[1].of) for pair in pairs[:2]} != {State} or any(pair[1].gate for pair in pairs[:2]):
-        raise FormatError("the gates of its cell are not computed of its state")
+        raise FormatError("the gates of its cell are not computed from its state")
     states = [cell.state, state, *(pair[1].of for pair in pairs[:2])]
     if any(each is not cell.state for each in states) or len({id(pair[0].of) for pair in pairs}) > 1:
         raise FormatError("the gates of its cell are not of one sequence and one state")

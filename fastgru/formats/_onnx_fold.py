@@ -38,7 +38,7 @@ class Kind(enum.Enum):
 
 
 class Unknown(NamedTuple):
-    """A value that cannot be told, and why."""
+    """A value that cannot be determined, and why."""
 
     reason: str
 
@@ -117,7 +117,7 @@ class Folder:
         Raises
         ------
         FormatError
-            If it depends on an input, cannot be told, or takes more memory than the file allows.
+            If it depends on an input, cannot be determined, or takes more memory than the file allows.
         """
         if isinstance(value, Alias):
             value = _onnx_graph.find(value.scope, value.name)
@@ -164,7 +164,7 @@ class Folder:
             ]
             if missing:
                 if key in begun:
-                    raise FormatError("a value is an input of what it is computed from")
+                    raise FormatError("a value depends on itself")
                 begun.add(key)
                 pending += missing
                 continue

@@ -90,7 +90,7 @@ def find(node: Node, folder: Folder) -> Found:
         of_mask, is_mask_turned = _onnx_steps.forward(mask.sequence, 1, folder)
         _onnx_steps.check_mask(of_mask, folder)
         if is_mask_turned != is_turned:
-            raise FormatError("its mask goes another way than its sequence")
+            raise FormatError("its mask and its sequence are read in opposite directions")
     if is_turned and loop.is_backward:
         raise FormatError("its sequence is reversed twice")
     used = [bool(name) and node.is_used(name) for name in (y, loop.returned[state])]
@@ -266,7 +266,7 @@ def _cell(number: int, value: Any) -> Any:
 
 
 def refuse(node: Node, reason: str, *, has_others: bool) -> None:
-    """Say of a file without GRU nodes that it has a loop that is not read, which may be a GRU or part of one.
+    """Warn, or raise an error, that a file has a loop that is not read, which may be a GRU or a part of one.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def refuse(node: Node, reason: str, *, has_others: bool) -> None:
     reason : str
         Why it is not read.
     has_others : bool
-        Whether there is one that is read: then this is a warning.
+        True if the file has a GRU that is read: then this is a warning.
 
     Raises
     ------
@@ -288,6 +288,6 @@ def refuse(node: Node, reason: str, *, has_others: bool) -> None:
         return
     raise FormatError(
         f"it has no GRU node, but a {kind}, {node.name!r:.80}, as tf2onnx writes Keras' GRU with "
-        f"reset_after=False, hard_sigmoid or a mask, which is not read, for {reason}: load the .keras or .h5 "
-        "file that it was made from"
+        f"reset_after=False, hard_sigmoid or a mask; it is not read, because {reason}: load the .keras or "
+        ".h5 file that it was made from"
     )

@@ -41,7 +41,7 @@ class Reader:
     folder : Path or None
         Where the model's file lies; None: external data is refused.
     limit : int
-        The most bytes that tensors and all that is computed of them may take, together.
+        The most bytes that tensors and all that is computed from them may take, together.
     """
 
     def __init__(self, folder: Path | None, limit: int) -> None:

@@ -691,7 +691,7 @@ MISSES = {
     "an update gate of the candidate's input": (
         {},
         by(sz=("Add", ["xbz", "rh"])),
-        "not computed of its state",
+        "not computed from its state",
     ),
     "no reset gate": ({}, by(rh=("MatMul", ["h", "Uc"])), "no reset gate"),
     "a reset gate of another state": ({}, by(let=("Mul", ["r", "c"])), "a value is an input|'node let'"),

@@ -373,7 +373,7 @@ def infinite(graph):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (cycle, "is an input of what it is computed from"),
+        (cycle, "a value depends on itself"),
         (missing, r"\(Relu\), which reads a value that is nowhere"),
         (no_input, "MatMul"),
         (wrong_perm, r"\(Transpose\): its perm must be an order of 3 axes"),
