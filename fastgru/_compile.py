@@ -362,9 +362,9 @@ class ModelGraph(Graph):
         initial: Sequence[int],
         turned: bool = False,
     ) -> tuple[list[tuple[int, int]], list[int]]:
-        """Add a recurrent layer that starts from these values; `turned`: it writes from the last timestep on.
+        """Add a recurrent layer, and return its outputs with their widths, and its last states.
 
-        Returns its outputs with their widths, and its last states.
+        It starts from the values `initial`. With `turned` it writes its outputs from the last timestep on.
         """
         kinds = [self.plans[part].dtype for part in layer._parts]
         starts = [0] * len(kinds)
@@ -388,7 +388,7 @@ class ModelGraph(Graph):
     def _adding(
         self, clock: int, mask: int, wired: dict[Any, tuple[int, int]], turned: bool
     ) -> Iterator[None]:
-        """What GRUs that are added inside have in common."""
+        """Set what GRUs that are added in a `with` block have in common."""
         before = self._clock, self._mask, self._wired, self._turned
         self._clock, self._mask, self._wired, self._turned = clock, mask, wired, turned
         try:
@@ -402,7 +402,7 @@ UNKNOWN: Mask = frozenset([(-1, 0.0)])  # a mask of another kind
 
 
 def either(masks: Sequence[Mask]) -> Mask:
-    """Where one of the masks hides no timestep."""
+    """The mask that is true where one of these masks is."""
     found: Mask = frozenset()
     for mask in masks:
         found = None if found is None or mask is None else found | mask
@@ -440,7 +440,7 @@ class Sketch(ModelGraph):
         return super().recurrent(layer, *arguments)
 
     def described_mask(self, mask: int) -> Mask:
-        """What a mask is made of, but for that of the call."""
+        """What a mask is made of, apart from the mask of the call."""
         if mask in (NO_MASK, CALL_MASK):
             return None
         kind, x, settings = next((one[0], one[1], one[3]) for one in self._nodes if one[2] == mask)

@@ -1,4 +1,4 @@
-"""Models in fastgru's own files, as fastgru._writers.model has them."""
+"""Models in fastgru's own files, as fastgru._writers.model writes them."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from fastgru._writers.model import LAYER
 from fastgru.formats import _model, _zip, native
 from fastgru.model import Input, Model, Output
 
-LARGEST = 2**31  # that integers must be less than, either way
+LARGEST = 2**31  # that the absolute value of an integer must be less than
 UNBOUNDED = ("least", "most")  # the fields that may be infinite
 
 
@@ -133,7 +133,7 @@ def _value(what: str, value: Any, hint: Any) -> Any:
     if type(value) is not hint:
         raise FormatError(f"{what} must be of type {hint.__name__}, got {value!r:.80}")
     if hint is int and not -LARGEST < value < LARGEST:
-        raise FormatError(f"{what} must be less than {LARGEST} either way, got {value}")
+        raise FormatError(f"{what} must lie between -{LARGEST} and {LARGEST}, got {value}")
     if hint is float and not (math.isfinite(value) or (value == value and what.endswith(UNBOUNDED))):
         raise FormatError(f"{what} must be finite, got {value}")
     return value

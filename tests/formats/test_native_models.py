@@ -129,7 +129,7 @@ def node(number, **fields):
         (node(1, layer=None), "node 1, the Recurrent 'g', its layer must be an object, got None"),
         (node(1, layer={"class_name": "Stack", "config": {}}), "must be a GRU or a Bidirectional"),
         (node(2, strides=0), "Convolution 'c' must have strides of 1 or more, got 0"),
-        (node(2, dilation=2**31), "its dilation must be less than 2147483648 either way, got 2147483648"),
+        (node(2, dilation=2**31), "its dilation must lie between -2147483648 and 2147483648, got 2147483648"),
         (node(2, dilation=1.5), "its dilation must be of type int, got 1.5"),
         (node(2, padding="full"), "Convolution 'c' must have a padding among"),
         (node(2, activation="none of them"), "Unknown activation"),
