@@ -46,12 +46,12 @@ LAST_RESORT = (
 
 
 class Attempt(NamedTuple):
-    """Which sizes that a file declares hold.
+    """Which of the sizes that a file declares are taken as fixed.
 
     Attributes
     ----------
     batch, steps : bool
-        False: any number, whatever the file declares.
+        False: calls may have any batch, any number of timesteps, whatever the file declares.
     """
 
     batch: bool
@@ -73,7 +73,7 @@ def live_model(model: Any, weights_dtype: str | None) -> Model:
 
 
 def _model_of(proto: Any, folder: Any, names: int, weights_dtype: str | None) -> Model:
-    """The model, with as few of the declared sizes fixed as can be."""
+    """The model, with as few fixed sizes as possible."""
     if len(proto.graph.node) > MOST_NODES:
         raise FormatError(f"a model must have at most {MOST_NODES} nodes, got {len(proto.graph.node)}")
     opset = _onnx_graph.opset_of(proto)
@@ -99,7 +99,7 @@ def _declares(graph: Any) -> bool:
 
 
 class _Reading:
-    """A graph on its way to a model."""
+    """Reads a graph into a model."""
 
     def __init__(
         self, proto: Any, walk: Walk, folder: Folder, attempt: Attempt, weights_dtype: str | None
@@ -157,7 +157,7 @@ class _Reading:
         )
 
     def _complain(self) -> None:
-        """Say all that stands in the way."""
+        """Raise an error that names all operators that are not computed, if there are any."""
         if not self._problems:
             return
         shown = "; ".join(self._problems[:SHOWN])
@@ -167,7 +167,7 @@ class _Reading:
         )
 
     def _order(self, values: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """The nodes that values depend on and that are no constants, in running order."""
+        """The nodes that values depend on, without those that are constants, in running order."""
         done: set[Any] = set()
         begun: set[Any] = set()
         pending = [value for value in reversed(values) if isinstance(value, Output)]
@@ -199,7 +199,7 @@ class _Reading:
             yield top.node, top.inside
 
     def _read_by(self, value: Output) -> list[Any]:
-        """What the node of a value reads: of loops and normalizations, what they are computed from."""
+        """The values that the node of a value reads; for a loop or normalization, those it begins with."""
         node, inside = value.node, value.inside
         key = id(node), id(inside)
         if _onnx_graph.is_loop(node) and key not in self._loops:
@@ -219,7 +219,7 @@ class _Reading:
     # ---- inputs ----------------------------------------------------------------------------
 
     def _inputs(self, order: Sequence[tuple[Any, Any]], returned: Sequence[Any]) -> list[Input]:
-        """Note the inputs that are read, whose axes are what nodes make of them."""
+        """Note the inputs that are read. How nodes use them says what their axes are."""
         scope, roles = self._main.scope, self._roles
         read = {
             key_of(source) for node, inside in order for source in self._read_by(Output(node, 0, inside))
