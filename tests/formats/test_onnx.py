@@ -1000,7 +1000,9 @@ def test_data_that_says_something_twice_is_refused(beside):
     _, model, path = beside
     model.graph.initializer[0].external_data.append(model.graph.initializer[0].external_data[0])
     path.write_bytes(model.SerializeToString())
-    with pytest.raises(fastgru.FormatError, match="must have each key of its external data once, got one twice"):
+    with pytest.raises(
+        fastgru.FormatError, match="must have each key of its external data once, got one twice"
+    ):
         fastgru.load(path)
 
 
