@@ -115,7 +115,7 @@ def node(number, **fields):
         (lambda h, a: h["config"]["inputs"][0].update(shape=[-1]), "must be a positive integer, got -1"),
         (lambda h, a: h["config"]["inputs"][0].update(shape=[True]), "must be of type int, got True"),
         (lambda h, a: h["config"]["inputs"][0].update(layout="bxt"), "must have a layout of the axes of"),
-        (lambda h, a: h["config"]["inputs"][0].update(indices=1), "indices of an input must be of type bool, got 1"),
+        (lambda h, a: h["config"]["inputs"][0].update(indices=1), "an input must be of type bool, got 1"),
         (lambda h, a: h["config"]["outputs"][0].update(name="z"), "output 'z' is written by no node"),
         (lambda h, a: h["config"]["outputs"][0].update(name="x"), "must be numbers, got the indices"),
         (lambda h, a: h["config"]["outputs"][0].update(layout="bf"), "must have a layout of the axes of"),
