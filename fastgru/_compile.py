@@ -185,7 +185,7 @@ class ModelGraph(Graph):
         self._inputs = len(inputs)
         for number, (shape, indices) in enumerate(inputs):
             clock = None if len(shape) == 1 and not indices else 0
-            if clock is not None and number:
+            if clock is not None and number and not streaming:  # in a stream all have the same timesteps
                 clock = self._new_clock(Clock(input=number))
             width = 1 if indices else shape[-1]
             assert width is not None
@@ -226,6 +226,12 @@ class ModelGraph(Graph):
             self.add("hide", mask, output, mask=CALL_MASK)
         else:
             self.add("both", mask, output, other=other)
+        return output
+
+    def repeated(self, vector: int, clock: int) -> int:
+        """A vector as each timestep of a clock; its number."""
+        output = self.new_value(self._values[vector][0], clock)
+        self.add("repeat", vector, output)
         return output
 
     def windows(self, clock: int | None, span: int, stride: int) -> int:

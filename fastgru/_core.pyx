@@ -444,7 +444,7 @@ cdef Memory *fitting(Network network, fastgru_run_of *run, Memory **spare, size_
     if (
         memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
         or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
-        or network.net.input_count > 1
+        or (network.net.input_count > 1 and network.net.clock_count > 1)
     ):
         run.memory = NULL
         bytes = workspace_of(&network.net, run)

@@ -12,7 +12,7 @@ from fastgru.wrappers import Bidirectional
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Recurrent(Node):
-    """A recurrent layer.
+    """A recurrent layer: a GRU, or a Bidirectional.
 
     It reads x and, after it, an initial state of each GRU in it, or none; it writes its output, both of a
     Bidirectional with merge_mode=None, and then, if the layer's `return_state` is true, the last states.

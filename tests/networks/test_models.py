@@ -954,7 +954,7 @@ def test_a_stream_of_what_repeats_its_last_output_is_refused_for_that():
     model = make.model(Input("x", (None, 3)))
     assert model(make.array(2, 7, 3)).shape == (2, 5, 2)
     with pytest.raises(
-        ValueError, match="cannot run step by step: Repeat 'repeat_1' makes timesteps of its own"
+        ValueError, match="cannot run step by step: layer 'repeat_1' makes timesteps of its own"
     ):
         model.stream()
 
