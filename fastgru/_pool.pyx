@@ -14,7 +14,8 @@ from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_input, fastgru_run_of
 from fastgru._memory cimport Memory, give_back, scratch_of
 from fastgru._ports cimport (
-    Port, apart, are_targets, copy_indices, indices_of, is_input, parts, ports_of, replaced,
+    Port, apart, are_targets, copy_indices, indices_of, is_input, listed, parts,
+    ports_of, replaced,
 )
 
 cnp.import_array()
@@ -261,7 +262,7 @@ cdef class Slots:
             if array is not inputs[k]:
                 inputs = replaced(inputs, k, array)
         if out is None:
-            out = list(targets) if self.output_count > 1 else targets[0]
+            out = listed(targets) if self.output_count > 1 else targets[0]
         return inputs, targets, out
 
     cdef bint lay(self, fastgru_run_of *run, char *memory, tuple arranged) noexcept:

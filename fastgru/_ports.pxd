@@ -49,6 +49,15 @@ cdef inline tuple parts(given, Py_ssize_t count):
     return found if len(found) == count else None
 
 
+cdef inline list listed(tuple items):
+    """A list of them; where there is no memory for list(items), Python 3.11 leaks a reference to the tuple."""
+    cdef list found = [None] * len(items)
+    cdef Py_ssize_t i
+    for i in range(len(items)):
+        found[i] = items[i]
+    return found
+
+
 cdef inline bint is_input(array, const Port *port, Py_ssize_t rows) noexcept:
     """True of rows as they are read."""
     cdef cnp.npy_intp shape[2]
@@ -87,7 +96,7 @@ cdef inline object apart(Network network, array, first, tuple targets):
 
 cdef inline tuple replaced(tuple inputs, Py_ssize_t i, array):
     """The inputs, with another one in a place."""
-    cdef list found = list(inputs)
+    cdef list found = listed(inputs)
     found[i] = array
     return tuple(found)
 

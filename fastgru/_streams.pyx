@@ -14,7 +14,8 @@ from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_input, fastgru_run_of
 from fastgru._memory cimport Memory, allocated, exchange, give_back
 from fastgru._ports cimport (
-    Port, apart, are_targets, copy_indices, indices_of, is_input, parts, ports_of, replaced,
+    Port, apart, are_targets, copy_indices, indices_of, is_input, listed, parts,
+    ports_of, replaced,
 )
 
 cnp.import_array()
@@ -162,7 +163,7 @@ cdef class Steps:
             if not are_targets(network, target, targets, self.batch):
                 return self._long_step(x, out)
         elif self.output_count > 1:
-            result = list(self._outputs)
+            result = listed(self._outputs)
         first = apart(network, first, target, targets)
         for i in range(1, self.input_count):
             other = apart(network, inputs[i], target, targets)
