@@ -175,6 +175,7 @@ class ModelGraph(Graph):
     ) -> None:
         super().__init__(0, dtype, plans)
         self.streaming = streaming
+        self.steps = {shape[0] for shape, indices in inputs if indices or len(shape) == 2}  # of the inputs
         self.limits: dict[int, tuple[int, int]] = {}  # of the inputs that are indices
         self.equal: list[tuple[str, int, int]] = []  # nodes, and clocks that must have as many timesteps
         self.blocking: list[str] = []  # nodes that cannot run step by step

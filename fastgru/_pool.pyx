@@ -215,6 +215,7 @@ cdef class Slots:
             states_size = n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
             (<char **> run.initial_states)[k], (<char **> run.states)[k] = rows, rows + states_size
             rows += 2 * states_size
+        run.first = 1  # rows that are masked keep their outputs
         if self.simple:
             run.x, run.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
             run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(output), stride(output, 0)

@@ -85,7 +85,7 @@ cdef class Steps:
             self.indices = <cnp.int32_t *> allocated(
                 indices_of(self.ports, self.input_count) * self.batch * sizeof(cnp.int32_t))
             self.memory = prepared(network, self.batch, 1, &self.step, &self.spare, 0)
-            self.step.inputs = self.others
+            self.step.inputs, self.step.first = self.others, 1
             if network.net.node_count > 1:
                 extent(outputs[0], &self.first_byte, &self.end)
             self.simple = self.input_count == self.output_count == 1 and not self.ports.has_limits
@@ -242,7 +242,7 @@ cdef class Steps:
                 result = without_steps(result)
             self.enter()
             try:
-                run.inputs = self.others
+                run.inputs, run.first = self.others, 1  # rows that are masked keep their outputs
                 for i in range(self.input_count):
                     self.lay_input(&run, i, <cnp.ndarray> (inputs[i] if i else first))
                 for i in range(self.output_count):

@@ -366,9 +366,14 @@ class Model(ModelCaller, Streamable):
     def _cascade(self) -> Cascade:
         states = dict(self._states)
         kept = [one for one in self._inputs if one.name not in states]
-        if not any(map(has_steps, kept)):
-            names = ", ".join(f"{one.name!r} {one.shape}" for one in kept)
+        names = ", ".join(f"{one.name!r} {one.shape}" for one in kept)
+        fixed = {one.shape[0] for one in kept if has_steps(one)}
+        if not fixed:
             raise ValueError(f"a stream must have an input of timesteps, got those of {self.name!r}: {names}")
+        if len(fixed - {None}) > 1:
+            raise ValueError(
+                f"a stream must have inputs of the same timesteps, got those of {self.name!r}: {names}"
+            )
         if all(one.name in states.values() for one in self._outputs):
             names = ", ".join(repr(one.name) for one in self._outputs)
             raise ValueError(

@@ -54,7 +54,8 @@ class Recurrent(Node):
         if features != x.width:
             raise self.wrong(f"must read {features} features, got {x.shape}")
         parts = layer._parts
-        wanted, got = [(part.units,) for part in parts], [state.shape for state in initial]
+        wanted = [(part.units,) for part in parts]
+        got = [state.shape[1:] if state.ended else state.shape for state in initial]
         if initial and got != wanted:
             raise self.wrong(f"must start from {wanted}, got {got}")
         if initial:

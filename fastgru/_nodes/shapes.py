@@ -64,7 +64,7 @@ class Repeat(Node):
         x = self.one(inputs)
         if (x.clock is not None and not x.ended) or self.times < 1:
             raise self.wrong(f"must repeat a vector once or more, got {x.shape}, {self.times} times")
-        if x.ended:
+        if x.ended or graph.steps != {self.times}:
             self.blocks(graph, "makes timesteps of its own")
         clock = (
             0 if graph.streaming else graph.fixed(self.times)

@@ -115,7 +115,14 @@ def vector_first(make, **options):
     return make.model(inputs, ["s", "h"], **options)
 
 
-MODELS = [denoiser, conditioned, speaking, tokens, vector_first]
+def masked(make, **options):
+    """Two outputs of a sequence of which timesteps are masked."""
+    make.add(Embedding, "e", "t", table=make.array(TOKENS, 4), mask_zero=True)
+    make.gru("h", "e", 4, 5)
+    return make.model([T], ["h", make.gru("g", "h", 5, 3, zero_output_for_mask=True)], **options)
+
+
+MODELS = [denoiser, conditioned, speaking, tokens, vector_first, masked]
 
 
 def arrays_of(model, rng, rows=ROWS, steps=STEPS):
@@ -123,7 +130,7 @@ def arrays_of(model, rng, rows=ROWS, steps=STEPS):
     found = []
     for one in model.inputs:
         if one.indices:
-            found.append(rng.integers(0, TOKENS, (rows, steps)))
+            found.append(rng.integers(0, TOKENS, (rows, steps)) * rng.integers(0, 2, (rows, steps)))
         else:
             shape = (rows, steps, one.shape[1]) if len(one.shape) == 2 else (rows, *one.shape)
             found.append(rng.normal(size=shape).astype(model.dtype))
@@ -578,6 +585,23 @@ def test_what_cannot_be_streamed_is_named():
     make.dense("s", "speaker", 5, 3)
     refused(
         [SPEAKER], ["s"], "a stream must have an input of timesteps, got those of 'model': 'speaker' (5,)"
+    )
+    make = Maker()
+    make.add(Merge, "m", "x", "y", mode="sum")
+    inputs = [X._replace(shape=(4, 6)), Input("y", (4, 6))]
+    assert make.model(inputs, ["m"]).stream()([A[:1], A[:1]]).shape == (1, 6)
+    make.nodes.clear()
+    make.add(Merge, "m", make.gru("g", "x", 6, 6), "y", mode="sum")
+    make.gru("u", "z", 6, 6)
+    inputs = [X, Input("y", (4, 6)), Input("z", (5, 6))]
+    message = (
+        "a stream must have inputs of the same timesteps, got those of 'model': 'x' (None, 6), 'y' (4, 6)"
+    )
+    refused(inputs, ["m", "u"], message)
+    make = Maker()
+    make.add(Repeat, "r", "speaker", times=4)
+    refused(
+        [X, SPEAKER], ["r", make.gru("g", "x", 6, 6)], "step by step: layer 'r' makes timesteps of its own"
     )
     make = Maker()
     make.gru("h", "x", 6, 6, outputs=("y", "last"), return_state=True)
