@@ -294,8 +294,8 @@ class ModelGraph(Graph):
         of_inputs = {clock.input: least for clock, least in zip(self._clocks, needed, strict=True)}
         return [of_inputs.get(number, 1) for number in range(self._inputs)]
 
-    def model_network(self, outputs: Sequence[int], steps: int | None) -> Network:
-        """All of it, whose first input has `steps` timesteps, or any number that is enough."""
+    def model_network(self, outputs: Sequence[int]) -> Network:
+        """All of it; where all inputs have as many timesteps, `Network.call` may run it."""
         defaults = tuple(state.default for state in self.states)
         outputs = list(outputs)
         for i, value in enumerate(outputs):
@@ -303,7 +303,8 @@ class ModelGraph(Graph):
                 value < self._inputs or value in outputs[:i]
             ):  # an output is written by a node, and is one only
                 outputs[i] = self._copied(value)
-        least = self.least_timesteps()[0] if steps is None else steps
+        fixed = [steps for steps in self.steps if steps is not None]
+        least = max([*self.least_timesteps(), *fixed])
         return Network(
             self._values,
             self._nodes,
@@ -319,7 +320,7 @@ class ModelGraph(Graph):
             chunk_steps=CHUNK_STEPS,
             isa=_config.CHOICE.isa,
             least=least,
-            **({} if steps is None else {"most": steps}),
+            **({"most": min(fixed)} if fixed else {}),
         )
 
     def _copied(self, value: int) -> int:

@@ -9,7 +9,7 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._arrays cimport are_rows, extent, is_plain, overlap, rows_are_whole, stride
+from fastgru._arrays cimport extent, is_plain, is_state, overlap, rows_are_whole, stride
 from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_input, fastgru_run_of
 from fastgru._memory cimport Memory, allocated, exchange, give_back
@@ -49,6 +49,7 @@ cdef class Steps:
 
     cdef Network network
     cdef tuple states                                   # of ndarrays (2, batch, units), read and written in turn
+    cdef void **places                                  # (2, states) where they lie
     cdef int side                                       # which of both holds the state
     cdef Py_ssize_t batch
     cdef int input_count, output_count
@@ -70,6 +71,8 @@ cdef class Steps:
     cdef fastgru_run_of step
 
     def __init__(self, Network network, tuple states, tuple outputs, tuple inputs):
+        cdef cnp.ndarray memory
+        cdef Py_ssize_t i
         if self.memories is not None:
             raise RuntimeError("__init__ must be called once")
         pairs, views = [], []
@@ -81,6 +84,11 @@ cdef class Steps:
         self.input_count, self.output_count, self.batch = len(inputs), len(outputs), len(outputs[0])
         if network is not None:
             self.ports = ports_of(network, inputs)
+            self.places = <void **> allocated(2 * len(states) * sizeof(void *))
+            for i in range(len(states)):
+                memory = self.states[i]
+                self.places[i] = cnp.PyArray_DATA(memory)
+                self.places[len(states) + i] = cnp.PyArray_BYTES(memory) + cnp.PyArray_NBYTES(memory) // 2
             self.others = <fastgru_input *> allocated(self.input_count * sizeof(fastgru_input))
             self.indices = <cnp.int32_t *> allocated(
                 indices_of(self.ports, self.input_count) * self.batch * sizeof(cnp.int32_t))
@@ -95,6 +103,7 @@ cdef class Steps:
 
     def __dealloc__(self):
         PyMem_RawFree(self.ports)
+        PyMem_RawFree(self.places)
         PyMem_RawFree(self.others)
         PyMem_RawFree(self.indices)
         PyMem_RawFree(self.memory)
@@ -106,23 +115,23 @@ cdef class Steps:
     def __call__(self, x, out=None):
         cdef fastgru_run_of *step = &self.step
         cdef cnp.ndarray target = self.memory_of_output
-        cdef Py_ssize_t gap = self.output_shape[1]
         cdef char *data
-        if not self.simple or not are_rows(x, self.network.typenum, self.input_shape):
+        # the usual step: what is checked here is what costs least
+        if not self.simple or not is_state(x, self.network.typenum, self.input_shape):
             return self.any_call(x, out)
         data = <char *> cnp.PyArray_DATA(<cnp.ndarray> x)
         if out is not None:
             if not (
-                are_rows(out, self.network.output_types[0], self.output_shape)
+                is_state(out, self.network.output_types[0], self.output_shape)
                 and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and not overlap(<cnp.ndarray> out, x)
             ):
                 return self.any_call(x, out)
-            target, gap = <cnp.ndarray> out, stride(<cnp.ndarray> out, 0)
+            target = <cnp.ndarray> out
         elif self.first_byte <= data < self.end:
             return self.any_call(x, out)
         self.enter()
-        step.x, step.x_batch_stride = data, stride(<cnp.ndarray> x, 0) if self.batch > 1 else self.input_shape[1]
-        step.out[0], step.out_batch_stride[0] = cnp.PyArray_DATA(target), gap
+        step.x, step.x_batch_stride = data, self.input_shape[1]
+        step.out[0], step.out_batch_stride[0] = cnp.PyArray_DATA(target), self.output_shape[1]
         self.advance(step)
         self.side = 1 - self.side
         self.leave()
@@ -142,12 +151,8 @@ cdef class Steps:
             if inputs is None:
                 return self._long_step(x, out)
             first = inputs[0]
-        elif (
-            out is None and is_plain(x, 3, self.ports.typenum) and not self.ports.has_limits
-            and cnp.PyArray_DIMS(<cnp.ndarray> x)[network.time_major] == self.batch
-            and cnp.PyArray_DIMS(<cnp.ndarray> x)[2] == self.ports.width and rows_are_whole(<cnp.ndarray> x)
-        ):
-            return self.chunk(x, None, False)
+        if out is None and self.are_chunks(x if inputs is None else inputs):
+            return self.chunk(x if inputs is None else inputs, None, False)
         if not is_input(first, self.ports, self.batch):
             return self._long_step(x, out)
         for i in range(1, self.input_count):
@@ -183,6 +188,33 @@ cdef class Steps:
         self.side = 1 - self.side
         self.leave()
         return result
+
+    cdef bint are_chunks(self, x) noexcept:
+        """True of an array, or a tuple of all inputs, that a chunk reads in place; False if one is of indices."""
+        cdef Network network = self.network
+        cdef object array = x
+        cdef cnp.npy_intp *sizes
+        cdef Py_ssize_t timesteps = -1
+        cdef int i
+        for i in range(self.input_count):
+            if self.input_count > 1:
+                array = (<tuple> x)[i]
+            if network.net.values[i].last:
+                if not is_input(array, self.ports + i, self.batch):
+                    return False
+                continue
+            if (
+                not is_plain(array, 3, self.ports[i].typenum) or self.ports[i].has_limits
+                or not rows_are_whole(<cnp.ndarray> array)
+            ):
+                return False
+            sizes = cnp.PyArray_DIMS(<cnp.ndarray> array)
+            if sizes[network.time_major] != self.batch or sizes[2] != self.ports[i].width:
+                return False
+            if timesteps >= 0 and sizes[not network.time_major] != timesteps:
+                return False
+            timesteps = sizes[not network.time_major]
+        return timesteps > 0 or self.input_count == 1
 
     cdef inline bint read(self, int i, cnp.ndarray array) noexcept:
         """Say where an input of a step lies; False if an index is not within the limits."""
@@ -288,13 +320,9 @@ cdef class Steps:
 
     cdef inline void advance(self, fastgru_run_of *run) noexcept:
         """Run from the state on one side, and write the next one to the other side; `side` stays."""
-        cdef Py_ssize_t k, bytes_of_state
-        cdef cnp.ndarray memory
-        for k in range(self.network.net.state_count):
-            memory = <cnp.ndarray> self.states[k]
-            bytes_of_state = cnp.PyArray_NBYTES(memory) // 2
-            (<char **> run.initial_states)[k] = <char *> cnp.PyArray_DATA(memory) + self.side * bytes_of_state
-            (<char **> run.states)[k] = <char *> cnp.PyArray_DATA(memory) + (1 - self.side) * bytes_of_state
+        cdef Py_ssize_t count = self.network.net.state_count
+        run.initial_states = <const void *const *> (self.places + self.side * count)
+        run.states = <void *const *> (self.places + (1 - self.side) * count)
         with nogil:
             run_network(self.network, run)
 

@@ -121,7 +121,9 @@ class Model(ModelCaller, Streamable):
             if plain and self._batch is None and all(one.indices for one in self._inputs)
             else []
         )
-        short = plain and self._batch is None and not self._compiled.graph.equal
+        of_inputs = self._compiled.graph.clocks_of_inputs
+        agree = all({one, other} <= {*of_inputs} for _, one, other in self._compiled.graph.equal)
+        short = plain and self._batch is None and agree  # `Network.call` runs inputs of as many timesteps
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
 
     def __repr__(self) -> str:
@@ -244,10 +246,7 @@ class Model(ModelCaller, Streamable):
             )
         if graph.blocking:
             raise ValueError(f"the model {self.name!r} cannot run step by step: " + "; ".join(graph.blocking))
-        network = graph.model_network(
-            [values[one.name].number for one in outputs],
-            inputs[0].shape[0] if has_steps(inputs[0]) else None,
-        )
+        network = graph.model_network([values[one.name].number for one in outputs])
         return Compiled(network, graph, inputs, outputs, values)
 
     def _needed(self, outputs: Sequence[Output]) -> list[Node]:
