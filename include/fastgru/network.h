@@ -150,9 +150,9 @@ struct fastgru_network_call {
     ptrdiff_t mask_time_stride;
     const ptrdiff_t *lengths;        /* (batch)  steps of each row, the first ones of the sequence, 0 to
                                         first + timesteps; then there is no mask; or NULL  */
-    ptrdiff_t first;                 /* the timestep of the sequence that x begins with, for lengths and masks; initial
-                                        states are those of the timesteps before, or go_backwards, after. Without
-                                        lengths it only matters whether it is 0 */
+    ptrdiff_t first;                 /* the timestep of the sequence that x begins with, for lengths; initial
+                                        states are those of the timesteps before, or go_backwards, after. For masks
+                                        it is 0, or not: then rows have had a step    */
     unsigned walk;                   /* in and out: as in fastgru_call                     */
     void *memory;                    /* fastgru_workspace bytes, aligned to 64, laid out by it */
 };

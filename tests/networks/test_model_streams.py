@@ -574,6 +574,39 @@ def test_wrong_steps_of_a_batcher_are_refused():
     asyncio.run(run())
 
 
+class Sums:
+    """A pool of its own kind: rows of two widths, and indices."""
+
+    features, takes_indices, dtype, capacity = (3, 1, 2), (False, True, False), "float64", 8
+
+    def __init__(self, answer=None):
+        self.answer = answer
+
+    def step(self, slots, x):
+        assert [one.dtype for one in x] == ["f8", "i4", "f8"]
+        assert [one.shape for one in x] == [(len(slots), width) for width in self.features]
+        return [x[0] * x[1], x[2]] if self.answer is None else self.answer
+
+
+def test_a_batcher_of_another_pool_takes_and_gives_several_arrays():
+    async def run(pool, x):
+        async with fastgru.MicroBatcher(pool) as batcher:
+            return await asyncio.gather(*(batcher.step(slot, x(slot)) for slot in range(2)))
+
+    found = asyncio.run(run(Sums(), lambda slot: [np.ones(3), slot, np.full(2, 7.0)]))
+    for slot, answer in enumerate(found):
+        assert_same(answer, [np.full(3, slot, "f8"), np.full(2, 7.0)])
+    for x, message in [
+        (lambda slot: [np.ones(3), slot], "x must be a list of 3 arrays, for '0', '1', '2', got 2"),
+        (lambda slot: [np.ones(3), slot, np.ones(3)], "input '2' must have shape (2,), got (3,)"),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            asyncio.run(run(Sums(), x))
+    for answer, got in [([np.ones((2, 3)), 5], "int"), ([np.ones((2, 3)), np.ones((3, 1))], "(3, 1)")]:
+        with pytest.raises(TypeError, match=re.escape(f"must return an array of 2 rows, got {got}")):
+            asyncio.run(run(Sums(answer), lambda slot: [np.ones(3), slot, np.ones(2)]))
+
+
 def test_what_cannot_be_streamed_is_named():
     def refused(inputs, outputs, message, **options):
         model = make.model(inputs, outputs, **options)
