@@ -28,7 +28,7 @@ check: $(VENV)/test $(VENV)/built
 # to it. Not those against TensorFlow, which does not run under them, nor those that run other programs.
 SANITIZED := $(patsubst %,tests/%.py,$(addprefix engine/test_,activations bits int8 packed plan) \
     $(addprefix layer/test_,config default_state dropout gru int8_weights lengths validate weights_dtype) \
-    $(addprefix networks/test_,models streaming threads))
+    $(addprefix networks/test_,models model_streams streaming threads))
 
 sanitize: $(VENV)/test $(VENV)/build
 	rm -rf build/sanitize && mkdir -p build/sanitize

@@ -3,10 +3,12 @@
 python docs/supported.py        replaces them in the page
 """
 
+import inspect
 import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from fastgru import _nodes, model
 from fastgru.formats import _keras_whole, _onnx_recurrent, _onnx_whole
 
 PAGE = Path(__file__).parent / "reference/models.md"
@@ -61,7 +63,25 @@ def onnx() -> str:
     return table(["operator", "what is computed"], *rows)
 
 
-MAKERS = {"keras": keras, "onnx": onnx}
+BLOCKS = re.compile(r'\.blocks\(\s*graph, "(.*?)"')  # what a layer says that is in the way of a stream
+
+
+def blocks() -> str:
+    """What is in the way of a stream, and which layers say so."""
+    of_reason: dict[str, list[str]] = {}
+    for kind in _nodes.KINDS.values():
+        for base in kind.__mro__[:-1]:
+            for reason in BLOCKS.findall(inspect.getsource(base)):
+                of_reason.setdefault(reason, []).append(said(kind))
+    for reason in BLOCKS.findall(inspect.getsource(model)):
+        of_reason[reason] = ["Any layer of several inputs."]
+    return table(
+        ["what the message says of a layer", "which layers"],
+        *([reason, " ".join(kinds)] for reason, kinds in of_reason.items()),
+    )
+
+
+MAKERS = {"keras": keras, "onnx": onnx, "blocks": blocks}
 
 
 def written(page: str) -> str:

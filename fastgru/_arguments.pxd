@@ -2,7 +2,8 @@
 
 cimport numpy as cnp
 
-from fastgru._arrays cimport is_plain, overlap
+from fastgru._arrays cimport is_plain, overlap, rows_are_whole, stride
+from fastgru._engine cimport fastgru_input, fastgru_network
 from fastgru._plans cimport cast_numbers
 
 
@@ -90,3 +91,40 @@ cdef inline bint touches(cnp.ndarray out, x, initial_state, tuple given, mask, l
                 return True
         return False
     return initial_state is not None and overlap(out, initial_state)
+
+
+cdef inline bint read_others(
+    const fastgru_network *net, tuple others, int typenum, Py_ssize_t batch, Py_ssize_t timesteps,
+    fastgru_input *inputs,
+) noexcept:
+    """inputs := where the inputs of a batch-major call lie, after the first one.
+
+    False if Python must convert or refuse one, or if not all have as many rows and timesteps.
+    """
+    cdef cnp.ndarray array
+    cdef int i, last
+    if others is None or len(others) != net.input_count - 1:
+        return False
+    for i in range(net.input_count - 1):
+        last = net.values[1 + i].last
+        if not is_plain(others[i], 3 - last, typenum) or not rows_are_whole(<cnp.ndarray> others[i]):
+            return False
+        array = <cnp.ndarray> others[i]
+        if (
+            cnp.PyArray_DIMS(array)[0] != batch or cnp.PyArray_DIMS(array)[2 - last] != net.values[1 + i].width
+            or not (last or cnp.PyArray_DIMS(array)[1] == timesteps)
+        ):
+            return False
+        inputs[i].data, inputs[i].batch_stride = cnp.PyArray_DATA(array), stride(array, 0)
+        inputs[i].time_stride, inputs[i].timesteps = 0 if last else stride(array, 1), 1 if last else timesteps
+    return True
+
+
+cdef inline bint touches_any(cnp.ndarray out, tuple arrays) noexcept:
+    """True if an array may share memory with one of these; None means none."""
+    cdef object array
+    if arrays is not None:
+        for array in arrays:
+            if overlap(out, <cnp.ndarray> array):
+                return True
+    return False

@@ -74,17 +74,6 @@ cdef inline bint are_rows(array, int typenum, const cnp.npy_intp *shape) noexcep
     return is_plain(array, 2, typenum) and has_shape(array, shape) and rows_are_whole(array)
 
 
-cdef inline bint are_within(cnp.ndarray array, const long long *limits) noexcept:
-    """True of rows of one int32 that are none less than the first limit, and less than the second."""
-    cdef Py_ssize_t i
-    cdef cnp.int32_t index
-    for i in range(cnp.PyArray_DIMS(array)[0]):
-        index = (<const cnp.int32_t *> (<char *> cnp.PyArray_DATA(array) + i * cnp.PyArray_STRIDES(array)[0]))[0]
-        if index < limits[0] or index >= limits[1]:
-            return False
-    return True
-
-
 cdef inline Py_ssize_t stride(cnp.ndarray array, int axis) noexcept:
     """In elements."""
     return cnp.PyArray_STRIDES(array)[axis] // cnp.PyArray_ITEMSIZE(array)

@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate, _validate_streams
+from fastgru import _validate, _validate_models, _validate_streams
 
 Array = NDArray[Any]
 
@@ -22,23 +22,23 @@ class Pool(Protocol):
     """What a batcher needs of a pool."""
 
     @property
-    def features(self) -> int: ...
+    def features(self) -> int | tuple[int, ...]: ...
     @property
     def dtype(self) -> Any: ...
     @property
     def capacity(self) -> int: ...
-    def step(self, slots: Any, x: Any) -> Array: ...
+    def step(self, slots: Any, x: Any) -> Any: ...
 
 
 class _Request:
     """One step that a task waits for."""
 
-    __slots__ = ("arrived", "future", "next", "number", "queued", "row", "slot")
+    __slots__ = ("arrived", "future", "next", "number", "queued", "rows", "slot")
 
-    def __init__(self, number: int, slot: int, row: Array, future: asyncio.Future[Array]) -> None:
+    def __init__(self, number: int, slot: int, rows: list[Array], future: asyncio.Future[Any]) -> None:
         self.number = number
         self.slot = slot
-        self.row = row
+        self.rows = rows  # of each input of the pool
         self.future = future
         self.arrived = 0.0  # by time.monotonic(), unless max_wait_us is 0
         self.queued = True
@@ -61,6 +61,7 @@ class MicroBatcher:
     pool : StreamPool
         Or any object with its `step(slots, x)`, `features`, `dtype` and `capacity`, such as a whole network
         around a pool. A step that raises must leave all states unchanged. Its arrays are overwritten later.
+        If `features` is a tuple, `x` is a tuple of arrays. A step may return a list of arrays.
     max_batch : int, optional
         Most rows of a batch; by default, and at most, the capacity of the pool.
     max_wait_us : float
@@ -121,9 +122,7 @@ class MicroBatcher:
                 f"{type(pool).__name__} without {', '.join(lacking)}"
             )
         self._pool = pool
-        self._features = pool.features
-        self._takes_indices = bool(getattr(pool, "takes_indices", False))
-        self._dtype = np.dtype(np.int32 if self._takes_indices else pool.dtype)
+        self._inputs = _inputs_of(pool)
         self._max_batch = pool.capacity
         if max_batch is not None:
             self._max_batch = min(_validate.positive("max_batch", max_batch), pool.capacity)
@@ -161,21 +160,22 @@ class MicroBatcher:
         """Number of waiting steps, without those that are being computed."""
         return self._pending
 
-    async def step(self, slot: int, x: Any) -> Array:
+    async def step(self, slot: int, x: Any) -> Any:
         """Advance one slot by one step.
 
         Parameters
         ----------
         slot : int
             An open slot of the pool.
-        x : ndarray, shape (features,)
-            Of the pool's dtype; other float types are cast. It is copied before the first wait. A pool that
-            takes indices takes an integer.
+        x : ndarray, shape (features,), or list of them
+            Of the pool's dtype; other float types are cast. It is copied before the first wait. Of a pool
+            that takes indices: an integer. For a pool of several inputs a list of these in their order, or a
+            dict by the pool's `input_names`.
 
         Returns
         -------
-        ndarray, shape (units,)
-            The output of the step, in a new array.
+        ndarray, shape (units,), or list of them
+            The output of the step, in a new array; for a pool of several outputs a list of arrays.
 
         Raises
         ------
@@ -194,14 +194,11 @@ class MicroBatcher:
         if self._closing:
             raise RuntimeError("the MicroBatcher has been closed")
         slot = _validate_streams.slot(slot)
-        if self._takes_indices:
-            row = _validate_streams.index_row("x", x)
-        else:
-            row = _validate_streams.row("x", x, self._features, self._dtype)
+        rows = _validate_streams.input_rows(x, self._inputs)
         if self._worker is None:
             self._employ()
         self._number += 1
-        request = _Request(self._number, slot, row, loop.create_future())
+        request = _Request(self._number, slot, rows, loop.create_future())
         if self._max_wait:
             request.arrived = time.monotonic()
         last = self._tails.get(slot)
@@ -254,7 +251,7 @@ class MicroBatcher:
 
     def _employ(self) -> None:
         """Start the worker, which holds no reference to the batcher while there is nothing to do."""
-        rows = np.empty((self._max_batch, self._features), self._dtype)
+        rows = [np.empty((self._max_batch, one.width), one.dtype) for one in self._inputs]
         worker = threading.Thread(
             target=_work, args=(self._jobs, self._pool, rows), name="fastgru.MicroBatcher", daemon=True
         )
@@ -333,8 +330,8 @@ class MicroBatcher:
 # ---- the worker ------------------------------------------------------------------------------
 
 
-def _work(jobs: SimpleQueue[_Job | None], pool: Pool, rows: Array) -> None:
-    """Do jobs until one is None; rows (max_batch, features) is overwritten."""
+def _work(jobs: SimpleQueue[_Job | None], pool: Pool, rows: list[Array]) -> None:
+    """Do jobs until one is None; rows, (max_batch, features) of each input, are overwritten."""
     job = jobs.get()
     while job is not None:
         work, loop, call = job
@@ -353,7 +350,7 @@ def _work(jobs: SimpleQueue[_Job | None], pool: Pool, rows: Array) -> None:
         job = jobs.get()
 
 
-def _answers(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
+def _answers(pool: Pool, rows: list[Array], batch: list[_Request]) -> list[Any]:
     """An array or an exception for each request, also if memory runs out outside the pool's step."""
     try:
         return _answers_of_halves(pool, rows, batch)
@@ -363,9 +360,9 @@ def _answers(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
         del batch  # an exception holds this frame, and the request's future the exception
 
 
-def _answers_of_halves(pool: Pool, rows: Array, batch: list[_Request]) -> list[Any]:
+def _answers_of_halves(pool: Pool, rows: list[Array], batch: list[_Request]) -> list[Any]:
     """An array or an exception for each request; if the pool refuses the batch, its halves are tried."""
-    answers = _computed(pool, [request.slot for request in batch], [request.row for request in batch], rows)
+    answers = _computed(pool, [request.slot for request in batch], [request.rows for request in batch], rows)
     try:
         if not isinstance(answers, BaseException):
             return answers
@@ -377,23 +374,45 @@ def _answers_of_halves(pool: Pool, rows: Array, batch: list[_Request]) -> list[A
         del answers, batch  # as above
 
 
-def _computed(pool: Pool, slots: list[int], inputs: list[Array], rows: Array) -> list[Any] | BaseException:
-    """A new array or an exception for each slot; if the pool refused the step, what it raised."""
-    x = rows[: len(slots)]
+def _computed(
+    pool: Pool, slots: list[int], inputs: list[list[Array]], rows: list[Array]
+) -> list[Any] | BaseException:
+    """New arrays or an exception for each slot; if the pool refused the step, what it raised."""
+    x = tuple(array[: len(slots)] for array in rows)
     try:
-        np.concatenate(inputs, out=x.reshape(-1))
-        outputs = pool.step(np.array(slots, np.intp), x)
+        for number, array in enumerate(x):
+            np.concatenate([given[number] for given in inputs], out=array.reshape(-1))
+        outputs = pool.step(np.array(slots, np.intp), x if len(x) > 1 else x[0])
     except StopIteration as error:  # a future cannot hold one
         stopped = RuntimeError(f"the pool raised {error!r}")
         stopped.__cause__ = error
         return stopped
     except BaseException as error:
         return error
-    if not isinstance(outputs, np.ndarray) or outputs.shape[:1] != (len(slots),):
-        got = getattr(outputs, "shape", None) or type(outputs).__name__
-        message = f"the pool's step must return an array of {len(slots)} rows, got {got}"
-        return [TypeError(message) for _ in slots]
-    try:
-        return [row.copy() for row in outputs]  # of a view, one kept row would keep the whole batch
+    several = isinstance(outputs, list)
+    for output in outputs if several else [outputs]:
+        if not isinstance(output, np.ndarray) or output.shape[:1] != (len(slots),):
+            got = getattr(output, "shape", None) or type(output).__name__
+            message = f"the pool's step must return an array of {len(slots)} rows, got {got}"
+            return [TypeError(message) for _ in slots]
+    try:  # copies: of a view, one kept row would keep the whole batch
+        if several:
+            return [[output[row].copy() for output in outputs] for row in range(len(slots))]
+        return [row.copy() for row in outputs]
     except MemoryError as error:
         return [MemoryError(*error.args) for _ in slots]
+
+
+def _inputs_of(pool: Pool) -> list[_validate_streams.StreamInput]:
+    """What steps of a pool read."""
+    features, takes = pool.features, getattr(pool, "takes_indices", False)
+    widths = features if isinstance(features, tuple) else (features,)
+    indices = takes if isinstance(takes, tuple) else (bool(takes),) * len(widths)
+    names = getattr(pool, "input_names", tuple(map(str, range(len(widths)))))
+    dtype, limits = np.dtype(pool.dtype), _validate_models.INDICES
+    return [
+        _validate_streams.StreamInput(
+            name, width, np.dtype(np.int32) if index else dtype, limits if index else None
+        )
+        for name, width, index in zip(names, widths, indices, strict=True)
+    ]

@@ -14,6 +14,7 @@ cimport numpy as cnp
 from fastgru._arrays cimport is_plain
 from fastgru._core cimport Network
 from fastgru._memory cimport allocated, exchange, load
+from fastgru._ports cimport parts
 
 cnp.import_array()
 
@@ -221,7 +222,18 @@ cdef class ModelCaller(Caller):
     """Base of models."""
 
     def __call__(self, inputs, mask=None, lengths=None, initial_state=None, out=None):
-        return self.result(inputs, initial_state, mask, None, lengths, out)
+        cdef Network network = self.network
+        cdef object x = inputs, results = NotImplemented
+        cdef tuple given = None, others = None
+        if self.way == PLAIN:
+            if network.net.input_count > 1 or type(inputs) is list or type(inputs) is tuple:
+                given = parts(inputs, network.net.input_count)
+                x = None if given is None else given[0]
+                others = None if given is None else given[1:]
+            results = network.call(x, initial_state, mask, lengths, out, None, 0, others)
+        if results is NotImplemented:
+            return self._long_call(inputs, initial_state, mask, None, lengths, out)
+        return results
 
 
 def indices_of(x, long long low, long long limit):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from fastgru import _validate, _validate_streams
 from fastgru._core import Network
 from fastgru._loop import Loop
+from fastgru._validate_streams import StreamInput, StreamOutput
 
 Array = NDArray[Any]
 
@@ -46,8 +47,7 @@ class Cascade(NamedTuple):
         Runs all of them; None if one needs Python.
     alone : sequence of Network or Loop
         In that case, runs each GRU by itself, from a state to the last one.
-    limits : (int, int) or None
-        If inputs are indices: the least, and the first one that is too large.
+    inputs, outputs : sequence of StreamInput, of StreamOutput
     """
 
     layers: list[Any]
@@ -56,27 +56,24 @@ class Cascade(NamedTuple):
     single: bool
     network: Network | None
     alone: Sequence[Network | Loop]
-    limits: tuple[int, int] | None = None
+    inputs: Sequence[StreamInput]
+    outputs: Sequence[StreamOutput]
 
     @property
-    def features(self) -> int:
-        """Size of the last axis of inputs."""
-        return (self.network or self.alone[0]).features
+    def input_kinds(self) -> tuple[tuple[np.dtype[Any], tuple[int, int] | None], ...]:
+        """Of each input its dtype, and the limits of indices."""
+        return tuple((one.dtype, one.limits) for one in self.inputs)
 
-    @property
-    def units(self) -> int:
-        """Size of the last axis of outputs."""
-        return self.parts[-1].units if self.network is None else self.network.units
+    def zeros(self, rows: int) -> tuple[Array, ...]:
+        """An array for each output of a step."""
+        return tuple(np.zeros((rows, one.width), one.dtype) for one in self.outputs)
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of outputs."""
-        return self.parts[-1].dtype if self.network is None else self.network.output_dtype
-
-    @property
-    def input_dtype(self) -> np.dtype[Any]:
-        """What inputs are cast to."""
-        return self.parts[0].compute_dtype if self.network is None else self.network.dtype
+    def shapes(self, rows: int, steps: tuple[int, ...] | None) -> list[tuple[int, ...]]:
+        """Those of the outputs, of a step, or of as many rows and steps as these."""
+        return [
+            (*steps, one.width) if steps is not None and one.has_steps else (rows, one.width)
+            for one in self.outputs
+        ]
 
     def default_states(self, rows: int) -> list[Array]:
         """What streams start from, each (rows, units)."""

@@ -177,6 +177,7 @@ class ModelGraph(Graph):
     ) -> None:
         super().__init__(0, dtype, plans)
         self.streaming = streaming
+        self.steps = {shape[0] for shape, indices in inputs if indices or len(shape) == 2}  # of the inputs
         self.limits: dict[int, tuple[int, int]] = {}  # of the inputs that are indices
         self.equal: list[tuple[str, int, int]] = []  # nodes, and clocks that must have as many timesteps
         self.blocking: list[str] = []  # nodes that cannot run step by step
@@ -187,7 +188,7 @@ class ModelGraph(Graph):
         self._inputs = len(inputs)
         for number, (shape, indices) in enumerate(inputs):
             clock = None if len(shape) == 1 and not indices else 0
-            if clock is not None and number:
+            if clock is not None and number and not streaming:  # in a stream all have the same timesteps
                 clock = self._new_clock(Clock(input=number))
             width = 1 if indices else shape[-1]
             assert width is not None
@@ -228,6 +229,12 @@ class ModelGraph(Graph):
             self.add("hide", mask, output, mask=CALL_MASK)
         else:
             self.add("both", mask, output, other=other)
+        return output
+
+    def repeated(self, vector: int, clock: int) -> int:
+        """A vector as each timestep of a clock; its number."""
+        output = self.new_value(self._values[vector][0], clock)
+        self.add("repeat", vector, output)
         return output
 
     def windows(self, clock: int | None, span: int, stride: int) -> int:
@@ -289,8 +296,8 @@ class ModelGraph(Graph):
         of_inputs = {clock.input: least for clock, least in zip(self._clocks, needed, strict=True)}
         return [of_inputs.get(number, 1) for number in range(self._inputs)]
 
-    def model_network(self, outputs: Sequence[int], steps: int | None) -> Network:
-        """The network, whose first input has `steps` timesteps; None: any number that is enough."""
+    def model_network(self, outputs: Sequence[int]) -> Network:
+        """All of it; where all inputs have as many timesteps, `Network.call` may run it."""
         defaults = tuple(state.default for state in self.states)
         outputs = list(outputs)
         for i, value in enumerate(outputs):
@@ -298,7 +305,8 @@ class ModelGraph(Graph):
                 value < self._inputs or value in outputs[:i]
             ):  # an output is written by a node, and is one only
                 outputs[i] = self._copied(value)
-        least = self.least_timesteps()[0] if steps is None else steps
+        fixed = [steps for steps in self.steps if steps is not None]
+        least = max([*self.least_timesteps(), *fixed])
         return Network(
             self._values,
             self._nodes,
@@ -314,7 +322,7 @@ class ModelGraph(Graph):
             chunk_steps=CHUNK_STEPS,
             isa=_config.CHOICE.isa,
             least=least,
-            **({} if steps is None else {"most": steps}),
+            **({"most": min(fixed)} if fixed else {}),
         )
 
     def _copied(self, value: int) -> int:

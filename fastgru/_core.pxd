@@ -24,7 +24,7 @@ cdef class Network:
     cdef Memory *spare                                  # of a call before, for the next one
     cdef Memory *spare_lengths
 
-    cpdef call(self, x, initial_state, mask, lengths, out, list states=*, Py_ssize_t first=*)
+    cpdef call(self, x, initial_state, mask, lengths, out, list states=*, Py_ssize_t first=*, tuple others=*)
     cdef int execute(
         self, fastgru_run_of *run, tuple given, initial_state, list last, int first,
     ) except -1

@@ -56,6 +56,7 @@ class Network:
         out: object,
         states: list[NDArray[Any]] | None = None,
         first: int = 0,
+        others: tuple[object, ...] | None = None,
     ) -> Any: ...
     def run(
         self,

@@ -14,7 +14,9 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._arguments cimport converted, copy_lengths, only_item, touches
+from fastgru._arguments cimport (
+    converted, copy_lengths, only_item, read_others, touches, touches_any,
+)
 from fastgru._arrays cimport has_shape, is_plain, is_state, rows_are_whole, stride
 from fastgru._engine cimport (
     FASTGRU_CALL_MASK, FASTGRU_GRU, FASTGRU_NO_MASK, FASTGRU_OUTPUTS, fastgru_clock, fastgru_input,
@@ -37,6 +39,7 @@ cdef size_t TOO_LARGE = <size_t> -1
 
 cdef enum:
     FEW_LENGTHS = 32                                    # up to which they lie on the stack
+    FEW_INPUTS = 8                                      # after the first one, as those
 
 cdef tuple KINDS = (                                    # in the order of enum fastgru_kind
     "gru", "cast", "sum", "mul", "ave", "sub", "max", "min", "copy", "dense", "convolution", "depthwise",
@@ -76,7 +79,7 @@ cdef class Network:
     isa : str, optional
         The instruction set of the nodes that have no plan.
     least, most : int
-        Timesteps that the first input may have.
+        Timesteps that inputs may have in a call of `call`.
     """
 
     def __init__(
@@ -130,9 +133,14 @@ cdef class Network:
             self.net.outputs[i], self.output_types[i] = outputs[i], dtypes[outputs[i]].num
         self.net.chunk_bytes, self.net.chunk_steps = chunk_bytes, chunk_steps
         self.least, self.most = least, most
-        self.short = inputs == 1 and not self.net.values[0].last and self.dtype.kind == "f"
-        for i in range(len(outputs)):
-            self.short &= self.net.values[outputs[i]].last or self.net.values[outputs[i]].clock == 0
+        self.short = inputs <= 1 + FEW_INPUTS and not self.net.values[0].last and self.dtype.kind == "f"
+        for i in range(1, inputs):
+            self.short &= dtypes[i].num == self.typenum
+        for i in range(len(outputs)):  # of the timesteps of an input: in a short call all have as many
+            self.short &= (
+                self.net.values[outputs[i]].last or self.net.values[outputs[i]].clock == 0
+                or self.clocks[self.net.values[outputs[i]].clock].input >= 0
+            )
         self.flags = time_major, not self.net.values[self.net.outputs[0]].last, return_state
         if connect(&self.net):
             raise ValueError("nodes must be in running order")
@@ -146,7 +154,9 @@ cdef class Network:
         PyMem_RawFree(self.spare)
         PyMem_RawFree(self.spare_lengths)
 
-    cpdef call(self, x, initial_state, mask, lengths, out, list states=None, Py_ssize_t first=0):
+    cpdef call(
+        self, x, initial_state, mask, lengths, out, list states=None, Py_ssize_t first=0, tuple others=None,
+    ):
         """The result of a layer's call; NotImplemented if Python must convert or refuse an argument.
 
         Parameters
@@ -166,8 +176,11 @@ cdef class Network:
             Overwritten with the last states, in the arrays that it holds, if there are such.
         first : int
             The timestep of the sequence that x begins with: states are those of the timesteps before.
+        others : tuple, optional
+            The inputs after x.
         """
         cdef fastgru_run_of run
+        cdef fastgru_input inputs[FEW_INPUTS]
         cdef cnp.npy_intp shape[3]
         cdef cnp.npy_intp state_shape[2]
         cdef cnp.npy_intp *sizes
@@ -193,6 +206,11 @@ cdef class Network:
             sizes = cnp.PyArray_DIMS(array)
         shape[0], shape[1] = sizes[0], sizes[1]
         state_shape[0] = sizes[batch_axis]
+        run.inputs = inputs
+        if self.net.input_count > 1 and not read_others(
+            &self.net, others, self.typenum, shape[0], shape[1], inputs
+        ):
+            return NotImplemented
         if mask is not None and (
             lengths is not None or not (is_plain(mask, 2, cnp.NPY_BOOL) and has_shape(mask, shape))
         ):
@@ -249,6 +267,7 @@ cdef class Network:
                 outputs == 1 and is_plain(out, axes, self.output_types[i])
                 and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out) and has_shape(out, shape)
                 and rows_are_whole(out) and not touches(out, x, initial_state, given, mask, lengths)
+                and not touches_any(out, others)
             ):
                 output = <cnp.ndarray> out
             else:
@@ -444,7 +463,7 @@ cdef Memory *fitting(Network network, fastgru_run_of *run, Memory **spare, size_
     if (
         memory == NULL or memory.batch != run.batch or memory.timesteps != run.timesteps
         or memory.masked != masked or memory.out_stride != run.out_batch_stride[0] or run.lengths != NULL
-        or network.net.input_count > 1
+        or (network.net.input_count > 1 and network.net.clock_count > 1)
     ):
         run.memory = NULL
         bytes = workspace_of(&network.net, run)

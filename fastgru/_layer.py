@@ -20,6 +20,7 @@ from fastgru._core import Network
 from fastgru._export import Exports
 from fastgru._member import Built, Call, Member, Outcome
 from fastgru._plans import Plan
+from fastgru._validate_streams import StreamInput, StreamOutput
 from fastgru.streaming import Streamable
 
 Array = NDArray[Any]
@@ -190,21 +191,29 @@ class Layer(Member, Exports, Streamable, Caller):
         with self._lock:
             plans = {part: part._plan for part in self._parts}
         fast = all(isinstance(plan, Plan) for plan in plans.values())
+        parts = [*plans]
+        network = self._stepping(plans, False) if fast else None
+        features = next(iter(plans.values())).features
+        dtype = parts[0]._compute_dtype if network is None else network.dtype
+        units = parts[-1].units if network is None else network.units
+        output_dtype = parts[-1]._dtype if network is None else network.output_dtype
         return Cascade(
-            layers=list(plans),
+            layers=parts,
             parts=[
                 Part(part.name, part.units, part._dtype, part._compute_dtype, part._default_state)
-                for part in plans
+                for part in parts
             ],
             time_major=bool(self.time_major),
             single=not self._inner(),
-            network=self._stepping(plans, False) if fast else None,
+            network=network,
             alone=[]
             if fast
             else [
                 part._stepping({part: plan}, True) if isinstance(plan, Plan) else plan
                 for part, plan in plans.items()
             ],
+            inputs=[StreamInput("x", features, dtype)],
+            outputs=[StreamOutput("out", units, output_dtype)],
         )
 
     def _stepping(self, plans: Mapping[Any, Plan], return_state: bool) -> Network:

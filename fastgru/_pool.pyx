@@ -9,10 +9,14 @@ cimport cython
 cimport numpy as cnp
 import numpy as np
 
-from fastgru._arrays cimport are_rows, are_within, is_plain, overlap, stride
+from fastgru._arrays cimport are_rows, is_plain, overlap, stride
 from fastgru._core cimport Network, prepared, run_network
-from fastgru._engine cimport fastgru_run_of
+from fastgru._engine cimport fastgru_input, fastgru_run_of
 from fastgru._memory cimport Memory, give_back, scratch_of
+from fastgru._ports cimport (
+    Port, apart, are_targets, copy_indices, indices_of, is_input, listed, parts,
+    ports_of, replaced,
+)
 
 cnp.import_array()
 
@@ -38,6 +42,17 @@ cdef cnp.ndarray numbers_of(slots):
     return None
 
 
+cdef tuple new_outputs(Network network, Py_ssize_t rows):
+    """Arrays for the outputs of a step."""
+    cdef list outputs = []
+    cdef cnp.npy_intp shape[2]
+    cdef int i
+    for i in range(network.net.output_count):
+        shape[0], shape[1] = rows, network.net.values[network.net.outputs[i]].width
+        outputs.append(cnp.PyArray_EMPTY(2, shape, network.output_types[i], 0))
+    return tuple(outputs)
+
+
 @cython.auto_pickle(False)
 cdef class Slots:
     """The states of many rows, slots, in a network, and a step of some of them.
@@ -48,11 +63,11 @@ cdef class Slots:
     Parameters
     ----------
     network : Network or None
-        Of one output; None: every step takes `_long_step`.
+        None: every step takes `_long_step`.
     states : tuple of ndarray, each (capacity, units), C-contiguous
         Taken over, not copied.
     capacity : int
-    limits : (int, int), optional
+    inputs : tuple of (dtype, (int, int) or None)
         As of `Steps`.
     """
 
@@ -65,20 +80,27 @@ cdef class Slots:
     cdef cnp.ndarray numbers                            # of the slot at a place; closed: -1 - the next one's
     cdef cnp.ndarray busy                               # 1 while a step is running
     cdef Memory *spare                                  # of a step before, for the next one
-    cdef bint has_limits
-    cdef long long limits[2]                            # of indices
+    cdef int input_count, output_count
+    cdef size_t bytes, bytes_of_row                     # of `lay`
+    cdef bint simple                                    # one input of numbers, and one output
+    cdef Port *ports                                    # (inputs)
 
-    def __init__(self, Network network, tuple states, Py_ssize_t capacity, tuple limits=None):
+    def __init__(self, Network network, tuple states, Py_ssize_t capacity, tuple inputs):
         if self.states is not None:
             raise RuntimeError("__init__ must be called once")
-        if limits is not None:
-            self.has_limits, self.limits[0], self.limits[1] = True, limits[0], limits[1]
+        if network is not None:
+            self.ports = ports_of(network, inputs)
+            self.input_count, self.output_count = network.net.input_count, network.net.output_count
+            self.bytes = (self.input_count - 1) * sizeof(fastgru_input)
+            self.bytes_of_row = indices_of(self.ports, self.input_count) * sizeof(cnp.int32_t)
+            self.simple = self.input_count == self.output_count == 1 and not self.bytes_of_row
         self.free = np.arange(capacity - 1, -1, -1)
         self.numbers = -1 - np.arange(capacity, dtype=np.int64)
         self.busy = np.zeros(capacity, np.uint8)
         self.network, self.free_count, self.capacity, self.states = network, capacity, capacity, states
 
     def __dealloc__(self):
+        PyMem_RawFree(self.ports)
         PyMem_RawFree(self.spare)
 
     def __reduce__(self):
@@ -124,16 +146,17 @@ cdef class Slots:
         ----------
         slots : array_like of int, shape (n,)
             Their numbers, each once, in any order; none is allowed. An array of int64 is read in place.
-        x : ndarray, shape (n, features)
+        x : ndarray, shape (n, features), or list of them
             The input of each. Of the layer's dtype it is read in place; other float types are cast. Indices of a
-            Model: (n,) or (n, 1), of any integer type.
-        out : ndarray, shape (n, units), optional
-            Where to write the outputs: of the layer's dtype.
+            Model: (n,) or (n, 1), of any integer type. Of a Model of several inputs: a list of arrays in their
+            order, or a dict by their names; (n, width) of one without timesteps, too.
+        out : ndarray, shape (n, units), or list of them, optional
+            Where to write the outputs: of the layer's dtype. For several outputs a list, in their order.
 
         Returns
         -------
-        ndarray, shape (n, units)
-            The output of each: `out`, or a new array.
+        ndarray, shape (n, units), or list of them
+            The output of each: `out`, or a new array; of a Model of several outputs a list of arrays.
 
         Raises
         ------
@@ -148,7 +171,8 @@ cdef class Slots:
         cdef cnp.npy_intp shape[2]
         cdef Py_ssize_t n, k, bad
         cdef size_t states_size = 0
-        cdef cnp.ndarray output, numbers
+        cdef cnp.ndarray output = None, numbers
+        cdef tuple arranged = None
         cdef Memory *memory
         cdef Py_ssize_t *places
         cdef char *rows
@@ -158,34 +182,46 @@ cdef class Slots:
         if numbers is None:
             return self._long_step(slots, x, out)
         n = cnp.PyArray_DIMS(numbers)[0]
-        shape[0], shape[1] = n, network.features
-        if n == 0 or not are_rows(x, network.typenum, shape):
+        if n == 0:
             return self._long_step(slots, x, out)
-        if self.has_limits and not are_within(<cnp.ndarray> x, self.limits):
-            return self._long_step(slots, x, out)  # which complains
-        shape[1] = network.net.values[network.net.outputs[0]].width
-        if out is None:
-            output = cnp.PyArray_EMPTY(2, shape, network.output_types[0], 0)
-        elif (
-            are_rows(out, network.output_types[0], shape) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
-            and not overlap(<cnp.ndarray> out, x)
-        ):
-            output = <cnp.ndarray> out
+        if self.simple:
+            shape[0], shape[1] = n, network.features
+            if not are_rows(x, network.typenum, shape):
+                return self._long_step(slots, x, out)
+            shape[1] = network.units
+            if out is None:
+                output = cnp.PyArray_EMPTY(2, shape, network.output_types[0], 0)
+            elif (
+                are_rows(out, network.output_types[0], shape) and cnp.PyArray_ISWRITEABLE(<cnp.ndarray> out)
+                and not overlap(<cnp.ndarray> out, x)
+            ):
+                output = <cnp.ndarray> out
+            else:
+                return self._long_step(slots, x, out)
         else:
-            return self._long_step(slots, x, out)
+            arranged = self.arranged(x, out, n)
+            if arranged is None:
+                return self._long_step(slots, x, out)
 
         # all that may fail, or run Python code, comes before `claim`
         for k in range(network.net.state_count):
             states_size += 2 * n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
-        memory = prepared(network, n, 1, &run, &self.spare, states_size + n * sizeof(Py_ssize_t))
+        memory = prepared(
+            network, n, 1, &run, &self.spare,
+            states_size + n * (sizeof(Py_ssize_t) + self.bytes_of_row) + self.bytes)
         rows = scratch_of(memory)
         places = <Py_ssize_t *> (rows + states_size)
         for k in range(network.net.state_count):
             states_size = n * cnp.PyArray_STRIDES(<cnp.ndarray> self.states[k])[0]
             (<char **> run.initial_states)[k], (<char **> run.states)[k] = rows, rows + states_size
             rows += 2 * states_size
-        run.x, run.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
-        run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(output), stride(output, 0)
+        run.first = 1  # rows that are masked keep their outputs
+        if self.simple:
+            run.x, run.x_batch_stride = cnp.PyArray_DATA(<cnp.ndarray> x), stride(<cnp.ndarray> x, 0)
+            run.out[0], run.out_batch_stride[0] = cnp.PyArray_DATA(output), stride(output, 0)
+        elif not self.lay(&run, <char *> (places + n), arranged):
+            give_back(&self.spare, memory)
+            return self._long_step(slots, x, out)  # which complains
         with cython.critical_section(self):
             bad = self.claim(<const cnp.int64_t *> cnp.PyArray_DATA(numbers), n, places)
             if bad < 0:
@@ -203,7 +239,60 @@ cdef class Slots:
         if bad >= 0:
             self._complain(numbers, bad)
             return NotImplemented
-        return output
+        return output if arranged is None else arranged[2]
+
+    cdef tuple arranged(self, x, out, Py_ssize_t n):
+        """The inputs and outputs of a step of any model, in tuples, and what it returns.
+
+        None if Python must convert or refuse them. No input shares memory with an output.
+        """
+        cdef tuple inputs = (x,), targets = (out,)
+        cdef int k
+        if self.input_count > 1:
+            inputs = parts(x, self.input_count)
+        if out is None:
+            targets = new_outputs(self.network, n)
+        elif self.output_count > 1:
+            targets = parts(out, self.output_count)
+        if inputs is None or targets is None or not are_targets(self.network, targets[0], targets, n):
+            return None
+        for k in range(self.input_count):
+            if not is_input(inputs[k], self.ports + k, n):
+                return None
+            array = apart(self.network, inputs[k], targets[0], targets)
+            if array is not inputs[k]:
+                inputs = replaced(inputs, k, array)
+        if out is None:
+            out = listed(targets) if self.output_count > 1 else targets[0]
+        return inputs, targets, out
+
+    cdef bint lay(self, fastgru_run_of *run, char *memory, tuple arranged) noexcept:
+        """Say where the inputs and outputs of a step lie; False if an index is not within the limits.
+
+        `memory` is overwritten with where the inputs after the first one lie, and then with copies of indices.
+        """
+        cdef tuple inputs = <tuple> arranged[0], targets = <tuple> arranged[1]
+        cdef fastgru_input *others = <fastgru_input *> memory
+        cdef cnp.int32_t *indices = <cnp.int32_t *> (memory + self.bytes)
+        cdef const void *data
+        cdef Py_ssize_t k, gap
+        run.inputs = others
+        for k in range(self.output_count):
+            run.out[k] = cnp.PyArray_DATA(<cnp.ndarray> targets[k])
+            run.out_batch_stride[k] = stride(<cnp.ndarray> targets[k], 0)
+        for k in range(self.input_count):
+            data, gap = cnp.PyArray_DATA(<cnp.ndarray> inputs[k]), stride(<cnp.ndarray> inputs[k], 0)
+            if self.ports[k].has_limits:
+                if not copy_indices(<cnp.ndarray> inputs[k], self.ports + k, indices):
+                    return False
+                data, gap = indices, 1
+                indices += run.batch
+            if k == 0:
+                run.x, run.x_batch_stride = data, gap
+            else:
+                others[k - 1].data, others[k - 1].batch_stride = data, gap
+                others[k - 1].time_stride, others[k - 1].timesteps = 0, 1
+        return True
 
     # ---- parts of a step, and other operations on slots; states are (n, units) -----------------
 

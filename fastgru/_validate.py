@@ -464,6 +464,12 @@ def out(value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any], read: 
     return array
 
 
+def check_apart(targets: Sequence[Array]) -> None:
+    """Refuse arrays to write results into of which some share memory."""
+    if any(np.shares_memory(a, b) for i, a in enumerate(targets) for b in targets[:i]):
+        raise ValueError("out must be arrays that do not overlap each other, got some that do")
+
+
 def weight(layer: str, value: Any, wanted_shape: tuple[int, ...], wanted: np.dtype[Any]) -> Array:
     """A weight as a fresh, C-contiguous, read-only array of the layer's own dtype."""
     array: Array = converted(np.asarray, value, f"Layer {layer} weight must have shape {wanted_shape}")

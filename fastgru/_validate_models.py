@@ -227,8 +227,7 @@ def model_out(out: Any, results: Sequence[Array], read: Sequence[Any]) -> list[A
         _validate.out(one, result.shape, result.dtype, read)
         for one, result in zip(given, results, strict=True)
     ]
-    if any(np.shares_memory(a, b) for i, a in enumerate(targets) for b in targets[:i]):
-        raise ValueError("out must be arrays that do not overlap, got arrays that do")
+    _validate.check_apart(targets)
     for target, result in zip(targets, results, strict=True):
         target[...] = result
     return given

@@ -1,14 +1,65 @@
 """Input of streams, pools and the batcher -> checked arrays and plain values, and the messages."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastgru import _validate
 from fastgru._validate import cast, converted, floats, indices, integer
 from fastgru._validate_models import INDICES, indices_within
 
 Array = NDArray[Any]
+
+
+class StreamInput(NamedTuple):
+    """What a step reads.
+
+    Attributes
+    ----------
+    name : str
+    width : int
+    dtype : dtype
+    limits : (int, int) or None
+        Of indices: the least, and the first one that is too large.
+    has_steps : bool
+        False: (batch, width) in a chunk, too.
+    """
+
+    name: str
+    width: int
+    dtype: np.dtype[Any]
+    limits: tuple[int, int] | None = None
+    has_steps: bool = True
+
+
+class StreamOutput(NamedTuple):
+    """What a step returns; fields as those of `StreamInput`."""
+
+    name: str
+    width: int
+    dtype: np.dtype[Any]
+    has_steps: bool = True
+
+
+def names(several: Sequence[StreamInput] | Sequence[StreamOutput]) -> str:
+    """Their names, for messages."""
+    return ", ".join(repr(one.name) for one in several)
+
+
+def inputs_of(value: Any, inputs: Sequence[StreamInput]) -> list[tuple[str, Any]]:
+    """What is given for each input, with what messages call it."""
+    if isinstance(value, Mapping):
+        if set(value) != {one.name for one in inputs}:
+            raise ValueError(f"x must have arrays for {names(inputs)}, got {', '.join(map(repr, value))}")
+        return [(f"input {one.name!r}", value[one.name]) for one in inputs]
+    if len(inputs) == 1:
+        return [("x", value)]
+    if not isinstance(value, list | tuple) or len(value) != len(inputs):
+        got = len(value) if isinstance(value, list | tuple) else type(value).__name__
+        raise ValueError(f"x must be a list of {len(inputs)} arrays, for {names(inputs)}, got {got}")
+    return [(f"input {one.name!r}", array) for one, array in zip(inputs, value, strict=True)]
 
 
 def row(name: str, value: Any, features: int, wanted: np.dtype[Any]) -> Array:
@@ -19,40 +70,104 @@ def row(name: str, value: Any, features: int, wanted: np.dtype[Any]) -> Array:
     return array.copy() if array.dtype == wanted else cast(array, wanted)
 
 
-def stream_inputs(value: Any, batch: int, features: int, time_major: bool, wanted: np.dtype[Any]) -> Array:
-    """Input of a stream: (batch, features), or several steps of that."""
-    array = floats("x", value, wanted)
+def input_rows(value: Any, inputs: Sequence[StreamInput]) -> list[Array]:
+    """Copies of one row of each input, (width,)."""
+    return [
+        index_row(name, array) if one.limits is not None else row(name, array, one.width, one.dtype)
+        for one, (name, array) in zip(inputs, inputs_of(value, inputs), strict=True)
+    ]
+
+
+def stream_inputs(
+    value: Any, inputs: Sequence[StreamInput], batch: int, time_major: bool
+) -> tuple[list[Array], bool]:
+    """Inputs of a stream, and True if they are a single step.
+
+    They are (batch, timesteps, width), or with time first, and (batch, width) of those without timesteps.
+    """
+    time = 0 if time_major else 1
+    arrays, kinds, shapes = [], [], []
+    for one, (name, given) in zip(inputs, inputs_of(value, inputs), strict=True):
+        array, single = _steps(name, given, one, batch, time_major)
+        if one.has_steps:
+            kinds.append(single)
+            shapes.append(str(np.shape(given)))
+        arrays.append(array)
+    if True in kinds and False in kinds:
+        raise ValueError(f"x must be one step or several in all inputs, got {', '.join(shapes)}")
+    single = False not in kinds
+    if single:
+        arrays = [
+            np.expand_dims(array, time) if one.has_steps and array.ndim == 2 else array
+            for one, array in zip(inputs, arrays, strict=True)
+        ]
+    steps = {array.shape[time] for one, array in zip(inputs, arrays, strict=True) if one.has_steps}
+    if len(steps) > 1:
+        raise ValueError(f"x must have as many timesteps in all inputs, got {', '.join(shapes)}")
+    return arrays, single
+
+
+def _steps(
+    name: str, value: Any, one: StreamInput, batch: int, time_major: bool
+) -> tuple[Array, bool | None]:
+    """An input, and True if it is a step, False if it is several; None: it may be either."""
+    if one.limits is not None:
+        array = indices(name, value)
+        shapes = (batch,), (batch, *array.shape[1:2]), (batch, *array.shape[1:2], 1)
+        if not 1 <= array.ndim <= 3 or array.shape != shapes[array.ndim - 1]:
+            raise ValueError(f"{name} must have shape ({batch},) or ({batch}, timesteps), got {array.shape}")
+        single = True if array.ndim == 1 else None if array.shape[1:] == (1,) else False
+        return indices_within(name, array, one.limits).reshape(batch, -1, 1), single
+    array = floats(name, value, one.dtype)
     rows = array.shape[1:2] if time_major and array.ndim == 3 else array.shape[:1]
-    if array.ndim not in (2, 3) or rows != (batch,) or array.shape[-1] != features:
-        chunk = f"(timesteps, {batch}, {features})" if time_major else f"({batch}, timesteps, {features})"
-        raise ValueError(f"x must have shape ({batch}, {features}) or {chunk}, got {array.shape}")
-    return cast(array, wanted)
+    fits = array.ndim in (2, 3) and rows == (batch,) and array.shape[-1] == one.width
+    if not fits and one.has_steps:
+        chunk = f"(timesteps, {batch}, {one.width})" if time_major else f"({batch}, timesteps, {one.width})"
+        raise ValueError(f"{name} must have shape ({batch}, {one.width}) or {chunk}, got {array.shape}")
+    if not one.has_steps and array.shape != (batch, one.width):
+        raise ValueError(
+            f"{name} must have shape ({batch}, {one.width}), as it has no timesteps, got {array.shape}"
+        )
+    return cast(array, one.dtype), array.ndim == 2
 
 
-def slot_inputs(value: Any, slots: int, features: int, wanted: np.dtype[Any]) -> Array:
-    """Input of a step of this many slots."""
-    array = floats("x", value, wanted)
-    if array.shape != (slots, features):
-        raise ValueError(f"x must have shape {(slots, features)}, a row for each slot, got {array.shape}")
-    return cast(array, wanted)
+def slot_inputs(value: Any, inputs: Sequence[StreamInput], slots: int) -> list[Array]:
+    """Inputs of a step of this many slots, (slots, width) each."""
+    arrays = []
+    for one, (name, given) in zip(inputs, inputs_of(value, inputs), strict=True):
+        if one.limits is not None:
+            array = indices(name, given)
+            if array.shape not in ((slots,), (slots, 1)):
+                raise ValueError(
+                    f"{name} must have shape {(slots,)}, an index for each slot, got {array.shape}"
+                )
+            arrays.append(indices_within(name, array, one.limits).reshape(slots, 1))
+            continue
+        array = floats(name, given, one.dtype)
+        if array.shape != (slots, one.width):
+            raise ValueError(
+                f"{name} must have shape {(slots, one.width)}, a row for each slot, got {array.shape}"
+            )
+        arrays.append(np.require(cast(array, one.dtype), requirements=["C", "A"]))
+    return arrays
 
 
-def stream_indices(value: Any, batch: int, limits: tuple[int, int]) -> tuple[Array, bool]:
-    """Indices that a stream reads, (batch, timesteps, 1), and True if they are a single step."""
-    array = indices("x", value)
-    shapes = (batch,), (batch, *array.shape[1:2]), (batch, *array.shape[1:2], 1)
-    if not 1 <= array.ndim <= 3 or array.shape != shapes[array.ndim - 1]:
-        raise ValueError(f"x must have shape ({batch},) or ({batch}, timesteps), got {array.shape}")
-    single = array.ndim == 1 or array.shape[1:] == (1,)
-    return indices_within("x", array, limits).reshape(batch, -1, 1), single
-
-
-def slot_indices(value: Any, slots: int, limits: tuple[int, int]) -> Array:
-    """Indices of a step of this many slots, (slots, 1)."""
-    array = indices("x", value)
-    if array.shape not in ((slots,), (slots, 1)):
-        raise ValueError(f"x must have shape {(slots,)}, an index for each slot, got {array.shape}")
-    return indices_within("x", array, limits).reshape(slots, 1)
+def targets(
+    value: Any, outputs: Sequence[StreamOutput], shapes: Sequence[tuple[int, ...]]
+) -> list[Array] | None:
+    """The arrays that outputs of these shapes are to be written to; None: none are given."""
+    if value is None:
+        return None
+    given = [value] if len(outputs) == 1 else value
+    if not isinstance(given, list | tuple) or len(given) != len(outputs):
+        got = len(given) if isinstance(given, list | tuple) else type(given).__name__
+        raise ValueError(f"out must be a list of {len(outputs)} arrays, for {names(outputs)}, got {got}")
+    found = [
+        _validate.out(array, shape, one.dtype, ())
+        for one, shape, array in zip(outputs, shapes, given, strict=True)
+    ]
+    _validate.check_apart(found)
+    return found
 
 
 def index_row(name: str, value: Any) -> Array:

@@ -17,6 +17,7 @@ from fastgru._kernels import float16_isas
 from fastgru._nodes import Node, Recurrent, Shape, Value
 from fastgru._plans import DensePlan, Plan
 from fastgru._validate_models import Input, Output, has_steps
+from fastgru._validate_streams import StreamInput, StreamOutput
 from fastgru._writers import model as _writer
 from fastgru.streaming import Streamable
 
@@ -31,6 +32,7 @@ class Compiled(NamedTuple):
     network: Network
     graph: ModelGraph
     inputs: Sequence[Input]
+    outputs: Sequence[Output]
     values: Mapping[str, Value]
 
 
@@ -123,7 +125,9 @@ class Model(ModelCaller, Streamable):
             if plain and self._batch is None and all(one.indices for one in self._inputs)
             else []
         )
-        short = plain and self._batch is None and not self._compiled.graph.equal
+        of_inputs = self._compiled.graph.clocks_of_inputs
+        agree = all({one, other} <= {*of_inputs} for _, one, other in self._compiled.graph.equal)
+        short = plain and self._batch is None and agree  # `Network.call` runs inputs of as many timesteps
         self._keep_network(self._compiled.network, (), self._versions(()), "plain" if short else None)
 
     def __repr__(self) -> str:
@@ -224,7 +228,11 @@ class Model(ModelCaller, Streamable):
             missing = [name for name in reads if name not in values]
             if missing:
                 raise node.wrong(f"reads {missing[0]!r}, which no node before it writes")
-            found = node.add_to(graph, [values[name] for name in reads])
+            given = [values[name] for name in reads]
+            beside = any(one.clock is not None and not one.ended for one in given)
+            if beside and any(one.ended for one in given) and not isinstance(node, Recurrent):
+                node.blocks(graph, "reads the last timestep of a sequence beside all timesteps")
+            found = node.add_to(graph, given)
             if len(found) < len(node.outputs):
                 raise node.wrong(f"must have at most {len(found)} outputs, got {len(node.outputs)}")
             for name, value in zip(node.outputs, found, strict=False):
@@ -232,7 +240,8 @@ class Model(ModelCaller, Streamable):
                     raise node.wrong(
                         f"must write a value of a new name, got {name!r}, which is written already"
                     )
-                values[name] = value
+                ended = streaming and value.clock is not None and self._compiled.values[name].clock is None
+                values[name] = value._replace(ended=True, mask=NO_MASK) if ended else value
         unknown = [one.name for one in outputs if one.name not in values]
         if unknown:
             raise ValueError(f"the model's output {unknown[0]!r} is written by no node")
@@ -241,11 +250,8 @@ class Model(ModelCaller, Streamable):
             raise ValueError(f"the output {wrong[0]!r} must be numbers, got the indices of an Embedding")
         if graph.blocking:
             raise ValueError(f"the model {self.name!r} cannot run step by step: " + "; ".join(graph.blocking))
-        network = graph.model_network(
-            [values[one.name].number for one in outputs],
-            inputs[0].shape[0] if has_steps(inputs[0]) else None,
-        )
-        return Compiled(network, graph, inputs, values)
+        network = graph.model_network([values[one.name].number for one in outputs])
+        return Compiled(network, graph, inputs, outputs, values)
 
     def _needed(self, outputs: Sequence[Output]) -> list[Node]:
         """The nodes that these outputs depend on."""
@@ -362,18 +368,33 @@ class Model(ModelCaller, Streamable):
     # ---- streams ---------------------------------------------------------------------------
 
     def _cascade(self) -> Cascade:
-        found = self._compile(streaming=True)
-        if len(found.inputs) > 1 or not has_steps(found.inputs[0]) or found.graph.equal:
-            names = ", ".join(f"{one.name!r} {one.shape}" for one in found.inputs)
+        states = dict(self._states)
+        kept = [one for one in self._inputs if one.name not in states]
+        names = ", ".join(f"{one.name!r} {one.shape}" for one in kept)
+        fixed = {one.shape[0] for one in kept if has_steps(one)}
+        if not fixed:
+            raise ValueError(f"a stream must have an input of timesteps, got those of {self.name!r}: {names}")
+        if len(fixed - {None}) > 1:
             raise ValueError(
-                f"a stream must have one input of timesteps, got those of {self.name!r}: {names}"
+                f"a stream must have inputs of the same timesteps, got those of {self.name!r}: {names}"
             )
-        if len(self._outputs) - len(self._states) > 1:
+        if all(one.name in states.values() for one in self._outputs):
+            names = ", ".join(repr(one.name) for one in self._outputs)
             raise ValueError(
-                f"a stream must have one output, got those of {self.name!r}: {list(self.outputs)}"
+                f"a stream must have an output beside states, got those of {self.name!r}: {names}"
             )
-        parts = [Part(one.name, one.width, one.dtype, one.dtype, one.default) for one in found.graph.states]
-        return Cascade([self], parts, False, False, found.network, [], found.graph.limits.get(0))
+        network, graph, inputs, outputs, values = self._compile(streaming=True)
+        dtype, indices = self._dtype, np.dtype(np.int32)
+        read = [
+            StreamInput(one.name, 1, indices, graph.limits.get(number, _validate_models.INDICES))
+            if one.indices
+            else StreamInput(one.name, values[one.name].width, dtype, None, has_steps(one))
+            for number, one in enumerate(inputs)
+        ]
+        written = [(one.name, values[one.name]) for one in outputs]
+        found = [StreamOutput(name, one.width, dtype, one.clock is not None) for name, one in written]
+        parts = [Part(one.name, one.width, one.dtype, one.dtype, one.default) for one in graph.states]
+        return Cascade([self], parts, False, False, network, [], read, found)
 
     # ---- copies, files and a table ---------------------------------------------------------
 

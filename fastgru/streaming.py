@@ -55,6 +55,11 @@ def _cascade_of(layer: Any) -> Cascade:
     return layer._cascade()
 
 
+def _one_or_all(several: list[Any]) -> Any:
+    """The only one of them, or a tuple of all."""
+    return tuple(several) if len(several) > 1 else several[0]
+
+
 class Stream(Steps):
     """One or more streams of a layer, side by side: their state, advanced as their inputs arrive.
 
@@ -75,8 +80,8 @@ class Stream(Steps):
     ------
     ValueError
         If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
-        `default_state` of another batch, or `batch` is less than 1. If a Model has several inputs or outputs
-        besides states, or cannot run step by step; the message names the nodes that cannot.
+        `default_state` of another batch, or `batch` is less than 1. If a Model cannot run step by step; names
+        the layers.
     TypeError
         If an argument is of the wrong type.
 
@@ -86,17 +91,22 @@ class Stream(Steps):
 
     x : ndarray, (batch, features) or (batch, timesteps, features)
         A step; or a chunk of any number of them, time-major if the layer is. Of the layer's dtype it is read
-        in place; other float types are cast. A Model that reads indices takes integers of any type: (batch,)
-        or (batch, 1) for a step, (batch, timesteps) for a chunk.
+        in place; other float types are cast. Where a Model reads indices: (batch,) or (batch, 1) is a step,
+        (batch, timesteps) another chunk; integers of any type. For a Model of several inputs, a list of
+        arrays in the order of `input_names`, or a dict by these names; all have as many timesteps. An input
+        of the Model that has no timesteps is (batch, width), in each step and each chunk.
     out : ndarray, optional
-        Where to write the outputs: (batch, units), or (batch, timesteps, units) for a chunk.
+        Where to write the outputs: (batch, units), or (batch, timesteps, units) for a chunk. For a Model of
+        several outputs, a list of arrays in the order of `output_names`.
 
     A call returns `out` if it is given. Otherwise a step returns **an array that the next step overwrites**,
-    the same one each time, and a chunk returns a new array. It raises a ValueError if a shape does not fit,
-    or `out` has another dtype or is read-only; a TypeError if an argument is not an array of floats; and a
-    RuntimeError if another call is running. A call that fails leaves the state as it was.
+    the same one each time, and a chunk returns a new array; for several outputs they return a list of such
+    arrays. It raises a ValueError if a shape or a number of arrays does not fit, or `out` has another dtype
+    or is read-only; a TypeError if an argument is not an array of floats; and a RuntimeError if another call
+    is running. A call that fails leaves the state as it was.
 
-    A step of arrays of the layer's dtype allocates nothing, and releases the GIL.
+    A step of arrays of the layer's dtype, in a list or tuple if there are several, releases the GIL, and
+    allocates nothing but the list that it returns.
 
     Examples
     --------
@@ -113,8 +123,8 @@ class Stream(Steps):
 
     def __init__(self, layer: Any, batch: int = 1) -> None:
         cascade, batch = _cascade_of(layer), _validate.positive("batch", batch)
-        output = np.zeros((batch, cascade.units), cascade.dtype)
-        super().__init__(cascade.network, tuple(cascade.default_states(batch)), output, cascade.limits)
+        states, outputs = tuple(cascade.default_states(batch)), cascade.zeros(batch)
+        super().__init__(cascade.network, states, outputs, cascade.input_kinds)
         self._cascade, self._batch = cascade, batch  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
@@ -124,6 +134,16 @@ class Stream(Steps):
     def batch(self) -> int:
         """Rows that are advanced together."""
         return self._batch
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of what a call takes, in its order; of a layer "x"."""
+        return tuple(one.name for one in self._cascade.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what a call returns, in its order; of a layer "out"."""
+        return tuple(one.name for one in self._cascade.outputs)
 
     @property
     def state(self) -> Any:
@@ -184,40 +204,36 @@ class Stream(Steps):
         """
         other = type(self).__new__(type(self))
         with Alone(self):
-            output = np.zeros((self._batch, self._cascade.units), self._cascade.dtype)
-            Steps.__init__(other, self._cascade.network, tuple(self._states()), output, self._cascade.limits)
+            states, outputs = tuple(self._states()), self._cascade.zeros(self._batch)
+            Steps.__init__(other, self._cascade.network, states, outputs, self._cascade.input_kinds)
         other.__dict__.update(self.__dict__)
         return other
 
-    def _long_step(self, x: Any, out: Any) -> Array:
+    def _long_step(self, x: Any, out: Any) -> Any:
         """Any call: check and convert the arguments; a step is a chunk of one."""
         cascade = self._cascade
-        time = 0 if cascade.time_major else 1
-        if cascade.limits is not None:
-            inputs, single = _validate_streams.stream_indices(x, self._batch, cascade.limits)
-        else:
-            array = _validate_streams.stream_inputs(
-                x, self._batch, cascade.features, cascade.time_major, cascade.input_dtype
-            )
-            single = array.ndim == 2
-            inputs = np.expand_dims(array, time) if single else array
-        shape = (self._batch, cascade.units) if single else (*inputs.shape[:2], cascade.units)
-        target = self._output if single else None
-        if out is not None:
-            target = _validate.out(out, shape, cascade.dtype, ())
+        inputs, single = _validate_streams.stream_inputs(x, cascade.inputs, self._batch, cascade.time_major)
+        steps = next(a.shape[:2] for a, one in zip(inputs, cascade.inputs, strict=True) if one.has_steps)
+        shapes = cascade.shapes(self._batch, None if single else steps)
+        targets = _validate_streams.targets(out, cascade.outputs, shapes)
+        if 0 in steps and not all(one.has_steps for one in cascade.outputs):
+            raise ValueError("x must have a timestep or more, as an output has none, got 0")
+        if targets is None and single:
+            targets = [*self._outputs]
         if cascade.network is not None:
-            outputs = self._chunk(inputs, target, single)
+            outputs = self._chunk(_one_or_all(inputs), targets, single)
         else:
             with Alone(self):
-                outputs, states = np.empty(shape, cascade.dtype), self._states()
-                if inputs.shape[time]:
-                    found, states = cascade.run(inputs, states)
-                    outputs = found.reshape(shape)
-                if target is not None:
-                    target[...] = outputs  # first, as it may fail: a user may have changed its shape
+                outputs, states = np.empty(shapes[0], cascade.outputs[0].dtype), self._states()
+                if 0 not in steps:
+                    found, states = cascade.run(inputs[0], states)
+                    outputs = found.reshape(shapes[0])
+                if targets is not None:
+                    targets[0][...] = outputs  # first, as it may fail: a user may have changed its shape
                 self._assign([np.require(state, requirements=["C", "A"]) for state in states])
-        result: Array = out if out is not None else outputs if target is None else target
-        return result
+        if out is not None or targets is None:
+            return outputs if out is None else out
+        return targets if len(targets) > 1 else targets[0]
 
 
 class StreamPool(Slots):
@@ -263,31 +279,41 @@ class StreamPool(Slots):
         cascade, capacity = _cascade_of(layer), _validate.positive("capacity", capacity)
         first = tuple(state[0] for state in cascade.default_states(1))
         states = tuple(np.zeros((capacity, len(state)), state.dtype) for state in first)
-        super().__init__(cascade.network, states, capacity, cascade.limits)
+        super().__init__(cascade.network, states, capacity, cascade.input_kinds)
         self._cascade, self._first = cascade, first  # not before: a second call of __init__ has been refused
 
     def __repr__(self) -> str:
         return f"<StreamPool of {self._cascade.layers!r}: {len(self)} of {self.capacity} slots open>"
 
     @property
-    def features(self) -> int:
-        """Size of the last axis of inputs."""
-        return self._cascade.features
+    def input_names(self) -> tuple[str, ...]:
+        """Names of what a step takes, in its order; of a layer "x"."""
+        return tuple(one.name for one in self._cascade.inputs)
 
     @property
-    def units(self) -> int:
-        """Size of the last axis of outputs."""
-        return self._cascade.units
+    def output_names(self) -> tuple[str, ...]:
+        """Names of what a step returns, in its order; of a layer "out"."""
+        return tuple(one.name for one in self._cascade.outputs)
+
+    @property
+    def features(self) -> Any:
+        """Size of the last axis of inputs; of several a tuple."""
+        return _one_or_all([one.width for one in self._cascade.inputs])
+
+    @property
+    def units(self) -> Any:
+        """Size of the last axis of outputs; of several a tuple."""
+        return _one_or_all([one.width for one in self._cascade.outputs])
 
     @property
     def dtype(self) -> str:
         """Name of the type of outputs, and of inputs that are numbers."""
-        return self._cascade.dtype.name
+        return self._cascade.outputs[0].dtype.name
 
     @property
-    def takes_indices(self) -> bool:
-        """True if inputs are integers, which a Model looks up in a table."""
-        return self._cascade.limits is not None
+    def takes_indices(self) -> Any:
+        """True if inputs are integers, which a Model looks up in a table; of several a tuple."""
+        return _one_or_all([one.limits is not None for one in self._cascade.inputs])
 
     def open(self, state: Any = None) -> int:
         """A new slot.
@@ -367,29 +393,27 @@ class StreamPool(Slots):
         with Claim(self, None if slots is None else _validate_streams.slots(slots, one=True)) as places:
             self._set_rows(places, self._first)
 
-    def _long_step(self, slots: Any, x: Any, out: Any) -> Array:
+    def _long_step(self, slots: Any, x: Any, out: Any) -> Any:
         """Any step: check and convert the arguments; then take the short path, if there is one."""
         cascade = self._cascade
         numbers = _validate_streams.slots(slots)
-        if cascade.limits is not None:
-            inputs = _validate_streams.slot_indices(x, len(numbers), cascade.limits)
-        else:
-            inputs = _validate_streams.slot_inputs(x, len(numbers), cascade.features, cascade.input_dtype)
-        outputs = np.empty((len(numbers), cascade.units), cascade.dtype)
-        target = outputs if out is None else _validate.out(out, outputs.shape, cascade.dtype, ())
-        if len(numbers) and cascade.network is not None:
-            super().step(numbers, np.require(inputs, requirements=["C", "A"]), outputs)
-        elif len(numbers):
-            time = 0 if cascade.time_major else 1
+        rows = len(numbers)
+        inputs = _validate_streams.slot_inputs(x, cascade.inputs, rows)
+        targets = _validate_streams.targets(out, cascade.outputs, cascade.shapes(rows, None))
+        outputs = [np.empty((rows, one.width), one.dtype) for one in cascade.outputs]
+        if rows and cascade.network is not None:
+            super().step(numbers, _one_or_all(inputs), _one_or_all(outputs))
+        elif rows:
             with Claim(self, numbers) as places:
-                sequence = np.expand_dims(inputs, time)
+                sequence = np.expand_dims(inputs[0], 0 if cascade.time_major else 1)
                 found, states = cascade.run(sequence, self._rows(places))
-                outputs[...] = found.reshape(outputs.shape)
+                outputs[0][...] = found.reshape(outputs[0].shape)
                 self._set_rows(places, tuple(np.require(state, requirements=["C", "A"]) for state in states))
-        if target is not outputs:
-            target[...] = outputs
-        result: Array = outputs if out is None else out
-        return result
+        if targets is None:
+            return outputs if len(outputs) > 1 else outputs[0]
+        for target, output in zip(targets, outputs, strict=True):
+            target[...] = output
+        return out
 
     def _complain(self, slots: Array, bad: int) -> None:
         """Say why a slot cannot be stepped."""

@@ -185,8 +185,8 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
             fastgru_order(chunk.rows, run->lengths + chunk.first_row, w->lengths, w->spare);
         for (int n = 0; n < network->node_count; ++n)
             for (ptrdiff_t row = 0; w->seen[n] && row < chunk.rows; ++row)
-                w->seen[n][row] = run->lengths && run->first && !network->nodes[n].go_backwards
-                    && run->lengths[chunk.first_row + row];
+                w->seen[n][row] = run->first && !network->nodes[n].go_backwards
+                    && (!run->lengths || run->lengths[chunk.first_row + row]);
         for (int start = 0; start < network->node_count; start = end) {
             const ptrdiff_t all = all_steps(network, run, w, network->nodes + start);
             ptrdiff_t steps = all;

@@ -29,6 +29,8 @@ class Value(NamedTuple):
         The network's number of its mask, or CALL_MASK or NO_MASK.
     indices : bool
         True of integers that an Embedding reads.
+    ended : bool
+        True of a vector that is one of the last timestep: in a stream it has timesteps, each the last so far.
     """
 
     number: int
@@ -36,6 +38,7 @@ class Value(NamedTuple):
     clock: int | None
     mask: int = NO_MASK
     indices: bool = False
+    ended: bool = False
 
     @property
     def width(self) -> int:
@@ -96,12 +99,12 @@ class Node:
 
     def wrong(self, what: str) -> ValueError:
         """An error that names the node."""
-        return ValueError(f"{type(self).__name__} {self.name!r} {what}")
+        return ValueError(f"{self.label} {self.name!r} {what}")
 
     def blocks(self, graph: ModelGraph, why: str) -> None:
         """Note that this node, for a reason, cannot be in a network that runs step by step."""
         if graph.streaming:
-            graph.blocking.append(f"{type(self).__name__} {self.name!r} {why}")
+            graph.blocking.append(f"layer {self.name!r} {why}")
 
     # ---- for subclasses --------------------------------------------------------------------
 

@@ -257,6 +257,8 @@ class Concatenate(Node):
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if not inputs or any(value.indices for value in inputs):
             raise self.wrong(f"must read values of numbers, got {len(inputs)}")
+        if graph.streaming and any(value.clock is not None for value in inputs):
+            inputs = [_at_each_step(graph, value) for value in inputs]
         first = inputs[0]
         if len({value.clock is None for value in inputs}) > 1:
             shapes = ", ".join(str(value.shape) for value in inputs)
@@ -307,6 +309,13 @@ class Masking(Node):
         out = self.like(graph, x)
         graph.add("hide", x.number, out.number, mask=mask)
         return [out._replace(mask=mask)]
+
+
+def _at_each_step(graph: ModelGraph, x: Value) -> Value:
+    """A value beside last timesteps, which in a stream are there at each step."""
+    if x.clock is not None:
+        return x
+    return Value(graph.repeated(x.number, 0), (None, x.width), 0)
 
 
 def _agree(graph: ModelGraph, node: Node, inputs: Sequence[Value]) -> None:

@@ -12,7 +12,7 @@ from fastgru.wrappers import Bidirectional
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Recurrent(Node):
-    """A recurrent layer.
+    """A recurrent layer: a GRU, or a Bidirectional.
 
     It reads x, and after x either an initial state for each GRU in the layer or none. It writes the layer's
     output, or both outputs of a Bidirectional with merge_mode=None. If the layer's `return_state` is true, it
@@ -55,7 +55,8 @@ class Recurrent(Node):
         if features != x.width:
             raise self.wrong(f"must read {features} features, got {x.shape}")
         parts = layer._parts
-        wanted, got = [(part.units,) for part in parts], [state.shape for state in initial]
+        wanted = [(part.units,) for part in parts]
+        got = [state.shape[1:] if state.ended else state.shape for state in initial]
         if initial and got != wanted:
             raise self.wrong(f"must start from {wanted}, got {got}")
         if initial:

@@ -33,7 +33,7 @@ class Pool(Node):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Last(Node):
-    """The last timestep, masked or not.
+    """The last timestep, masked or not, or the first one.
 
     Parameters
     ----------
@@ -62,20 +62,19 @@ class Repeat(Node):
 
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.one(inputs)
-        self.blocks(graph, "makes timesteps of its own")
-        if (
-            x.clock is not None and not graph.streaming
-        ) or self.times < 1:  # a stream has vectors at each step
+        if (x.clock is not None and not x.ended) or self.times < 1:
             raise self.wrong(f"must repeat a vector once or more, got {x.shape}, {self.times} times")
-        clock = graph.fixed(self.times)
-        number = graph.new_value(x.width, clock)
-        graph.add("repeat", x.number, number)
-        return [Value(number, (self.times, x.width), clock)]
+        if x.ended or graph.steps != {self.times}:
+            self.blocks(graph, "makes timesteps of its own")
+        clock = (
+            0 if graph.streaming else graph.fixed(self.times)
+        )  # an input is there at every step of a stream
+        return [Value(graph.repeated(x.number, clock), (self.times, x.width), clock)]
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Reshape(Node):
-    """The same numbers in another shape.
+    """The same numbers in another shape: Keras' Reshape and Flatten.
 
     Parameters
     ----------
@@ -90,19 +89,20 @@ class Reshape(Node):
         shape = list(self.shape)
         if len(shape) not in (1, 2) or shape.count(-1) > 1 or any(size < 1 and size != -1 for size in shape):
             raise self.wrong(f"must make (width,) or (timesteps, width), got {self.shape}")
-        if x.timesteps is None:
+        given = x.shape[1:] if x.ended else x.shape
+        if given[0] is None:
             if len(shape) == 2 and shape[0] == -1 and shape[1] == x.width:
                 return [x._replace(mask=self.mask_of(x))]
             raise self.wrong(
-                f"must read a known number of timesteps, got {x.shape}: give the model an input of fixed size"
+                f"must read a known number of timesteps, got {given}: give the model an input of fixed size"
             )
-        size = math.prod(n for n in x.shape if n is not None)
+        size = math.prod(n for n in given if n is not None)
         if -1 in shape:
             known = math.prod(n for n in shape if n != -1)
             shape[shape.index(-1)] = size // known
         if math.prod(shape) != size:
-            raise self.wrong(f"must make {self.shape} of a value with as many numbers, got {x.shape}")
-        if tuple(shape) == x.shape:
+            raise self.wrong(f"must make {self.shape} of a value with as many numbers, got {given}")
+        if tuple(shape) == given:
             return [x._replace(mask=self.mask_of(x))]
         self.blocks(graph, "makes other timesteps")
         return [_reshaped(graph, x, tuple(shape))]

@@ -181,6 +181,10 @@ def _step_or_call(whole: Any) -> tuple[str, _measure.Call]:
     except ValueError:
         inputs = _inputs(whole, 1)
         return "a call of one row", lambda: whole(inputs)
-    one = whole.inputs[0]
-    x = np.zeros((1, 1), np.int32) if one.indices else np.ones((1, one.shape[-1]), whole.dtype)
+    read = [one for one in whole.inputs if one.name in stream.input_names]
+    steps = [
+        np.zeros((1, 1), np.int32) if one.indices else np.ones((1, one.shape[-1]), whole.dtype)
+        for one in read
+    ]
+    x = steps if len(steps) > 1 else steps[0]
     return "a step", lambda: stream(x)

@@ -152,7 +152,8 @@ struct fastgru_network_call {
     const ptrdiff_t *lengths;        /* (batch)  steps of each row, the first ones of the sequence, 0 to
                                         first + timesteps; then there is no mask; or NULL  */
     ptrdiff_t first;                 /* the timestep of the sequence that x begins with, for lengths; initial
-                                        states are those of the timesteps before, or go_backwards, after */
+                                        states are those of the timesteps before, or go_backwards, after. For masks
+                                        it is 0, or not: then rows have had a step    */
     unsigned walk;                   /* in and out: as in fastgru_call                     */
     void *memory;                    /* fastgru_workspace bytes, aligned to 64, laid out by it */
 };

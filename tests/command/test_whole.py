@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 import fastgru
-from fastgru._nodes import Dense, Embedding, Pool, Recurrent
+from fastgru._nodes import Dense, Embedding, Merge, Pool, Recurrent
 from fastgru.cli._commands import fastgru as command
 from fastgru.model import Input, Model, Output
 
@@ -32,8 +32,14 @@ def saved(tmp_path):
         last = nodes[-1].outputs
         nodes.append(Dense(name="d", inputs=last, outputs=("y",), kernel=numbers(4, 2), activation="relu"))
         one = Input("x", (None,), True) if kind == "indices" else Input("x", (None, 3))
+        several = kind == "several"
+        if several:
+            nodes.append(Dense(name="v", inputs=("b",), outputs=("v",), kernel=numbers(5, 4)))
+            nodes.append(Merge(name="m", inputs=("g", "v"), outputs=("m",), mode="sum"))
+        inputs = [one, Input("b", (5,))] if several else [one]
+        outputs = ["y", "m"] if several else ["y"]
         path = tmp_path / f"{kind}.npz"
-        Model([one], nodes, [Output("y")], name="whole").save(path)
+        Model(inputs, nodes, [Output(name) for name in outputs], name="whole").save(path)
         return path
 
     return make
@@ -85,8 +91,9 @@ def test_convert_writes_the_same_model(saved, tmp_path):
         assert json.loads(file["fastgru"].tobytes())["class_name"] == "Model"
 
 
-def test_bench_measures_a_step_and_calls(saved):
-    text = call("bench", "--whole", saved(), "--batch", "1,4", "--seconds", "0").output
+@pytest.mark.parametrize("kind", ["frames", "several"])
+def test_bench_measures_a_step_and_calls(saved, kind):
+    text = call("bench", "--whole", saved(kind), "--batch", "1,4", "--seconds", "0").output
     assert text.count("a call") == 2
     assert text.count("a step") == 1
 

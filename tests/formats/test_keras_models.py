@@ -7,6 +7,7 @@ import keras_graphs
 import keras_networks
 import numpy as np
 import pytest
+from streamed import assert_streams_as_called
 
 from fastgru.formats.models import from_keras_model, load_model
 
@@ -100,6 +101,24 @@ def test_one_hot_sessions_are_exact(flavour):
     assert_same(from_keras_model(model)(x), model(x, training=False), "float32")
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_model_of_two_inputs_and_two_outputs_streams(flavour, way, tmp_path):
+    rng, layers = np.random.default_rng(6), flavour.layers
+    frames, speaker = flavour.Input((None, 6), name="frames"), flavour.Input((3,), name="speaker")
+    words = flavour.Input((None,), dtype="int32", name="words")
+    said = layers.GRU(5, return_sequences=True)(layers.Embedding(9, 5, mask_zero=True)(words))
+    added = layers.Add()([layers.Dense(5)(frames), layers.Dense(5)(speaker), said])
+    hidden = layers.GRU(4, return_sequences=True)(added)
+    last = layers.GRU(4)(layers.Conv1D(4, 3, padding="causal")(hidden))
+    outputs = [layers.Dense(6, "sigmoid")(hidden), layers.Concatenate()([last, speaker])]
+    model = keras_networks.randomized(flavour.Model([frames, speaker, words], outputs), rng)
+    found = read(model, way, tmp_path)
+    arrays = [rng.normal(size=(2, 8, 6)), rng.normal(size=(2, 3)), rng.integers(0, 9, (2, 8))]
+    arrays = [one.astype(np.float32 if one.dtype.kind == "f" else np.int32) for one in arrays]
+    assert_same(found(arrays), model(arrays, training=False), "float32")
+    assert assert_streams_as_called(found, arrays) is None
+
+
 # ---- graphs at random ------------------------------------------------------------------------
 
 
@@ -116,6 +135,7 @@ def test_graphs_drawn_at_random_are_exact(flavour, tensorflow, first, tmp_path):
             found = read(model, way, tmp_path)
             given = one_or_all(arrays)
             assert_same(found(given), model(given, training=False), dtype)
+            assert_streams_as_called(found, arrays)
             if len(arrays) == 1 and arrays[0].ndim == 3:
                 mask = rng.random(arrays[0].shape[:2]) < 0.7
                 assert_same(

@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from onnx_graphs import TOLERANCE, Graph, assert_as_onnxruntime, expected, loaded
+from streamed import assert_streams_as_called
 from torch import nn
 
 import fastgru
@@ -36,7 +37,9 @@ def test_random_graphs_are_computed_as_by_onnxruntime(first):
     for seed in range(first, first + PER_TEST):
         model, arrays = onnx_random.Drawn(seed).made()
         try:
-            assert_as_onnxruntime(model, *arrays)
+            found = assert_as_onnxruntime(model, *arrays)
+            given = dict(zip([one.name for one in model.graph.input], arrays, strict=True))
+            assert_streams_as_called(found, [given[one.name] for one in found.inputs])
         except (AssertionError, ValueError) as error:
             raise AssertionError(f"seed {seed}: {error}") from error
 
@@ -150,6 +153,29 @@ def test_states_of_a_file_are_those_of_a_stream(name, rng):
         wanted = y.reshape(2, -1)
         np.testing.assert_array_equal(stream(frame), wanted)
         np.testing.assert_array_equal(pool.step(slots, frame), wanted)
+
+
+@pytest.mark.parametrize("time_major", [False, True])
+def test_a_file_of_several_inputs_and_outputs_streams(time_major, rng):
+    graph = Graph(rng)
+    axes = ["steps", "batch"] if time_major else ["batch", "steps"]
+    x, c = graph.input("x", [*axes, 6]), graph.input("c", [*axes, 3])
+    speaker, h = graph.input("speaker", ["batch", 5]), graph.input("h", [1, "batch", 4])
+    both = graph.add("Concat", x, c, axis=2)
+    voice = graph.add("MatMul", speaker, graph.constant((5, 9)))
+    added = graph.add("Add", both, graph.add("Unsqueeze", voice, graph.integers(0 if time_major else 1)))
+    first = added if time_major else graph.add("Transpose", added, perm=[1, 0, 2])
+    y, last = graph.gru(first, 9, 4, state=h)
+    y = graph.add("Squeeze", y, graph.integers(1))
+    mask = graph.add("Sigmoid", graph.add("MatMul", y, graph.constant((4, 6))))
+    for name, rank in [(mask, 3), (last, 3), (graph.add("Tanh", y), 3)]:
+        graph.output(name, rank)
+    shape = (7, 2) if time_major else (2, 7)
+    arrays = [drawn(rng, *shape, 6), drawn(rng, *shape, 3), drawn(rng, 2, 5), drawn(rng, 1, 2, 4)]
+    model = assert_as_onnxruntime(graph.model(), *arrays)
+    assert model.stream().input_names == ("x", "c", "speaker")
+    assert len(model.stream().output_names) == 2
+    assert assert_streams_as_called(model, arrays) is None
 
 
 def test_copies_and_own_files_are_the_same_model(rng, tmp_path):

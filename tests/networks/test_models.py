@@ -626,6 +626,77 @@ def test_several_inputs_with_timesteps_of_their_own(seed, choice, monkeypatch):
     np.testing.assert_allclose(model(named), wanted, atol=3e-5)
 
 
+def test_usual_calls_of_several_inputs_are_compiled_throughout(seed, choice, monkeypatch):
+    make = Maker(seed)
+    third = make.add(Dense, "z", kernel=make.kernel(3, 4))
+    both = make.add(Merge, make.add(Convolution, "y", kernel=make.kernel(3, 6, 4), padding="causal"), third,
+                    mode="mul")  # fmt: skip
+    make.add(Concatenate, "x", both)
+    make.add(Recurrent, layer=make.gru(10, 2))
+    make.add(Recurrent, make.last, layer=make.gru(2, 3, return_sequences=False))
+    inputs = Input("x", (None, 6)), Input("y", (None, 6)), Input("z", (3,))
+    model = make.model(*inputs, outputs=["recurrent_4", both, make.last])
+    single = make.model(*inputs)
+    arrays = [make.array(4, 9, 6), make.array(4, 9, 6), make.array(4, 3)]
+    mask = make.rng.random((4, 9)) < 0.5
+    states, out = [None, make.array(4, 2), None], make.array(4, 3)
+    cases = [{}, {"mask": mask}, {"lengths": [1, 2, 9, 0]}, {"initial_state": states}]
+    wanted = [model(dict(zip("xyz", arrays, strict=True)), **case) for case in cases]
+    np.testing.assert_allclose(wanted[0][0], formula(model, *arrays)[0], atol=3e-5)
+    long = Model._long_call
+    monkeypatch.setattr(Model, "_long_call", None)
+    for case, want in zip(cases, wanted, strict=True):
+        for given in (arrays, tuple(arrays), [np.repeat(one, 2, axis=0)[::2] for one in arrays]):
+            found = model(given, **case)
+            assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(found, want, strict=True))
+    assert single(arrays, out=out) is out
+    assert np.array_equal(out, wanted[0][-1])
+    monkeypatch.setattr(Model, "_long_call", long)
+    refused = {
+        "inputs must be 3 arrays, got 2": arrays[:2],
+        "input 'y' must have the axes": [arrays[0], arrays[2], arrays[2]],
+        "inputs must have the same batch": [arrays[0], arrays[1][:1], arrays[2]],
+        "inputs must have as many timesteps as each other": [arrays[0][:, :5], arrays[1], arrays[2]],
+    }
+    for message, given in refused.items():
+        with pytest.raises(ValueError, match=message):
+            model(given)
+    shared = np.zeros((4, 3), "f4")
+    with pytest.raises(ValueError, match="out must not overlap the inputs"):
+        single([*arrays[:2], shared], out=shared)
+    others = [arrays[0].astype("f8"), np.asfortranarray(arrays[1]), arrays[2].astype(">f4")]
+    assert all(np.array_equal(a, b) for a, b in zip(model(others), wanted[0], strict=True))
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_each_input_has_as_many_timesteps_as_its_windows_read(fixed):
+    make = Maker(0)
+    make.add(Recurrent, "x", layer=make.gru(6, 2))
+    first = make.last
+    make.add(Convolution, "y", kernel=make.kernel(5, 6, 4))
+    model = make.model(
+        Input("x", (None, 6)), Input("y", (7 if fixed else None, 6)), outputs=[first, make.last]
+    )
+    message = (
+        r"must have the shape \(batch, 7, 6\)" if fixed else "input 'y' must have 5 timesteps or more, got 4"
+    )
+    with pytest.raises(ValueError, match=message):
+        model([make.array(2, 4, 6), make.array(2, 4, 6)])
+    assert [one.shape for one in model([make.array(2, 7, 6), make.array(2, 7, 6)])] == [(2, 7, 2), (2, 3, 4)]
+    assert [one.shape for one in model([make.array(2, 3, 6), make.array(2, 7, 6)])] == [(2, 3, 2), (2, 3, 4)]
+
+
+def test_a_list_is_of_inputs_and_not_of_states():
+    make = Maker(0)
+    make.add(Recurrent, layer=make.gru(6, 5))
+    model = make.model(Input("x", (None, 6)))
+    x = make.array(2, 3, 6)
+    assert np.array_equal(model([x]), model(x))
+    assert np.array_equal(model((x,)), model(x))
+    with pytest.raises(ValueError, match="inputs must be 1 arrays, got 2"):
+        model([x, make.array(2, 5)])
+
+
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 @pytest.mark.parametrize("both", [None, "concat"])
 def test_a_decoder_starts_from_the_last_state_of_the_encoder(both, chunk, seed, choice, monkeypatch):
@@ -954,7 +1025,7 @@ def test_a_stream_of_what_repeats_its_last_output_is_refused_for_that():
     model = make.model(Input("x", (None, 3)))
     assert model(make.array(2, 7, 3)).shape == (2, 5, 2)
     with pytest.raises(
-        ValueError, match="cannot run step by step: Repeat 'repeat_1' makes timesteps of its own"
+        ValueError, match="cannot run step by step: layer 'repeat_1' makes timesteps of its own"
     ):
         model.stream()
 

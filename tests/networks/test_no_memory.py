@@ -49,7 +49,8 @@ STEP = X[:, 0].copy()
 STATE = RNG.normal(size=(2, 4)).astype(np.float32)
 MASK = np.array([[True, False, True, True, False], [True, True, True, False, False]])
 LENGTHS = np.array([2, 5])
-ARGUMENTS = [X, STEP, STATE, MASK, LENGTHS]
+TOKENS = np.array([[4], [2]], np.int32)
+ARGUMENTS = [X, STEP, STATE, MASK, LENGTHS, TOKENS]
 
 OPERATIONS = {}  # by group and name: a function that returns (act, state)
 
@@ -439,6 +440,61 @@ for of, layer in LAYERS.items():
         operation("StreamPool", f"{name} of {of}", layer=layer, act=act)(on_pool)
 
 
+@functools.cache
+def several():
+    """A model of a sequence, indices and a vector, that returns a sequence and an input."""
+    rng = np.random.default_rng(1)
+    table, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((9, 3), (4, 3)))
+    nodes = [
+        _nodes.Embedding(name="e", inputs=("t",), outputs=("e",), table=table),
+        _nodes.Dense(name="d", inputs=("v",), outputs=("d",), kernel=kernel),
+        _nodes.Merge(name="m", inputs=("x", "e", "d"), outputs=("m",), mode="sum"),
+        _nodes.Recurrent(name="g", inputs=("m",), outputs=("g",), layer=gru(return_sequences=True)),
+    ]
+    inputs = [Input("x", (None, 3)), Input("t", (None,), True), Input("v", (4,))]
+    return Model(inputs, nodes, [Output("g"), Output("x")])
+
+
+PARTS = [STEP, TOKENS, STATE]
+ACTS_ON_SEVERAL = {
+    "a step": lambda act, out: act(PARTS),
+    "a step with out": lambda act, out: act(PARTS, out),
+    "a step of a dict": lambda act, out: act(dict(zip("xtv", PARTS, strict=True))),
+    "a step into what it reads": lambda act, out: act([out[1], TOKENS, STATE], out),
+    "a step of another float type": lambda act, out: act([STEP.astype(np.float64), *PARTS[1:]]),
+}
+
+
+def outputs_of_several():
+    return [np.zeros((2, 4), np.float32), np.zeros((2, 3), np.float32)]
+
+
+def on_stream_of_several(act):
+    stream, out = several().stream(2), outputs_of_several()
+    stream(PARTS)
+    return lambda: act(stream, out), lambda: stream.state
+
+
+def on_chunk_of_several():
+    stream = several().stream(2)
+    return lambda: stream([X, INDICES, STATE]), lambda: stream.state
+
+
+def on_pool_of_several(act):
+    pool, out = fastgru.StreamPool(several(), 3), outputs_of_several()
+    slots = np.array([pool.open(), pool.open()])
+    return (
+        lambda: act(lambda *given: pool.step(slots, *given), out),
+        lambda: [pool.state(slot) for slot in slots],
+    )
+
+
+operation("Stream", "a chunk of a Model of several")(on_chunk_of_several)
+for name, act in ACTS_ON_SEVERAL.items():
+    operation("Stream", f"{name} of a Model of several", act=act)(on_stream_of_several)
+    operation("StreamPool", f"{name} of a Model of several", act=act)(on_pool_of_several)
+
+
 # Operations that are one call of the compiled module. In others, leaks cannot be told from those of Python
 # 3.11, which leaks the elements of a list that there is no memory for.
 CALLS_IN_PLACE = (
@@ -454,7 +510,11 @@ SHORT = {
     "GRU": {f"a call{what}" for what in CALLS_IN_PLACE} | {"a stateful call", "a stateful call with out"},
     "Bidirectional": set(),
     "Stack": set(),
-    "Stream": {f"a step{what} of a {layer}" for what in ("", " with out") for layer in ("GRU", "Stack")},
+    "Stream": {
+        f"a step{what} of a {layer}"
+        for what in ("", " with out")
+        for layer in ("GRU", "Stack", "Model of several")
+    },
     "StreamPool": {f"{what} of a GRU" for what in ("open", "close")},
 }
 

@@ -1454,7 +1454,7 @@ class Streams(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 3), given_out=st.booleans(), apart=st.booleans())
     def step(self, pick, given_out, apart):
         stream, clients = self.chosen(pick)
-        x = self.drawn(self.batch, stream._cascade.features)
+        x = self.drawn(self.batch, stream._cascade.inputs[0].width)
         out = np.empty((self.batch, self.layer.units), self.layer.dtype) if given_out else None
         found = stream(np.repeat(x, 2, axis=1)[:, ::2] if apart else x, out)
         wanted = np.concatenate(
@@ -1465,7 +1465,7 @@ class Streams(RuleBasedStateMachine):
     @rule(pick=st.integers(0, 3), timesteps=st.integers(0, 4))
     def chunk(self, pick, timesteps):
         stream, clients = self.chosen(pick)
-        x = self.drawn(self.batch, timesteps, stream._cascade.features)
+        x = self.drawn(self.batch, timesteps, stream._cascade.inputs[0].width)
         found = stream(x)
         assert found.shape == (self.batch, timesteps, self.layer.units)
         if timesteps:
@@ -1498,7 +1498,7 @@ class Streams(RuleBasedStateMachine):
     def refuse(self, pick):
         stream, _ = self.chosen(pick)
         with pytest.raises(ValueError, match="x must have shape"):
-            stream(self.drawn(self.batch + 1, stream._cascade.features))
+            stream(self.drawn(self.batch + 1, stream._cascade.inputs[0].width))
 
     @invariant()
     def states_are_those_of_the_calls(self):
