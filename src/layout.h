@@ -281,9 +281,9 @@ HIDDEN void fastgru_order(
 
 /* ---- numbers ---------------------------------------------------------------------------- */
 
-/* y := a + b, a * b or (a + b) / 2. */
+/* y := a + b, a * b and so on. */
 HIDDEN void fastgru_merge(
-    int kind,                        /* FASTGRU_SUM, FASTGRU_MUL or FASTGRU_AVE            */
+    int kind,                        /* FASTGRU_SUM to FASTGRU_MIN                         */
     size_t itemsize,
     ptrdiff_t n,
     const void *a,                   /* (n)                                                */

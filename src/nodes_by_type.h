@@ -125,6 +125,10 @@ static void TYPED(step)(const struct work *w, const char *from, char *to)
         for (ptrdiff_t i = 0; i < n; ++i)
             y[i] = x[i] * a[i] + b[i];
         break;
+    case FASTGRU_INVERSE:
+        for (ptrdiff_t i = 0; i < n; ++i)
+            y[i] = a[i] / x[i];
+        break;
     default:                         /* FASTGRU_CLIP */
         for (ptrdiff_t i = 0; i < n; ++i) {
             const REAL most = (REAL)node->beta, least = (REAL)node->alpha;

@@ -6,6 +6,7 @@ from fastgru._nodes.elementwise import (
     Activation,
     Clip,
     Concatenate,
+    Inverse,
     LayerNormalization,
     Masking,
     Merge,
@@ -15,13 +16,13 @@ from fastgru._nodes.elementwise import (
     is_compiled,
 )
 from fastgru._nodes.recurrent import Recurrent
-from fastgru._nodes.shapes import Identity, Last, Pool, Repeat, Reshape, Transpose
+from fastgru._nodes.shapes import Identity, Last, Pad, Pool, Repeat, Reshape, Transpose
 
 KINDS: dict[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
-        *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Embedding, Identity, Last),
-        *(LayerNormalization, Masking, Merge, PReLU, Pool, Recurrent, Repeat, Reshape, Scale, Slice),
+        *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Embedding, Identity, Inverse, Last),
+        *(LayerNormalization, Masking, Merge, PReLU, Pad, Pool, Recurrent, Repeat, Reshape, Scale, Slice),
         *(Transpose, WindowPool),
     )
 }
@@ -37,12 +38,14 @@ __all__ = [
     "Depthwise",
     "Embedding",
     "Identity",
+    "Inverse",
     "Last",
     "LayerNormalization",
     "Masking",
     "Merge",
     "Node",
     "PReLU",
+    "Pad",
     "Pool",
     "Recurrent",
     "Repeat",

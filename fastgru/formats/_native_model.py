@@ -15,7 +15,7 @@ from fastgru.formats import _model, _zip, native
 from fastgru.model import Input, Model, Output
 
 LARGEST = 2**31  # that integers must be less than, either way
-UNBOUNDED = ("least", "most")  # the fields that may be infinite
+UNBOUNDED = ("least", "most", "fill")  # the fields that may be infinite
 
 
 def archive_model(members: _zip.Archive, weights_dtype: str | None = None) -> Model:

@@ -25,7 +25,7 @@ extern "C" {
 enum fastgru_kind {
     FASTGRU_GRU,
     FASTGRU_CAST,                    /* x in another type                                  */
-    FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE, FASTGRU_SUB, FASTGRU_MAX, FASTGRU_MIN,  /* of x and y */
+    FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE, FASTGRU_SUB, FASTGRU_DIV, FASTGRU_MAX, FASTGRU_MIN,  /* of x and y */
     FASTGRU_COPY,                    /* columns from `from` on into those from `column` on */
     FASTGRU_DENSE,                   /* activation(x.kernel + bias)                        */
     FASTGRU_CONVOLUTION,             /* the same of windows: (size, channels) side by side */
@@ -35,6 +35,7 @@ enum fastgru_kind {
     FASTGRU_SOFTMAX, FASTGRU_LOG_SOFTMAX,  /* of each step                                 */
     FASTGRU_PRELU,                   /* x where x >= 0, else x * weights                   */
     FASTGRU_SCALE,                   /* x * weights + bias                                 */
+    FASTGRU_INVERSE,                 /* weights / x                                        */
     FASTGRU_CLIP,                    /* max(alpha, min(x, beta))                           */
     FASTGRU_NORM,                    /* (x - mean) / sqrt(variance + alpha) * weights + bias, of each step;
                                         without a mean if `size` is 1                      */
@@ -48,14 +49,16 @@ enum fastgru_kind {
     FASTGRU_LAST, FASTGRU_FIRST,     /* a timestep                                         */
     FASTGRU_REPEAT,                  /* x, without timesteps, as each of them              */
     FASTGRU_RESHAPE,                 /* the numbers of a row, in another shape             */
-    FASTGRU_TRANSPOSE                /* timesteps as features                              */
+    FASTGRU_TRANSPOSE,               /* timesteps as features                              */
+    FASTGRU_PAD                      /* x from the timestep `column` on, alpha at the others; where `column` is
+                                        negative, x without as many of its first ones      */
 };
 
 /* Timesteps that values have in common: those of an input, or fixed, or of windows of another clock's. */
 struct fastgru_clock {
     int input;                       /* its number, or -1                                  */
     int from;                        /* another clock before this one, or -1               */
-    ptrdiff_t span;                  /* steps of a window; 1: windows reach over both ends */
+    ptrdiff_t span;                  /* steps of a window; 1: windows reach over both ends; less: steps are added */
     ptrdiff_t stride;
     ptrdiff_t steps;                 /* if it has neither                                  */
 };
@@ -79,7 +82,7 @@ struct fastgru_node {
     int input;                       /* the value that it reads                            */
     int other;                       /* the second one, if it reads two                    */
     int output;                      /* the value that it writes                           */
-    ptrdiff_t column;                /* GRU, COPY: where in the output's width it begins   */
+    ptrdiff_t column;                /* GRU, COPY: where in the output's width it begins; PAD: where in its timesteps */
     ptrdiff_t from;                  /* COPY                                               */
     const struct fastgru_layer *layer;  /* GRU, DENSE, CONVOLUTION                         */
     int go_backwards;
