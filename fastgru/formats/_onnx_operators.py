@@ -13,6 +13,7 @@ from fastgru._nodes import (
     Concatenate,
     Dense,
     Embedding,
+    Inverse,
     LayerNormalization,
     Merge,
     PReLU,
@@ -29,7 +30,8 @@ Rule = Callable[[Operator], Sequence[Tracked]]
 FLOATS = (1, 10, 11, 16)  # TensorProto.DataType: float32, float16, float64, bfloat16
 INTEGERS = (6, 7)  # int32, int64
 SOFTMAX_OF_ONE_AXIS = 13  # the opset since which it works along one axis
-MERGES = {"Add": "sum", "Sum": "sum", "Mul": "mul", "Sub": "sub", "Max": "max", "Min": "min", "Mean": "ave"}
+MERGES = {"Add": "sum", "Sum": "sum", "Mul": "mul", "Sub": "sub", "Div": "div", "Mean": "ave"}
+MERGES |= {"Max": "max", "Min": "min"}
 
 # ---- number by number ------------------------------------------------------------------------
 
@@ -124,8 +126,8 @@ def _scaled(of: Operator, x: Tracked, factor: Array, shift: Array, added: int = 
 
 
 def arithmetic(of: Operator) -> list[Tracked]:
-    """Of values, broadcast to each other, or of a value and a constant of one number or one for each feature.
-    Div: by a constant.
+    """Of values, broadcast to each other, or of a value and a constant of one number or one for each feature
+    (Div: not by 0).
     """
     first = of.inputs[0]
     if of.kind in ("Max", "Min", "Sum", "Mean") and len(of.inputs) == 1:
@@ -148,6 +150,8 @@ def arithmetic(of: Operator) -> list[Tracked]:
             return [_scaled(of, x, numbers, zero, added)]
         case "Div" if is_first and numbers.all():
             return [_scaled(of, x, 1 / numbers, zero, added)]
+        case "Div" if not is_first:
+            return [_inverse(of, x, numbers, added)]
         case "Max" | "Min" if numbers.size == 1 and not added:
             bounds = {"least": -np.inf, "most": np.inf}
             bounds["least" if of.kind == "Max" else "most"] = float(numbers[0])
@@ -155,12 +159,20 @@ def arithmetic(of: Operator) -> list[Tracked]:
     raise OperatorError("such a constant is not computed with")
 
 
+def _inverse(of: Operator, x: Tracked, numerator: Array, added: int = 0) -> Tracked:
+    """numerator / x, of (features,) or (1,)."""
+    if numerator.size > x.features or added:
+        x = _scaled(of, x, np.ones(numerator.size), np.zeros(1), added)
+    return of.like(Inverse, x, numerator=of.floats_of(np.broadcast_to(numerator, x.features)))
+
+
+def reciprocal(of: Operator) -> list[Tracked]:
+    """Of any value."""
+    return [_inverse(of, of.value(), np.ones(1))]
+
+
 def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
     """Values number by number, broadcast to each other."""
-    if of.kind not in MERGES:
-        raise OperatorError(
-            "it is computed with a constant alone, and both its inputs come from inputs of the model"
-        )
     longest = max(values, key=lambda x: len(x.axes))
     axes = [*longest.axes]
     for x in values:
@@ -391,6 +403,7 @@ OPERATORS: dict[str, Rule] = {
     "LayerNormalization": layer_normalization,
     "MatMul": product,
     "Neg": negative,
+    "Reciprocal": reciprocal,
     "PRelu": prelu,
     "Split": split,
 }

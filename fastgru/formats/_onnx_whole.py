@@ -409,11 +409,12 @@ class _Reading:
     def _output(self, name: str, source: Any) -> Tracked:
         """The value of an output of the model, with its name."""
         x = self._what(source)
-        if not isinstance(x, Tracked) or any(x.pads) or x.turned:
+        if not isinstance(x, Tracked) or x.turned:
             self._problems.append(f"its output {name!r:.80}, which is no value that is computed of inputs")
             return Tracked(name, (), 1, None)
         if x.indices:
             raise FormatError(f"its output {name!r:.80} is an input of integers")
+        x = self._builder.padded(x)
         if x.name in self._written:  # a value may be returned once
             x = self._copied(name, x)
         self._written.add(x.name)

@@ -272,6 +272,156 @@ def test_models_in_memory_are_models(rng):
         fastgru.from_onnx_model(3)
 
 
+# ---- timesteps that are added and left out ---------------------------------------------------
+
+
+def both(steps):
+    """A number of timesteps as files declare it: open, and fixed."""
+    return pytest.mark.parametrize("declared", ["t", steps], ids=["open", "fixed"])
+
+
+@both(9)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("pads", "stride", "dilation"),
+    [
+        ([1, 0], 1, 1),
+        ([2, 2], 2, 1),
+        ([0, 3], 1, 2),
+        ([5, 1], 3, 1),
+        ([1, 1], 2, 2),
+        ([4, 4], 1, 1),
+        ([2, 0], 2, 1),
+    ],
+)
+def test_convolutions_have_any_pads(pads, stride, dilation, groups, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, declared])
+    kernel = g.constant((8, 4 // groups, 3))
+    settings = {"pads": pads, "strides": [stride], "dilations": [dilation], "group": groups}
+    g.output(g.add("Relu", g.add("Conv", x, kernel, **settings)), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 3, 4, 9))
+    causal = pads == [2 * dilation, 0]
+    assert ("Pad" in [node.label for node in model.nodes]) != causal
+
+
+@both(10)
+@pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("kind", ["Conv", "MaxPool", "AveragePool"])
+@pytest.mark.parametrize(("size", "stride"), [(4, 1), (3, 1), (4, 3), (2, 2)])
+def test_auto_pad_is_that_of_onnx(kind, auto, size, stride, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, declared])
+    weights = [g.constant((3, 4, size))] if kind == "Conv" else []
+    y = g.add(kind, x, *weights, kernel_shape=[size], strides=[stride], auto_pad=auto)
+    g.output(y, 3)
+    array = drawn(rng, 3, 4, 10)
+    if auto == "SAME_LOWER" and stride > 1 and declared == "t":
+        refused(g, "its auto_pad SAME_LOWER with strides needs timesteps that are fixed")
+    elif auto == "SAME_LOWER" and kind == "AveragePool" and size == 4:
+        refused(g, "are not those of Keras' 'same', and do not count")
+    else:
+        assert_as_onnxruntime(g.model(), array)
+
+
+@both(11)
+@pytest.mark.parametrize(
+    ("pads", "stride"), [([1, 0], 1), ([2, 0], 1), ([2, 2], 2), ([0, 1], 3), ([1, 1], 1)]
+)
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+def test_pooling_has_any_pads_that_count(kind, pads, stride, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, declared])
+    settings = {"count_include_pad": 1} if kind == "AveragePool" else {}
+    g.output(g.add(kind, x, kernel_shape=[3], strides=[stride], pads=pads, **settings), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 4, 11) - 3)
+    again = io.BytesIO()
+    model.save(again)
+    x = drawn(rng, 2, 4, 11) - 3
+    np.testing.assert_array_equal(fastgru.load_model(again.getvalue())(x), model(x))
+
+
+@both(8)
+@pytest.mark.parametrize(
+    ("pads", "fill"), [((2, 0), 0), ((0, 3), 0), ((1, 2), 1.5), ((-2, 1), 0), ((-1, -3), 0), ((0, 0), 0)]
+)
+def test_pad_serves_any_operator(pads, fill, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", [declared, "b", 4])
+    padded = g.add("Pad", x, g.integers(pads[0], 0, 0, pads[1], 0, 0), g.constant(np.float32(fill)))
+    y = g.add("Squeeze", g.gru(padded, 4, 3)[0], g.integers(1))
+    for one in (y, g.add("Add", g.add("Tanh", padded), padded), g.add("Transpose", padded, perm=[1, 0, 2])):
+        g.output(one, 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 8, 2, 4))
+    assert [node.label for node in model.nodes].count("Pad") == (pads != (0, 0))
+
+
+def test_two_pads_become_the_causal_one_of_a_convolution(rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, "t"])
+    x = g.add("Pad", x, g.integers(0, 0, 3, 0, 0, 0))
+    g.output(g.add("Conv", x, g.constant((3, 4, 5)), pads=[1, 0]), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 4, 9))
+    assert [node.label for node in model.nodes] == ["Convolution"]
+    frames = drawn(rng, 2, 4, 9)
+    stream = model.stream(2)
+    found = np.stack([stream(frames[..., t]).copy() for t in range(9)], -1)
+    np.testing.assert_array_equal(found, model(frames))
+
+
+@both(10)
+@pytest.mark.parametrize("bounds", [(2, 2**40), (0, -3), (1, -1), (0, 2**40), (0, 1), (-1, 2**40)])
+def test_slices_leave_timesteps_out(bounds, declared, rng):
+    g = Graph(rng)
+    y = g.add("Squeeze", g.gru(g.input("x", [declared, "b", 4]), 4, 3)[0], g.integers(1))
+    y = g.add("Slice", y, g.integers(bounds[0]), g.integers(bounds[1]), g.integers(0))
+    g.output(g.add("Tanh", y), 3)
+    assert_as_onnxruntime(g.model(), drawn(rng, 10, 2, 4))
+
+
+@pytest.mark.parametrize("bounds", [(-4, 2**40), (3, 7), (-5, -2), (4, 5), (0, 6)])
+def test_slices_of_timesteps_that_are_fixed_have_any_bounds(bounds, rng):
+    g = Graph(rng)
+    y = g.add("Squeeze", g.gru(g.input("x", [10, "b", 4]), 4, 3)[0], g.integers(1))
+    cut = g.add("Slice", y, g.integers(bounds[0]), g.integers(bounds[1]), g.integers(0))
+    one = g.add("Gather", y, g.constant(np.int64(bounds[0])), axis=0)
+    g.output(g.add("Tanh", cut), 3)
+    g.output(g.add("Tanh", one), 2)
+    assert_as_onnxruntime(g.model(), drawn(rng, 10, 2, 4))
+
+
+def test_bounds_of_a_slice_may_be_computed_of_sizes(rng):
+    g = Graph(rng)
+    y = g.add("Squeeze", g.gru(g.input("x", ["t", "b", 4]), 4, 3)[0], g.integers(1))
+    steps = g.add("Gather", g.add("Shape", y), g.integers(0))
+    end = g.add("Sub", steps, g.integers(2))
+    g.output(g.add("Tanh", g.add("Slice", y, g.integers(1), end, g.integers(0))), 3)
+    assert_as_onnxruntime(g.model(), drawn(rng, 10, 2, 4))
+
+
+# ---- quotients -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4,), (1,), (), (1, 1, 4)])
+def test_constants_are_divided_by_values(shape, rng):
+    g = Graph(rng)
+    x = g.add("Exp", g.input("x", ["b", "t", 4]))
+    g.output(g.add("Div", g.constant(shape), x), 3)
+    g.output(g.add("Reciprocal", x), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 4))
+    assert [node.label for node in model.nodes].count("Inverse") == 2
+
+
+def test_one_feature_divides_many(rng):
+    g = Graph(rng)
+    x = g.add("Exp", g.input("x", ["b", "t", 1]))
+    y = g.input("y", ["b", "t", 4])
+    g.output(g.add("Div", g.constant((4,)), x), 3)
+    g.output(g.add("Div", y, x), 3)
+    g.output(g.add("Div", x, g.add("Exp", y)), 3)
+    assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 1), drawn(rng, 2, 5, 4))
+
+
 # ---- what is refused -------------------------------------------------------------------------
 
 
@@ -305,11 +455,24 @@ def test_other_axes_are_refused(rng, kind, attributes, complaint):
     refused(g, complaint)
 
 
-def test_paddings_that_keras_lacks_are_refused(rng):
+def test_pads_that_do_not_count_are_refused_unless_keras_has_them(rng):
     g = Graph(rng)
     x = g.input("x", ["b", 4, "t"])
-    g.output(g.add("Conv", x, g.constant((3, 4, 5)), pads=[2, 2], strides=[2]), 3)
-    refused(g, r"its pads \(2, 2\) of windows of 5 steps, every 2")
+    g.output(g.add("AveragePool", x, kernel_shape=[5], pads=[2, 2], strides=[2]), 3)
+    refused(
+        g, r"its pads \(2, 2\) of windows of 5 steps, every 2, are not those of Keras' 'same', and do not"
+    )
+
+
+def test_timesteps_from_the_end_of_any_number_are_refused(rng):
+    g = Graph(rng)
+    x = g.add("Transpose", g.input("x", ["b", 4, "t"]), perm=[0, 2, 1])
+    g.output(g.add("Slice", x, g.integers(-3), g.integers(2**40), g.integers(1)), 3)
+    refused(g, "any number of timesteps: give the model a fixed number of them")
+    g = Graph(rng)
+    y = g.add("Conv", g.input("x", ["b", 4, "t"]), g.constant((3, 4, 1)))
+    g.output(g.add("Gather", y, g.constant(np.int64(2)), axis=2), 2)
+    refused(g, "it takes the timestep 2: of timesteps that are not fixed only the first and the last")
 
 
 def damaged(change):
