@@ -23,6 +23,7 @@ from fastgru._nodes import (
 from fastgru.formats import _onnx_activation
 from fastgru.formats._onnx_build import Operator
 from fastgru.formats._onnx_layouts import Axis, OperatorError, Tracked, along_features, axis_of, said
+from fastgru.formats._onnx_norm import Normalized
 
 Array = NDArray[Any]
 Rule = Callable[[Operator], Sequence[Tracked]]
@@ -189,9 +190,16 @@ def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
     for x in values:  # what lacks the batch or the time must lack it in the file, too
         if "t" in axes and x.steps is None and "t" in x.axes:
             raise OperatorError("its inputs have different timesteps")
-    widened = [x if x.features == width else _scaled(of, x, np.ones(width), np.zeros(1)) for x in values]
+    widened = [x if x.features == width else _widened(of, x, whole) for x in values]
     steps = next((x.steps for x in values if x.steps is not None), None)
     return of.add(Merge, widened, axes, whole.width, steps, mode=MERGES[of.kind])
+
+
+def _widened(of: Operator, x: Tracked, whole: Tracked) -> Tracked:
+    """A value of one feature with as many as another one has, all of the same number."""
+    place = len(x.axes) - len(whole.axes) + whole.place("f")
+    x = x.featured(place) if "f" in whole.axes and place >= 0 else x
+    return _scaled(of, x, np.ones(whole.features), np.zeros(1))
 
 
 def concatenate(of: Operator) -> list[Tracked]:
@@ -367,12 +375,23 @@ def layer_normalization(of: Operator) -> list[Tracked]:
     return [of.like(LayerNormalization, x, gamma=gamma, beta=beta, epsilon=epsilon)]
 
 
-def normalized(of: Operator, axis: int, epsilon: float) -> list[Tracked]:
-    """A layer normalization without a scale, of several operators."""
+def normalized(of: Operator, norm: Normalized) -> list[Tracked]:
+    """A normalization that is written as several operators."""
     x = of.value()
-    x = of.along(x, axis_of(axis, len(x.axes)))
-    gamma, beta = of.floats_of(np.ones(x.width)), of.floats_of(np.zeros(x.width))
-    return [of.like(LayerNormalization, x, gamma=gamma, beta=beta, epsilon=epsilon)]
+    if norm.rank not in (None, len(x.axes)):
+        raise OperatorError(f"it normalizes along all axes but the first two, of {len(x.axes)}")
+    x = of.along(x, axis_of(norm.axis, len(x.axes)))
+    if norm.features not in (None, x.width):
+        raise OperatorError(f"it normalizes {norm.features} features at a time, of {x.width}")
+    scales = []
+    for array, what in ((norm.gamma, "its scale"), (norm.beta, "its shift")):
+        along, added = along_features(array, x, what)
+        if added:
+            raise OperatorError(f"{what} has more axes than its input")
+        scales.append(of.floats_of(np.broadcast_to(along, x.width)))
+    gamma, beta = scales
+    settings = {"gamma": gamma, "beta": beta, "epsilon": norm.epsilon, "centered": norm.is_centered}
+    return [of.like(LayerNormalization, x, **settings)]
 
 
 ACTIVATIONS = (

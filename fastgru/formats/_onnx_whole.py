@@ -112,7 +112,8 @@ class _Reading:
             Any, Any
         ] = {}  # by key: Tracked, ndarray, Open, or None of what cannot be computed
         self._loops: dict[Any, Any] = {}  # what they are, or why they are not read
-        self._norms: dict[Any, Any] = {}  # of Div nodes
+        self._norms: dict[Any, Any] = {}  # what nodes normalize
+        self._finder = _onnx_norm.Norms(folder)
         given = {value.name for value in proto.graph.initializer}
         self._given = [value for value in proto.graph.input if value.name not in given]
         self._lengths: Tracked | None = None
@@ -208,10 +209,10 @@ class _Reading:
                 self._loops[key] = str(error)
         if isinstance(self._loops.get(key), _onnx_loop.Found):
             return [self._loops[key].sequence, self._loops[key].initial]
-        if node.op_type == "Div" and node.domain in _onnx_graph.STANDARD:
-            self._norms[key] = _onnx_norm.find(value, self._folder.value)
-            if self._norms[key] is not None:
-                return [self._norms[key].source]
+        if key not in self._norms:
+            self._norms[key] = self._finder.find(value)
+        if self._norms[key] is not None:
+            return [self._norms[key].source]
         return [_onnx_graph.find(inside.scope, name) for name in node.input if name]
 
     # ---- inputs ----------------------------------------------------------------------------
@@ -378,7 +379,7 @@ class _Reading:
                 return
             of = Operator(self._builder, node, inside, inputs)
             if self._norms.get(key) is not None:
-                found = _onnx_operators.normalized(of, self._norms[key].axis, self._norms[key].epsilon)
+                found = _onnx_operators.normalized(of, self._norms[key])
             elif is_gru:
                 found = _onnx_recurrent.gru(of, self._used.__contains__, self._lengths)
             else:

@@ -120,6 +120,26 @@ MODULES = {
 }
 
 
+@pytest.mark.parametrize("opset", [11, 13, 16, 17])
+def test_norms_of_pytorch_are_one_node_in_every_opset(opset):
+    torch.manual_seed(4)
+    norms = nn.LayerNorm(6), nn.LayerNorm(6, elementwise_affine=False, eps=1e-3), nn.LayerNorm(6, bias=False)
+    for norm in norms:
+        for weight in norm.parameters():
+            nn.init.normal_(weight)
+    module = nn.Sequential(norms[0], nn.Tanh(), norms[1], nn.Linear(6, 6), norms[2]).eval()
+    target = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {"x": {0: "b", 1: "t"}}
+        x = torch.randn(2, 7, 6)
+        torch.onnx.export(
+            module, (x,), target, input_names=["x"], dynamic_axes=axes, opset_version=opset, dynamo=False
+        )
+    model = assert_as_onnxruntime(target.getvalue(), x.numpy())
+    assert [node.label for node in model.nodes].count("LayerNormalization") == 3
+
+
 @pytest.mark.parametrize("is_open", [True, False], ids=["open", "fixed"])
 @pytest.mark.parametrize("dynamo", [False, True], ids=["script", "dynamo"])
 @pytest.mark.parametrize("name", MODULES)
@@ -206,16 +226,110 @@ def test_gru_nodes_return_both_outputs_in_their_layout(rng, direction, layout):
         np.testing.assert_allclose(other, wanted, atol=TOLERANCE)
 
 
-def test_layer_normalization_of_many_operators_is_one_node(rng):
+def deviation(g, x, axes, form):
+    """x less its mean, that mean, and the variance of x, in one of the ways that there are."""
+    mean = g.add("ReduceMean", x, axes=axes)
+    d = g.add("Sub", x, mean)
+    if form == "moments":
+        squares = g.add("ReduceMean", g.add("Mul", x, x), axes=axes)
+        return d, mean, g.add("Sub", squares, g.add("Mul", mean, mean))
+    square = g.add("Pow", d, g.constant(np.float32(2))) if form == "power" else g.add("Mul", d, d)
+    return d, mean, g.add("ReduceMean", square, axes=axes)
+
+
+def one_over_root(g, variance, form):
+    """1 / sqrt(variance + epsilon)"""
+    total = g.add(
+        "Add",
+        *(
+            (variance, g.constant(np.float32(1e-3)))
+            if form
+            else (g.constant(np.full(1, 1e-3, np.float32)), variance)
+        ),
+    )
+    if form == 2:
+        return g.add("Pow", total, g.constant(np.float32(-0.5)))
+    root = g.add("Pow", total, g.constant(np.float32(0.5))) if form == 1 else g.add("Sqrt", total)
+    one = g.constant(np.ones((), np.float32))
+    return g.add("Reciprocal", root) if form else g.add("Div", one, root)
+
+
+@pytest.mark.parametrize("root", [0, 1, 2])
+@pytest.mark.parametrize("square", ["power", "product", "moments"])
+@pytest.mark.parametrize("end", ["quotient", "product", "scaled", "batchnorm", "negative", "bare"])
+def test_normalizations_of_many_operators_are_one_node(end, square, root, rng):
     g = Graph(rng, opset=13)
     x = g.input("x", ["b", "t", 6])
-    d = g.add("Sub", x, g.add("ReduceMean", x, axes=[-1]))
-    square = g.add("Pow", d, g.constant(np.float32(2)))
-    variance = g.add("Add", g.add("ReduceMean", square, axes=[-1]), g.constant(np.float32(1e-5)))
-    y = g.add("Mul", g.add("Div", d, g.add("Sqrt", variance)), g.constant((6,)))
-    g.output(g.add("Add", y, g.constant((6,))), 3)
+    x = g.add("MatMul", x, g.constant((6, 6)))
+    d, mean, variance = deviation(g, x, [-1], square)
+    r = one_over_root(g, variance, root)
+    gamma, beta = g.constant((6,)), g.constant((1, 1, 6))
+    match end:
+        case "quotient":
+            total = g.add("Add", variance, g.constant(np.float32(1e-3)))
+            y = g.add("Add", g.add("Mul", gamma, g.add("Div", d, g.add("Sqrt", total))), beta)
+        case "product":
+            y = g.add("Add", g.add("Mul", g.add("Mul", d, r), gamma), beta)
+        case "scaled":
+            y = g.add("Sub", g.add("Mul", g.add("Mul", r, gamma), d), beta)
+        case "batchnorm":
+            scale = g.add("Mul", r, gamma)
+            y = g.add("Add", g.add("Mul", x, scale), g.add("Sub", beta, g.add("Mul", mean, scale)))
+        case "negative":
+            y = g.add("Mul", g.add("Mul", g.add("Neg", d), r), g.constant(np.float32(-2.5)))
+        case "bare":
+            y = g.add("Mul", d, g.add("Identity", r))
+    g.output(g.add("MatMul", y, g.constant((6, 3))), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 6))
+    assert [node.label for node in model.nodes] == ["Dense", "LayerNormalization", "Dense"]
+
+
+def test_a_root_of_mean_squares_is_a_normalization_without_a_mean(rng):
+    g = Graph(rng, opset=13)
+    x = g.input("x", ["b", "t", 6])
+    squares = g.add("ReduceMean", g.add("Pow", x, g.constant(np.float32(2))), axes=[-1])
+    r = one_over_root(g, squares, 1)
+    g.output(g.add("Mul", g.constant((6,)), g.add("Mul", x, r)), 3)
     model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 6))
     assert [node.label for node in model.nodes] == ["LayerNormalization"]
+    assert not model.nodes[0].centered
+
+
+def test_normalizations_of_normalizations_and_of_centred_values_are_as_many(rng):
+    g = Graph(rng, opset=13)
+    x = g.input("x", ["b", "t", 6])
+    d, _, _ = deviation(g, x, [-1], "product")
+    for _ in range(3):
+        d, _, variance = deviation(g, d, [-1], "power")
+        d = g.add("Mul", d, one_over_root(g, variance, 1))
+    g.output(d, 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 6) * np.arange(1, 7, dtype=np.float32))
+    assert [node.label for node in model.nodes].count("LayerNormalization") == 3
+
+
+def without_mean(g, x, d, mean, r):
+    return g.add("Mul", x, r)
+
+
+def twice_the_mean(g, x, d, mean, r):
+    return g.add("Mul", g.add("Sub", d, mean), r)
+
+
+def by_another_root(g, x, d, mean, r):
+    return g.add("Mul", g.add("Mul", d, r), r)
+
+
+def of_another_value(g, x, d, mean, r):
+    return g.add("Mul", g.add("Tanh", d), r)
+
+
+@pytest.mark.parametrize("change", [without_mean, twice_the_mean, by_another_root, of_another_value])
+def test_what_is_nearly_a_normalization_is_not_taken_for_one(change, rng):
+    g = Graph(rng, opset=13)
+    x = g.input("x", ["b", "t", 6])
+    d, mean, variance = deviation(g, x, [-1], "product")
+    g.output(change(g, x, d, mean, one_over_root(g, variance, 1)), 3)
+    refused(g, r"\(Pow\), which is none that is computed")
 
 
 def test_scales_and_activations_become_part_of_products(rng):
@@ -608,20 +722,37 @@ def keras_models():
         "pooling": [layers.MaxPooling1D(2), gru(), layers.AveragePooling1D(2), gru(3, **last)],
         "backwards": [gru(go_backwards=True), layers.Dense(2)],
         "repeated": [gru(**last), layers.RepeatVector(4), gru(3)],
+        "norms": [
+            layers.LayerNormalization(),
+            gru(),
+            layers.LayerNormalization(epsilon=1e-5),
+            layers.Dense(2),
+        ],
+        "norms of vectors": [
+            gru(**last),
+            layers.LayerNormalization(),
+            layers.Dense(2),
+            layers.LayerNormalization(epsilon=1e-6),
+        ],
         "flat": [layers.Conv1D(8, 3, strides=2), gru(), layers.Flatten(), layers.Dense(2)],
     }
     return {name: tf_keras.Sequential([layers.Input((12, 5)), *each]) for name, each in made.items()}
 
 
 KERAS = ["reset before", "hard sigmoid", "stack", "both directions", "last of both directions", "convolution"]
-KERAS += ["pooling", "backwards", "repeated", "flat"]
+KERAS += ["pooling", "backwards", "repeated", "flat", "norms", "norms of vectors"]
 
 
 @pytest.mark.parametrize("name", KERAS)
 def test_models_of_keras_through_tf2onnx_are_computed_as_by_onnxruntime(name, from_keras, rng):
-    model = from_keras(keras_models()[name])
+    trained = keras_models()[name]
+    for variable in trained.variables:
+        variable.assign(variable + 0.1 * rng.random(variable.shape))
+    model = from_keras(trained)
     onnx.checker.check_model(model)
-    assert_as_onnxruntime(model, drawn(rng, 3, 12, 5))
+    found = assert_as_onnxruntime(model, drawn(rng, 3, 12, 5))
+    norms = sum("LayerNormalization" in type(layer).__name__ for layer in trained.layers)
+    assert [node.label for node in found.nodes].count("LayerNormalization") == norms
 
 
 def test_helpers_compare_what_differs(rng):
