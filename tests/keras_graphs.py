@@ -111,6 +111,7 @@ class Graph:
                 lambda: layers.ActivityRegularization(0.1),
                 lambda: layers.BatchNormalization(scale=self.flip(0.8), center=self.flip(0.8)),
                 lambda: layers.BatchNormalization(trainable=self.flip()),
+                lambda: layers.UnitNormalization(),
                 lambda: layers.LayerNormalization(scale=self.flip(0.8), center=self.flip(0.8)),
             ]
         )()

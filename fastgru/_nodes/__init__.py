@@ -13,6 +13,7 @@ from fastgru._nodes.elementwise import (
     PReLU,
     Scale,
     Slice,
+    UnitNormalization,
     is_compiled,
 )
 from fastgru._nodes.recurrent import Recurrent
@@ -23,7 +24,7 @@ KINDS: dict[str, type[Node]] = {
     for kind in (
         *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Embedding, Identity, Inverse, Last),
         *(LayerNormalization, Masking, Merge, PReLU, Pad, Pool, Recurrent, Repeat, Reshape, Scale, Slice),
-        *(Transpose, WindowPool),
+        *(Transpose, UnitNormalization, WindowPool),
     )
 }
 
@@ -54,6 +55,7 @@ __all__ = [
     "Shape",
     "Slice",
     "Transpose",
+    "UnitNormalization",
     "Value",
     "WindowPool",
     "is_compiled",

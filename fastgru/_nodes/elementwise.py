@@ -187,6 +187,25 @@ class LayerNormalization(Node):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
+class UnitNormalization(Node):
+    """x / sqrt(max(x * x, least)), of each step, in which x * x is the sum of the squares.
+
+    Parameters
+    ----------
+    least : float
+    """
+
+    least: float
+
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
+        x = self.one(inputs)
+        out = self.like(graph, x)
+        ones = graph.filled(x.width, 1)
+        graph.add("norm", x.number, out.number, weights=ones, alpha=self.least, size=2)
+        return [out]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Merge(Node):
     """Two or more values of one shape, number by number, from the first one on.
 

@@ -286,6 +286,13 @@ def _rms_normalization(at: At) -> None:
     at.node(_nodes.LayerNormalization, gamma=gamma, beta=beta, epsilon=epsilon, centered=False)
 
 
+@kind("UnitNormalization", each_step=True)
+def _unit_normalization(at: At) -> None:
+    """Of the features."""
+    _check_axis(at)
+    at.node(_nodes.UnitNormalization, least=1e-12 if at.version < 3 else 1e-24)
+
+
 @kind("Masking")
 def _masking(at: At) -> None:
     """Any `mask_value`."""

@@ -38,7 +38,8 @@ enum fastgru_kind {
     FASTGRU_INVERSE,                 /* weights / x                                        */
     FASTGRU_CLIP,                    /* max(alpha, min(x, beta))                           */
     FASTGRU_NORM,                    /* (x - mean) / sqrt(variance + alpha) * weights + bias, of each step;
-                                        without a mean if `size` is 1                      */
+                                        without a mean if `size` is 1; if it is 2,
+                                        x / sqrt(max(sum of x^2, alpha)) * weights + bias  */
     FASTGRU_DIFFERS,                 /* a mask: 1 if a number of the step is not alpha     */
     FASTGRU_NONZERO,                 /* a mask: 1 if the index x is not 0                  */
     FASTGRU_BOTH,                    /* of two masks                                       */

@@ -39,6 +39,7 @@ from fastgru._nodes import (
     Scale,
     Slice,
     Transpose,
+    UnitNormalization,
     WindowPool,
 )
 from fastgru.model import Input, Model, Output
@@ -128,6 +129,11 @@ def layer_normalization(node, x):
     mean = x[0].mean(-1, keepdims=True) if node.centered else 0
     variance = ((x[0] - mean) ** 2).mean(-1, keepdims=True)
     return [((x[0] - mean) / np.sqrt(variance + node.epsilon) * node.gamma + node.beta, x[1])]
+
+
+def unit_normalization(node, x):
+    squares = np.maximum((x[0] ** 2).sum(-1, keepdims=True), node.least)
+    return [(x[0] / np.sqrt(squares), x[1])]
 
 
 def merged(node, *inputs):
@@ -232,6 +238,7 @@ FORMULAS = {
     Scale: lambda node, x: [(x[0] * node.factor + node.shift, x[1])],
     Slice: lambda node, x: [(x[0][..., node.start : node.stop], x[1])],
     Transpose: lambda node, x: [(x[0].swapaxes(1, 2), None)],
+    UnitNormalization: unit_normalization,
     WindowPool: window_pool,
 }
 
@@ -326,6 +333,8 @@ def one_node(make, kind, width):
     elif kind is LayerNormalization:
         make.add(LayerNormalization, gamma=make.array(width), beta=make.array(width), epsilon=1e-3,
                  centered=bias)  # fmt: skip
+    elif kind is UnitNormalization:
+        make.add(UnitNormalization, least=float(rng.choice([1e-12, 2.0, width])))
     elif kind is Merge:
         other = make.add(Scale, "x", factor=make.array(width), shift=make.array(width))
         third = make.add(Activation, "x", activation="tanh")
@@ -362,7 +371,8 @@ def one_node(make, kind, width):
 
 KINDS = [
     *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Identity, Inverse, Last),
-    *(LayerNormalization, Masking, Merge, Pad, Pool, PReLU, Recurrent, Scale, Slice, WindowPool),
+    *(LayerNormalization, Masking, Merge, Pad, Pool, PReLU, Recurrent, Scale, Slice, UnitNormalization),
+    WindowPool,
 ]
 
 
@@ -766,6 +776,15 @@ def test_windows_of_windows_need_as_many_timesteps_as_each_of_them(seed):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
     with pytest.raises(ValueError, match="input 'x' must have 4 timesteps or more, got 3"):
         model(x[:, :3])
+
+
+def test_numbers_without_a_length_stay_so():
+    make = Maker(0)
+    make.add(UnitNormalization, least=1e-12)
+    model = make.model(Input("x", (None, 2)))
+    x = np.array([[[0, 0], [3e-7, 4e-7], [3, 4], [np.nan, 1]]], np.float32)
+    wanted = [[0, 0], [0.3, 0.4], [0.6, 0.8], [np.nan, np.nan]]
+    np.testing.assert_allclose(model(x)[0], wanted, rtol=1e-6)
 
 
 def test_what_is_divided_by_zero_is_infinite_or_no_number(choice):
