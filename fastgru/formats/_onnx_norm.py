@@ -28,6 +28,7 @@ ARITHMETIC = ("Add", "Sub", "Mul", "Div")
 FOLLOWED = (*ARITHMETIC, "GlobalAveragePool", "Identity", "Neg", "Pow", "Reciprocal", "ReduceMean", "Sqrt")
 MEANS = {"": "", "xx": "s", "mx": "mm", "mm": "mm"}  # of squares, and of constants
 LETTERS = 2  # of a term
+VISIT = 200  # bytes that it takes to know of a value that it is nothing
 
 
 class Normalized(NamedTuple):
@@ -133,7 +134,7 @@ class Norms:
                 pending += missing
                 continue
             pending.pop()
-            self._folder.spend(NODE)
+            self._folder.spend(VISIT)
             self._known[key] = self._of_node(top, sources) if None not in sources and not missing else None
         return self._known[key_of(value)]
 
@@ -215,6 +216,7 @@ class Norms:
         if not all(np.isfinite(one).all() for one in terms.values()):
             return None
         terms = {name: one for name, one in terms.items() if one.any() or name == ""}
+        self._folder.spend(NODE)
         return Form(left.source, terms, _first(left.axis, right.axis), _first(left.root, right.root))
 
     def _power(self, base: Any, exponent: Any) -> Form | None:
