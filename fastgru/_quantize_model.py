@@ -79,6 +79,15 @@ def quantized(
     return _with_nodes(model, found.nodes, model.output_values, model.state_names), report
 
 
+def kernels_of(model: Model) -> int:
+    """How many kernels are rounded."""
+    nodes = {_shared(node): node for node in model.nodes}.values()
+    grus = [node.layer for node in nodes if isinstance(node, Recurrent)]
+    return 2 * sum(len(layer._parts) for layer in grus) + sum(
+        isinstance(node, Dense | Convolution) for node in nodes
+    )
+
+
 def _with_nodes(
     model: Model,
     nodes: Sequence[Node],
@@ -155,12 +164,7 @@ class _Calibration:
         self.nodes = list(model.nodes)
         self._model, self._inputs, self._lengths, self._states = model, calibration, lengths, initial_state
         self._done: dict[Any, Any] = {}  # by what nodes share
-        kernels = [
-            2 * len(node.layer._parts) if isinstance(node, Recurrent) else 1
-            for node in {_shared(node): node for node in self.nodes}.values()
-            if isinstance(node, Recurrent | Dense | Convolution)
-        ]
-        self._progress, self._count, self._all = progress, 0, sum(kernels)
+        self._progress, self._count, self._all = progress, 0, kernels_of(model)
 
     def take(self, number: int) -> Entry | None:
         """Round a node; its error, or None if it has no weights of int8."""
