@@ -238,8 +238,14 @@ class ModelGraph(Graph):
         return output
 
     def windows(self, clock: int | None, span: int, stride: int) -> int:
-        """The clock of windows of `span` steps, every `stride` steps."""
+        """The clock of windows of `span` steps, every `stride` steps; of a span below 1, of more steps."""
         assert clock is not None
+        if span == stride == 1:
+            return clock
+        below = self._clocks[clock]
+        if below.source >= 0:  # windows of windows: the same steps, however they are made, have one clock
+            clock, span = below.source, below.span + (span - 1) * below.stride
+            stride *= below.stride
         if span == stride == 1:
             return clock
         return self._new_clock(Clock(source=clock, span=span, stride=stride))

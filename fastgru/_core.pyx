@@ -42,9 +42,10 @@ cdef enum:
     FEW_INPUTS = 8                                      # after the first one, as those
 
 cdef tuple KINDS = (                                    # in the order of enum fastgru_kind
-    "gru", "cast", "sum", "mul", "ave", "sub", "max", "min", "copy", "dense", "convolution", "depthwise",
-    "embedding", "activation", "softmax", "log_softmax", "prelu", "scale", "clip", "norm", "differs", "nonzero",
-    "both", "either", "select", "hide", "mean", "most", "last", "first", "repeat", "reshape", "transpose",
+    "gru", "cast", "sum", "mul", "ave", "sub", "div", "max", "min", "copy", "dense", "convolution",
+    "depthwise", "embedding", "activation", "softmax", "log_softmax", "prelu", "scale", "inverse", "clip", "norm",
+    "differs", "nonzero", "both", "either", "select", "hide", "mean", "most", "last", "first", "repeat", "reshape",
+    "transpose", "pad",
 )
 
 

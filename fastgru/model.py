@@ -181,6 +181,11 @@ class Model(ModelCaller, Streamable):
         return self._states
 
     @property
+    def states(self) -> tuple[tuple[str, int], ...]:
+        """Names and widths of the states of a call, in the order that `initial_state` has."""
+        return tuple((state.name, state.width) for state in self._compiled.graph.states)
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The layers and operators, in running order."""
         return self._nodes

@@ -1,34 +1,36 @@
-/* dense.h - a dense layer: x.kernel + bias, of some steps of some rows. A panel holds three neighbouring blocks of units
- * side by side, like the panels of a GRU's candidates. */
+/* dense.h - a dense layer: x.kernel + bias, of some steps of some rows. A panel is three blocks of units, as those of a
+ * candidate, or one, if that is all. */
 
 /* out := x.kernel + bias */
 INLINE void FORMAT(dense)(
-    int rows, int panels,
+    int rows, int panels, int blocks,
     const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel)
 {
-    const ptrdiff_t unit = panel * 3 * VLEN, vectors = (layer->units - unit + VLEN - 1) / VLEN;
-    const int there = vectors < panels * 3 ? (int)vectors : panels * 3;
+    const ptrdiff_t unit = panel * blocks * VLEN, vectors = (layer->units - unit + VLEN - 1) / VLEN;
+    const int there = vectors < panels * blocks ? (int)vectors : panels * blocks;
     const real *biases = (const real *)layer->biases + unit;
     FORMAT(sums) sums;
-    FORMAT(multiply)(rows, panels, 3, sums, layer->features, (const real *)pass->x + row * pass->x_stride,
+    FORMAT(multiply)(rows, panels, blocks, sums, layer->features, (const real *)pass->x + row * pass->x_stride,
                      pass->x_stride, layer->panels + (size_t)panel * layer->panel_bytes, layer->panel_bytes,
                      pass->fetch);
     EACH(i, rows)
-        for (int v = 0; v < there; ++v)
+        EACH(v, panels * blocks) if (v < there)
             vstore((real *)pass->out + (row + i) * pass->out_stride + unit + v * VLEN,
                    sums[i * panels * 3 + v] + vload(biases + v * VLEN, VLEN), KERNEL(lanes)(layer, unit + v * VLEN));
 }
 
-#define DEFINE(what, rows, panels)                                                                  \
-    static void FORMAT(what##_##rows##x##panels)(                                                   \
+#define DEFINE(blocks, rows, panels)                                                                \
+    static void FORMAT(dense_##blocks##_##rows##x##panels)(                                         \
         const struct fastgru_layer *layer, const struct fastgru_pass *pass, ptrdiff_t row, ptrdiff_t panel) \
     {                                                                                               \
-        FORMAT(what)(rows, panels, layer, pass, row, panel);                                        \
+        FORMAT(dense)(rows, panels, blocks, layer, pass, row, panel);                               \
     }
-#define PLACE(what, rows, panels) [rows - 1][panels - 1] = FORMAT(what##_##rows##x##panels),
+#define PLACE(blocks, rows, panels) [rows - 1][panels - 1] = FORMAT(dense_##blocks##_##rows##x##panels),
 
-EACH_TILE(DEFINE, dense)
-static const FORMAT(tile) FORMAT(tiles_dense)[TILE_ROWS][4] = {EACH_TILE(PLACE, dense)};
+EACH_TILE(OF_ONE_PANEL, (DEFINE, 1))
+EACH_TILE(DEFINE, 3)
+static const FORMAT(tile) FORMAT(tiles_dense_1)[TILE_ROWS][4] = {EACH_TILE(OF_ONE_PANEL, (PLACE, 1))};
+static const FORMAT(tile) FORMAT(tiles_dense_3)[TILE_ROWS][4] = {EACH_TILE(PLACE, 3)};
 
 #undef DEFINE
 #undef PLACE
@@ -38,6 +40,7 @@ static const FORMAT(tile) FORMAT(tiles_dense)[TILE_ROWS][4] = {EACH_TILE(PLACE, 
 static void FORMAT(dense_all)(
     const struct fastgru_layer *layer, const struct fastgru_projection *projection, void *scratch)
 {
+    const FORMAT(tile) (*tiles)[4] = fastgru_dense_blocks(layer) == 1 ? FORMAT(tiles_dense_1) : FORMAT(tiles_dense_3);
     const int by_rows = projection->rows >= projection->steps;
     const ptrdiff_t count = by_rows ? projection->steps : projection->rows;
     const ptrdiff_t length = by_rows ? projection->rows : projection->steps;
@@ -66,7 +69,7 @@ static void FORMAT(dense_all)(
                                  FORMAT(limit_of)(layer, 0));
 #endif
             if (++place == FASTGRU_PASSES || (i + 1 == count && left == pass.rows)) {
-                FORMAT(cover)(FORMAT(tiles_dense), layer, layer->panel_count, passes, place);
+                FORMAT(cover)(tiles, layer, layer->panel_count, passes, place);
                 place = 0;
             }
         }

@@ -1,4 +1,5 @@
-/* elementwise.c - what nodes do with each number alone: conversions between float types, sums, products, averages.
+/* elementwise.c - what nodes do with each number alone: conversions between float types, and sums and the like
+ * of two.
  *
  * float16 is converted by hand, as not every machine has instructions for it. */
 
@@ -90,33 +91,41 @@ void fastgru_cast(ptrdiff_t n, const void *x, size_t x_size, ptrdiff_t x_stride,
     }
 }
 
-#define MERGE(type)                                                                  \
+/* y := `merged` of each two numbers, `left` and `right`. */
+#define EACH_TWO(type, real, load, store, merged)                                    \
     for (ptrdiff_t i = 0; i < n; ++i) {                                              \
-        const type left = ((const type *)a)[i], right = ((const type *)b)[i];        \
-        const int greater = left > right || left != left, less = left < right || left != left; \
-        const type merged = kind == FASTGRU_MUL ? left * right                       \
-            : kind == FASTGRU_SUB ? left - right                                     \
-            : kind == FASTGRU_MAX ? (greater ? left : right)                         \
-            : kind == FASTGRU_MIN ? (less ? left : right) : left + right;            \
-        ((type *)y)[i] = kind == FASTGRU_AVE ? merged / 2 : merged;                  \
+        const real left = load(((const type *)a)[i]), right = load(((const type *)b)[i]); \
+        ((type *)y)[i] = store(merged);                                              \
+    }                                                                                \
+    break;
+
+/* All kinds, of numbers of `type` that are computed as `real`. */
+#define MERGE(type, real, load, store)                                               \
+    switch (kind) {                                                                  \
+    case FASTGRU_MUL: EACH_TWO(type, real, load, store, left * right)                \
+    case FASTGRU_AVE: EACH_TWO(type, real, load, store, load(store(left + right)) / 2) \
+    case FASTGRU_SUB: EACH_TWO(type, real, load, store, left - right)                \
+    case FASTGRU_DIV: EACH_TWO(type, real, load, store, left / right)                \
+    case FASTGRU_MAX: EACH_TWO(type, real, load, store, left > right || left != left ? left : right) \
+    case FASTGRU_MIN: EACH_TWO(type, real, load, store, left < right || left != left ? left : right) \
+    default: EACH_TWO(type, real, load, store, left + right)                         \
     }
+
+#define ITSELF(x) (x)
+#define HALF_OF(x) half_of((double)(x))
 
 void fastgru_merge(int kind, size_t itemsize, ptrdiff_t n, const void *a, const void *b, void *y)
 {
     if (itemsize == 4) {
-        MERGE(float)
+        MERGE(float, float, ITSELF, ITSELF)
     } else if (itemsize == 8) {
-        MERGE(double)
+        MERGE(double, double, ITSELF, ITSELF)
     } else {                         /* float16 is computed as float32 and rounded */
-        for (ptrdiff_t i = 0; i < n; ++i) {
-            const float left = float_of(((const uint16_t *)a)[i]);
-            const float right = float_of(((const uint16_t *)b)[i]);
-            float merged = kind == FASTGRU_MUL ? left * right : left + right;
-            if (kind == FASTGRU_AVE)
-                merged = float_of(half_of((double)merged)) / 2;
-            ((uint16_t *)y)[i] = half_of((double)merged);
-        }
+        MERGE(uint16_t, float, float_of, HALF_OF)
     }
 }
 
+#undef EACH_TWO
 #undef MERGE
+#undef ITSELF
+#undef HALF_OF

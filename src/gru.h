@@ -22,7 +22,7 @@ INLINE void FORMAT(multiply)(
     const char *w,                   /* (panels, n, gates, VLEN) packed weights            */
     size_t panel_bytes, int fetch)
 {
-    FORMAT(products)[gates - 2][rows - 1][panels - 1](
+    FORMAT(products)[gates - 1][rows - 1][panels - 1](
         sums, n, a, a_stride, w, panel_bytes, fetch);
 }
 

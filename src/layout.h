@@ -20,10 +20,18 @@ static inline size_t fastgru_candidate_count(const struct fastgru_layer *layer)
     return layer->dense || layer->reset_after ? 0 : (layer->panel_count + 2) / 3;
 }
 
+/* Blocks of units, a vector each, that lie side by side in a panel of a dense layer: one, if that holds all units, or
+ * three as the gates of a GRU. A layer of one unit would else take three times the room. */
+static inline int fastgru_dense_blocks(const struct fastgru_layer *layer)
+{
+    return layer->units <= layer->kernels->vlen ? 1 : 3;
+}
+
 /* Biases; quantized, two more numbers follow them: the largest factors of x and of h. */
 static inline size_t fastgru_bias_count(const struct fastgru_layer *layer)
 {
-    return layer->panel_count * (layer->dense ? 3 : 4) * (size_t)layer->kernels->vlen;
+    const int count = layer->dense ? fastgru_dense_blocks(layer) : 4;
+    return layer->panel_count * (size_t)count * (size_t)layer->kernels->vlen;
 }
 
 enum {
@@ -48,14 +56,15 @@ static inline size_t fastgru_panel_part(const struct fastgru_format *kernels, pt
 static inline size_t fastgru_lay_out(struct fastgru_layer *layer, char *memory)
 {
     const struct fastgru_format *kernels = layer->kernels;
-    const ptrdiff_t width = kernels->vlen * (layer->dense ? 3 : 1);
+    const int blocks = layer->dense ? fastgru_dense_blocks(layer) : 1;
+    const ptrdiff_t width = kernels->vlen * blocks;
     const size_t panels = (size_t)((layer->units + width - 1) / width);
     size_t biases, recurrent = 0;
     layer->panel_count = panels;
     biases = fastgru_lines((fastgru_bias_count(layer) + (kernels->quantized ? 2 : 0)) * kernels->itemsize);
     if (!layer->dense)
         recurrent = fastgru_panel_part(kernels, layer->units, layer->reset_after ? 3 : 2);
-    layer->panel_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->features, 3) + recurrent);
+    layer->panel_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->features, layer->dense ? blocks : 3) + recurrent);
     layer->candidate_bytes = fastgru_lines(fastgru_panel_part(kernels, layer->units, 3));
     if (memory) {
         layer->biases = memory;
@@ -281,9 +290,9 @@ HIDDEN void fastgru_order(
 
 /* ---- numbers ---------------------------------------------------------------------------- */
 
-/* y := a + b, a * b or (a + b) / 2. */
+/* y := a + b, a * b and so on. */
 HIDDEN void fastgru_merge(
-    int kind,                        /* FASTGRU_SUM, FASTGRU_MUL or FASTGRU_AVE            */
+    int kind,                        /* FASTGRU_SUM to FASTGRU_MIN                         */
     size_t itemsize,
     ptrdiff_t n,
     const void *a,                   /* (n)                                                */

@@ -400,6 +400,20 @@ static void run_reshape(const struct work *w, ptrdiff_t row)
         }
 }
 
+/* The steps of a row with others around them, or some of them. */
+static void run_pad(const struct work *w, ptrdiff_t row)
+{
+    const struct fastgru_node *node = w->node;
+    for (ptrdiff_t step = 0; step < w->steps; ++step) {
+        const ptrdiff_t from = step - node->column;
+        char *out = at(&w->out, row, step);
+        if (from >= 0 && from < w->x_steps)
+            memcpy(out, at(&w->x, row, from), (size_t)w->x.width * w->x.itemsize);
+        else
+            fastgru_cast(w->out.width, &node->alpha, sizeof node->alpha, 0, out, w->out.itemsize);
+    }
+}
+
 /* ---- all ------------------------------------------------------------------------------------ */
 
 size_t fastgru_node_scratch(const struct fastgru_node *node, ptrdiff_t width, size_t itemsize)
@@ -434,6 +448,8 @@ void fastgru_run_node(const struct work *w)
         for (ptrdiff_t row = 0; row < w->rows; ++row) {
             if (kind == FASTGRU_RESHAPE || kind == FASTGRU_TRANSPOSE)
                 run_reshape(w, row);
+            else if (kind == FASTGRU_PAD)
+                run_pad(w, row);
             else if ((kind == FASTGRU_MEAN || kind == FASTGRU_MOST) && !w->node->size)
                 run_pool(w, row);
             else if (kind == FASTGRU_FIRST)

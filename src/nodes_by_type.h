@@ -83,12 +83,14 @@ static void TYPED(softmax)(const struct work *w, const REAL *x, REAL *y)
         y[i] = (REAL)((double)y[i] * sum);
 }
 
-/* y := the numbers of x with a mean of 0 and a variance of 1, scaled and shifted. */
+/* y := the numbers of x with a mean of 0 and a variance of 1, or a length of 1, scaled and shifted. */
 static void TYPED(normalize)(const struct fastgru_node *node, ptrdiff_t n, const REAL *x, REAL *y)
 {
     const REAL *factors = NUMBERS(node->weights), *shifts = NUMBERS(node->bias);
-    const double mean = node->size == 1 ? 0 : TYPED(sum)(n, x) / (double)n;
-    const double scale = 1 / root_of(TYPED(sum_of_squares)(n, x, mean) / (double)n + node->alpha);
+    const double mean = node->size ? 0 : TYPED(sum)(n, x) / (double)n;
+    const double squares = TYPED(sum_of_squares)(n, x, mean), least = node->alpha;
+    const double square = node->size < 2 ? squares / (double)n + least : squares <= least ? least : squares;
+    const double scale = 1 / root_of(square);
     for (ptrdiff_t i = 0; i < n; ++i)
         y[i] = (REAL)(((double)x[i] - mean) * scale * (double)factors[i] + (shifts ? (double)shifts[i] : 0));
 }
@@ -124,6 +126,10 @@ static void TYPED(step)(const struct work *w, const char *from, char *to)
     case FASTGRU_SCALE:
         for (ptrdiff_t i = 0; i < n; ++i)
             y[i] = x[i] * a[i] + b[i];
+        break;
+    case FASTGRU_INVERSE:
+        for (ptrdiff_t i = 0; i < n; ++i)
+            y[i] = a[i] / x[i];
         break;
     default:                         /* FASTGRU_CLIP */
         for (ptrdiff_t i = 0; i < n; ++i) {

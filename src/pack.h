@@ -39,15 +39,15 @@ INLINE weight *FORMAT(pack_gates)(
     return packed;
 }
 
-/* A panel of three neighbouring blocks of units, of columns of a matrix. */
+/* A panel of some neighbouring blocks of units, of columns of a matrix. */
 static void FORMAT(pack_blocks)(
-    weight *packed,                  /* (k, 3, VLEN)  overwritten                          */
+    weight *packed,                  /* (k, blocks, VLEN)  overwritten                     */
     const real *matrix,              /* (k, width): the columns of the units               */
-    ptrdiff_t k, ptrdiff_t width, ptrdiff_t units, ptrdiff_t panel)
+    ptrdiff_t k, ptrdiff_t width, ptrdiff_t units, ptrdiff_t panel, int blocks)
 {
     for (ptrdiff_t row = 0; row < k; ++row)
-        for (ptrdiff_t block = 0; block < 3; ++block) {
-            const ptrdiff_t unit = (panel * 3 + block) * VLEN;
+        for (ptrdiff_t block = 0; block < blocks; ++block) {
+            const ptrdiff_t unit = (panel * blocks + block) * VLEN;
             const ptrdiff_t n = unit < units ? units - unit : 0;
             packed = FORMAT(pack_vector)(packed, matrix + row * width + (n ? unit : 0), n);
         }
@@ -67,7 +67,8 @@ static void FORMAT(pack)(
         const ptrdiff_t unit = panel * VLEN;
         weight *packed = (weight *)(layer->panels + (size_t)panel * layer->panel_bytes);
         if (layer->dense) {
-            FORMAT(pack_blocks)(packed, (const real *)kernel, layer->features, units, units, panel);
+            FORMAT(pack_blocks)(packed, (const real *)kernel, layer->features, units, units, panel,
+                                fastgru_dense_blocks(layer));
             continue;
         }
         packed = FORMAT(pack_gates)(packed, (const real *)kernel, layer->features, units, unit, 3);
@@ -75,5 +76,5 @@ static void FORMAT(pack)(
     }
     for (size_t panel = 0; panel < fastgru_candidate_count(layer); ++panel)
         FORMAT(pack_blocks)((weight *)(layer->candidates + panel * layer->candidate_bytes), u + 2 * units, units,
-                            3 * units, units, (ptrdiff_t)panel);
+                            3 * units, units, (ptrdiff_t)panel, 3);
 }

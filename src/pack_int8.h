@@ -87,15 +87,16 @@ static void FORMAT(pack)(
     const real *u_scales = scales ? scales + 3 * units : NULL;
     real *limits = (real *)layer->biases + fastgru_bias_count(layer);
     int32_t most_x = 0, most_h = 0;
+    const int blocks = layer->dense ? fastgru_dense_blocks(layer) : 0;
     ptrdiff_t columns[3], there[3];
     KERNEL(pack_biases)(layer, (const real *)bias);
     for (ptrdiff_t panel = 0; layer->dense && panel < panels; ++panel) {
-        for (int block = 0; block < 3; ++block) {
-            columns[block] = (panel * 3 + block) * VLEN;
+        for (int block = 0; block < blocks; ++block) {
+            columns[block] = (panel * blocks + block) * VLEN;
             there[block] = units - columns[block];
         }
         FORMAT(pack_matrix)((char *)(uintptr_t)layer->panels + (size_t)panel * layer->panel_bytes, (const real *)kernel,
-                            scales, layer->features, units, 3, columns, there, &most_x);
+                            scales, layer->features, units, blocks, columns, there, &most_x);
     }
     for (ptrdiff_t panel = 0; !layer->dense && panel < panels; ++panel) {
         char *packed = (char *)(uintptr_t)layer->panels + (size_t)panel * layer->panel_bytes;

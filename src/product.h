@@ -8,6 +8,18 @@
 
 #define EACH(i, count) UNROLL for (int i = 0; i < (count); ++i)
 
+/* EACH_TILE(OF_ONE_PANEL, (X, what)) is X(what, rows, 1) for every size of tile that is of one panel. */
+#ifndef OF_ONE_PANEL
+#define OF_ONE_PANEL(each, rows, panels) OF_PANELS_##panels(each, rows)
+#define OF_PANELS_1(each, rows) WITH_ROWS(FIRST each, SECOND each, rows)
+#define OF_PANELS_2(each, rows)
+#define OF_PANELS_4(each, rows)
+#define WITH_ROWS(...) WITH_THESE(__VA_ARGS__)
+#define WITH_THESE(X, what, rows) X(what, rows, 1)
+#define FIRST(X, what) X
+#define SECOND(X, what) what
+#endif
+
 #ifndef TILE_ROWS
 
 /* The most sums that registers have room for. */
@@ -113,7 +125,8 @@ INLINE void FORMAT(halves)(
     size_t panel_bytes)
 {
     FORMAT(sums) first, half;
-    if (rows * panels * (end_gate - first_gate) < 8) {  /* few chains: those of both halves at a time */
+    if (rows * panels * (end_gate - first_gate) < 8 && rows <= 4) {  /* few chains: those of both halves at a time,
+                                        unless the addresses of so many rows have no room */
         EACH(v, rows * panels) EACH_GATE(g)
             first[v * 3 + g] = half[v * 3 + g] = vset(0);
         for (ptrdiff_t k = 0; k < n / 2; ++k) {
@@ -162,11 +175,13 @@ typedef void (*FORMAT(product))(
             FORMAT(halves)(rows, panels, gates, end, gates, 0, sums, n, a, a_stride, w, panel_bytes);      \
     }
 #define PLACE(gates, rows, panels) \
-    [gates - 2][rows - 1][panels - 1] = FORMAT(product_##gates##_##rows##x##panels),
+    [gates - 1][rows - 1][panels - 1] = FORMAT(product_##gates##_##rows##x##panels),
 
+EACH_TILE(OF_ONE_PANEL, (DEFINE, 1))
 EACH_TILE(DEFINE, 2)
 EACH_TILE(DEFINE, 3)
-static const FORMAT(product) FORMAT(products)[2][TILE_ROWS][4] = {EACH_TILE(PLACE, 2) EACH_TILE(PLACE, 3)};
+static const FORMAT(product) FORMAT(products)[3][TILE_ROWS][4] = {
+    EACH_TILE(OF_ONE_PANEL, (PLACE, 1)) EACH_TILE(PLACE, 2) EACH_TILE(PLACE, 3)};
 
 #undef DEFINE
 #undef PLACE

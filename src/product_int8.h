@@ -195,11 +195,13 @@ INLINE void FORMAT(sum_up)(
         FORMAT(sum_up)(rows, gates, sums, n, a, a_stride, w);                                              \
     }
 #define PLACE(gates, rows, panels) \
-    [gates - 2][rows - 1][panels - 1] = FORMAT(product_##gates##_##rows##x##panels),
+    [gates - 1][rows - 1][panels - 1] = FORMAT(product_##gates##_##rows##x##panels),
 
+EACH_TILE(OF_ONE_PANEL, (DEFINE, 1))
 EACH_TILE(DEFINE, 2)
 EACH_TILE(DEFINE, 3)
-static const FORMAT(product) FORMAT(products)[2][TILE_ROWS][4] = {EACH_TILE(PLACE, 2) EACH_TILE(PLACE, 3)};
+static const FORMAT(product) FORMAT(products)[3][TILE_ROWS][4] = {
+    EACH_TILE(OF_ONE_PANEL, (PLACE, 1)) EACH_TILE(PLACE, 2) EACH_TILE(PLACE, 3)};
 
 /* ---- what a core can do (roofline.h) --------------------------------------------------------- */
 

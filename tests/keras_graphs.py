@@ -111,6 +111,7 @@ class Graph:
                 lambda: layers.ActivityRegularization(0.1),
                 lambda: layers.BatchNormalization(scale=self.flip(0.8), center=self.flip(0.8)),
                 lambda: layers.BatchNormalization(trainable=self.flip()),
+                lambda: layers.UnitNormalization(),
                 lambda: layers.LayerNormalization(scale=self.flip(0.8), center=self.flip(0.8)),
             ]
         )()
@@ -238,6 +239,24 @@ class Graph:
             clock = value.clock if keeps else (value.clock, padding == "valid" and size, stride, 1)
         self.put(layer(value.tensor), clock)
 
+    def add_ends(self, value):
+        """More timesteps, or fewer, maybe with a convolution after them."""
+        layers, steps = self.layers, value.shape[0]
+        before, after = self.size(3) - 1, self.size(3) - 1
+        if self.flip():
+            if steps is not None and steps <= before + after:
+                return
+            x, more = layers.Cropping1D((before, after))(value.tensor), -before - after
+        else:
+            x, more = layers.ZeroPadding1D((before, after))(value.tensor), before + after
+        if self.flip() and more > 0:
+            layer = self.pick(
+                [lambda: layers.Conv1D(4, more + 1), lambda: layers.DepthwiseConv1D(more + 1)]
+            )()
+            self.put(layer(x), value.clock)
+        else:
+            self.put(x, (value.clock, more) if more else value.clock)
+
     def add_merge(self, value):
         layers = self.layers
         others = [
@@ -313,7 +332,7 @@ class Graph:
             ]
             every += [self.add_batch_normalization_after_a_product]
             if value.clock is not None:
-                every += [self.add_gru] * 4 + [self.add_windows] * 2
+                every += [self.add_gru] * 4 + [self.add_windows] * 2 + [self.add_ends]
             self.pick(every)(value)
         if not any(len(value.shape) == 2 for value in self.values) or self.flip(0.3):
             value = self.values[-1]

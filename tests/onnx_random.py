@@ -79,9 +79,12 @@ class Drawn:
         shape = tuple(features if axis == "f" else 1 for axis in axes)
         constant = self.graph.constant(self.one(shape, (1,), ()) if shape else ())
         inputs = (name, constant) if kind == "Div" or self.rng.random() < 0.7 else (constant, name)
-        if kind == "Div":
+        if kind == "Div" and self.rng.random() < 0.7:
             constant = self.graph.constant(self.rng.uniform(0.5, 2, shape).astype(np.float32))
             inputs = name, constant
+        elif kind == "Div":
+            far = self.graph.add("Softplus", name)
+            inputs = constant, self.graph.add("Add", far, self.graph.constant(np.float32(0.5)))
         return self.graph.add(kind, *inputs), axes, features
 
     def dense(self, value):
@@ -132,6 +135,19 @@ class Drawn:
         bias = [g.constant((filters,))] if self.rng.random() < 0.5 else []
         y = g.add("Conv", name, g.constant((filters, channels, size)), *bias, **attributes)
         return y, axes, filters
+
+    def moved(self, value):
+        """Timesteps added at the ends, and as many left out."""
+        name, axes, features = value
+        g, place = self.graph, axes.index("t")
+        before, after, first = (int(each) for each in self.rng.integers(0, 4, 3))
+        pads = [0] * 6
+        pads[place], pads[place + 3] = before, after
+        fill = self.one([], [g.constant(np.float32(0.5))])
+        padded = g.add("Pad", name, g.integers(*pads), *fill)
+        first = min(first, before + after)
+        last = -(before + after - first) or 2**63 - 1
+        return g.add("Slice", padded, g.integers(first), g.integers(last), g.integers(place)), axes, features
 
     def recurrent(self, value):
         g, units, directions = self.graph, int(self.rng.integers(1, 7)), int(self.rng.integers(1, 3))
@@ -218,7 +234,10 @@ class Drawn:
         other = self.to(others[self.rng.integers(len(others))] if others else value, value[1])
         g, axes = self.graph, value[1]
         if value[2] == other[2] and self.rng.random() < 0.6:
-            kind = self.one(*MERGES, "Max", "Min", "Mean")
+            kind = self.one(*MERGES, "Max", "Min", "Mean", "Div")
+            if kind == "Div":  # far from 0
+                far = g.add("Add", g.add("Softplus", other[0]), g.constant(np.float32(0.5)))
+                return g.add(kind, value[0], far), axes, value[2]
             return g.add(kind, value[0], other[0]), axes, value[2]
         if value[2] + other[2] > LIMIT:
             return value
@@ -247,6 +266,7 @@ class Drawn:
         any_axes = [self.simple, self.clip, self.prelu, self.scaled, self.dense, self.softmax, self.cut]
         any_axes += [self.normalized, self.joined]
         with_time = [self.convolution, self.recurrent, self.last, self.pooled, self.flat, self.recurrent]
+        with_time += [self.moved]
         for _ in range(int(self.rng.integers(2, 9))):
             value = self.values[self.rng.integers(len(self.values))]
             rules = any_axes + (with_time if "t" in value[1] else [])

@@ -6,23 +6,25 @@ from fastgru._nodes.elementwise import (
     Activation,
     Clip,
     Concatenate,
+    Inverse,
     LayerNormalization,
     Masking,
     Merge,
     PReLU,
     Scale,
     Slice,
+    UnitNormalization,
     is_compiled,
 )
 from fastgru._nodes.recurrent import Recurrent
-from fastgru._nodes.shapes import Identity, Last, Pool, Repeat, Reshape, Transpose
+from fastgru._nodes.shapes import Identity, Last, Pad, Pool, Repeat, Reshape, Transpose
 
 KINDS: dict[str, type[Node]] = {
     kind.__name__: kind
     for kind in (
-        *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Embedding, Identity, Last),
-        *(LayerNormalization, Masking, Merge, PReLU, Pool, Recurrent, Repeat, Reshape, Scale, Slice),
-        *(Transpose, WindowPool),
+        *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Embedding, Identity, Inverse, Last),
+        *(LayerNormalization, Masking, Merge, PReLU, Pad, Pool, Recurrent, Repeat, Reshape, Scale, Slice),
+        *(Transpose, UnitNormalization, WindowPool),
     )
 }
 
@@ -37,12 +39,14 @@ __all__ = [
     "Depthwise",
     "Embedding",
     "Identity",
+    "Inverse",
     "Last",
     "LayerNormalization",
     "Masking",
     "Merge",
     "Node",
     "PReLU",
+    "Pad",
     "Pool",
     "Recurrent",
     "Repeat",
@@ -51,6 +55,7 @@ __all__ = [
     "Shape",
     "Slice",
     "Transpose",
+    "UnitNormalization",
     "Value",
     "WindowPool",
     "is_compiled",

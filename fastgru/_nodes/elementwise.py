@@ -9,7 +9,7 @@ from fastgru import activations
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
 from fastgru._nodes._node import Array, Node, Value
 
-MERGES = ("sum", "mul", "sub", "ave", "max", "min")
+MERGES = ("sum", "mul", "sub", "div", "ave", "max", "min")
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -134,6 +134,25 @@ class Scale(Node):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
+class Inverse(Node):
+    """numerator / x.
+
+    Parameters
+    ----------
+    numerator : ndarray, shape (width,)
+    """
+
+    numerator: Array
+
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
+        x = self.one(inputs)
+        self.check("a numerator", self.numerator, (x.width,))
+        out = self.like(graph, x)
+        graph.add("inverse", x.number, out.number, weights=graph.constant(self.numerator))
+        return [out]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class LayerNormalization(Node):
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, of the numbers of each step.
 
@@ -168,12 +187,31 @@ class LayerNormalization(Node):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
+class UnitNormalization(Node):
+    """x / sqrt(max(x * x, least)), of each step, in which x * x is the sum of the squares.
+
+    Parameters
+    ----------
+    least : float
+    """
+
+    least: float
+
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
+        x = self.one(inputs)
+        out = self.like(graph, x)
+        ones = graph.filled(x.width, 1)
+        graph.add("norm", x.number, out.number, weights=ones, alpha=self.least, size=2)
+        return [out]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Merge(Node):
     """Two or more values of one shape, number by number, from the first one on.
 
     Parameters
     ----------
-    mode : {'sum', 'mul', 'sub', 'ave', 'max', 'min'}
+    mode : {'sum', 'mul', 'sub', 'div', 'ave', 'max', 'min'}
     any_mask : bool
         As of `Concatenate`.
     """

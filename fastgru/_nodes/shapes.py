@@ -73,6 +73,35 @@ class Repeat(Node):
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
+class Pad(Node):
+    """More timesteps at the ends, or fewer: Keras' ZeroPadding1D and Cropping1D.
+
+    Parameters
+    ----------
+    before, after : int
+        How many are added; negative: how many are left out.
+    fill : float
+        Every number of those that are added.
+    """
+
+    before: int
+    after: int
+    fill: float = 0.0
+
+    def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
+        x = self.sequence(inputs)
+        self.blocks(graph, "adds timesteps or leaves some out")
+        more = self.before + self.after
+        steps = None if x.timesteps is None else x.timesteps + more
+        if steps is not None and steps < 1:
+            raise self.wrong(f"must read {1 - more} timesteps or more, got {x.timesteps}")
+        clock = graph.windows(x.clock, 1 - more, 1)
+        number = graph.new_value(x.width, clock)
+        graph.add("pad", x.number, number, column=self.before, alpha=self.fill)
+        return [Value(number, (steps, x.width), clock)]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
 class Reshape(Node):
     """The same numbers in another shape: Keras' Reshape and Flatten.
 

@@ -138,8 +138,9 @@ def convert(whole: bool, **given: Any) -> None:
 @layer
 @click.option("--calibration", type=PATH, metavar="X.npy", help="Inputs like those that the layer will get.")
 @click.option("--lengths", type=PATH, metavar="L.npy", help="How many timesteps each row of X has.")
+@whole
 def quantize(**given: Any) -> None:
-    """Write a layer of MODEL with int8 weights to an .npz of fastgru.
+    """Write a layer of MODEL with int8 weights to an .npz of fastgru; with --whole, the whole network.
 
     With a few hundred timesteps of real inputs, weights are rounded so that outputs change least, and the
     errors on the last fifth of the timesteps are printed. Without inputs, weights are rounded to the nearest
@@ -149,6 +150,7 @@ def quantize(**given: Any) -> None:
     Examples:
       fastgru quantize model.keras --calibration frames.npy -o small.npz
       fastgru quantize model.onnx --layer gru_1 -o small.npz
+      fastgru quantize model.onnx --whole -o small.npz
     """
     from fastgru.cli._quantize import quantize
 

@@ -5,8 +5,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
-
 from fastgru import activations
 from fastgru._errors import FormatError
 from fastgru._keras_config import Config, activation_of, an_object
@@ -30,9 +28,6 @@ class Builder(Protocol):
 
     def once(self, layer: Layer, make: Callable[[], Any]) -> Any:
         """The result of `make`, which is called once for a layer, however often the layer is called."""
-
-    def fold(self, value: str, factor: Array, shift: Array, output: str) -> bool:
-        """Fold a scale into the product that writes a value, if that is possible; return True if so."""
 
     def spend(self, numbers: int) -> None:
         """Count numbers that the file does not hold."""
@@ -237,12 +232,3 @@ def inner_of(config: Config, key: str = "layer") -> tuple[str, dict[str, Any]]:
     """Class and config of a layer in a wrapper."""
     inner = an_object(key, config.get(key))
     return str(inner.get("class_name")), an_object(f"config of {key}", inner.get("config"))
-
-
-def in_range(at: At, array: Array, dtype: Any) -> Array:
-    """An array in another type, in which it must be finite."""
-    with np.errstate(over="ignore"):
-        cast = array.astype(dtype)
-    if not np.isfinite(cast).all():
-        raise at.wrong(f"must have weights that are finite as {np.dtype(dtype)}")
-    return cast

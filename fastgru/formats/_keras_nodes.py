@@ -13,11 +13,11 @@ from fastgru._compile import CALL_MASK, NO_MASK
 from fastgru._keras_config import Config
 from fastgru.formats._keras_kinds import (
     KINDS,
+    LARGEST,
     LAST,
     At,
     Refusal,
     activation_refused,
-    in_range,
     is_on,
     kind,
 )
@@ -257,8 +257,7 @@ def _batch_normalization(at: At) -> None:
     shift = beta - mean * factor
     if not (np.isfinite(factor).all() and np.isfinite(shift).all()):
         raise at.wrong("must scale by finite numbers, got a moving_variance that is too small")
-    if not at.builder.fold(at.inputs[0], factor, shift, at.output):
-        at.node(_nodes.Scale, factor=in_range(at, factor, mean.dtype), shift=in_range(at, shift, mean.dtype))
+    at.node(_nodes.Scale, factor=factor, shift=shift)
 
 
 def _check_axis(at: At) -> None:
@@ -287,6 +286,13 @@ def _rms_normalization(at: At) -> None:
     (gamma,) = at.arrays((at.width,))
     epsilon, beta = at.number("epsilon", 1e-6), np.zeros_like(gamma)
     at.node(_nodes.LayerNormalization, gamma=gamma, beta=beta, epsilon=epsilon, centered=False)
+
+
+@kind("UnitNormalization", each_step=True)
+def _unit_normalization(at: At) -> None:
+    """Of the features."""
+    _check_axis(at)
+    at.node(_nodes.UnitNormalization, least=1e-12 if at.version < 3 else 1e-24)
 
 
 @kind("Masking")
@@ -322,6 +328,33 @@ def _concatenate(at: At) -> None:
 
 
 # ---- shapes ----------------------------------------------------------------------------------
+
+
+def _ends(at: At, key: str) -> tuple[int, int]:
+    """How many timesteps an option says, at the start and at the end."""
+    value = at.config.get(key, 1)
+    both = [value, value] if type(value) is int else value
+    if (
+        not isinstance(both, list)
+        or len(both) != 2
+        or any(type(one) is not int or not 0 <= one <= LARGEST for one in both)
+    ):
+        raise at.wrong(f"must have a {key} of two numbers from 0 on, got {value!r:.80}")
+    return both[0], both[1]
+
+
+@kind("ZeroPadding1D", wants=LAST, passes_mask=False)
+def _zero_padding(at: At) -> None:
+    """Along time. What makes a Conv1D or DepthwiseConv1D after it causal is part of that, and streams."""
+    before, after = _ends(at, "padding")
+    at.node(_nodes.Pad, before=before, after=after)
+
+
+@kind("Cropping1D", passes_mask=False)
+def _cropping(at: At) -> None:
+    """Along time. It does not stream."""
+    before, after = _ends(at, "cropping")
+    at.node(_nodes.Pad, before=-before, after=-after)
 
 
 def _target_refused(config: Config, _: int) -> Refusal:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +10,8 @@ import numpy as np
 from fastgru._compile import CALL_MASK, NO_MASK, UNKNOWN, Mask, Sketch, either
 from fastgru._errors import FormatError
 from fastgru._keras_config import KERAS, Config, is_ones_own
-from fastgru._nodes import Activation, Array, Convolution, Dense, Depthwise, Node, Value
-from fastgru.formats import _model
+from fastgru._nodes import Activation, Array, Node, Scale, Value
+from fastgru.formats import _fusion, _model
 from fastgru.formats._keras_arrays import Arrays, by_names, by_places, of_live
 from fastgru.formats._keras_files import Members, Opened, architecture_of, opened_archive, opened_hdf5
 from fastgru.formats._keras_graph import (
@@ -252,8 +251,6 @@ class _Reader:
         self._graph, self._arrays, self._left = graph, arrays, limit
         self._dtype = np.dtype(dtype)
         calls = [call for call in graph.calls if not is_mask_operation(call.layer)]
-        reads = [name for call in calls for name in call.inputs]
-        self._readers = Counter(reads + [name for name, _ in graph.outputs])
         tables = {name for call in calls if call.layer.class_name == "Embedding" for name in call.inputs}
         others = {name for call in calls if call.layer.class_name != "Embedding" for name in call.inputs}
         others |= {name for name, _ in graph.outputs}
@@ -364,24 +361,6 @@ class _Reader:
             self._made[layer] = make()
         return self._made[layer]
 
-    def fold(self, value: str, factor: Array, shift: Array, output: str) -> bool:
-        node = self._nodes.get(value)
-        if not isinstance(node, Dense | Convolution | Depthwise) or node.activation is not None:
-            return False
-        if self._readers[value] != 1:
-            return False
-        kernel, bias = node.kernel, shift if node.bias is None else shift + node.bias * factor
-        shape = (*kernel.shape[:-2], -1) if isinstance(node, Depthwise) else kernel.shape
-        scaled = (kernel.reshape(shape) * factor).reshape(kernel.shape)
-        if any(np.abs(array).max(initial=0) > np.finfo(self._dtype).max for array in (scaled, bias)):
-            return False
-        self.spend(2 * node.kernel.size)
-        del self._nodes[value]
-        kernel, bias = scaled.astype(self._dtype), bias.astype(self._dtype)
-        self._nodes[output] = dataclasses.replace(node, outputs=(output,), kernel=kernel, bias=bias)
-        self._values[output] = self._values.pop(value)
-        return True
-
     def spend(self, numbers: int) -> None:
         if self._left is not None:
             self._left -= numbers
@@ -423,7 +402,17 @@ class _Reader:
                 renamed[name] = wanted if wanted not in taken else name
                 own = renamed[name]
             outputs.append(Output(own, "bf" if value.clock is None else "btf"))
-        return [_renamed(node, renamed) for node in self._nodes.values()], outputs
+        nodes = [_renamed(node, renamed) for node in self._nodes.values()]
+        fused = _fusion.fused(nodes, [one.name for one in outputs], self.spend)
+        return [self._settled(node) if isinstance(node, Scale) else node for node in fused], outputs
+
+    def _settled(self, node: Scale) -> Scale:
+        """A scale, of float64 as long as it might become part of other nodes, in the model's type."""
+        with np.errstate(over="ignore"):
+            factor, shift = node.factor.astype(self._dtype), node.shift.astype(self._dtype)
+        if not (np.isfinite(factor).all() and np.isfinite(shift).all()):
+            raise FormatError(f"{node.name!r:.200} must have weights that are finite as {self._dtype}")
+        return dataclasses.replace(node, factor=factor, shift=shift)
 
     @staticmethod
     def _free(wanted: str, taken: Container[str]) -> str:

@@ -15,7 +15,7 @@ from fastgru.formats import _model, _zip, native
 from fastgru.model import Input, Model, Output
 
 LARGEST = 2**31  # that the absolute value of an integer must be less than
-UNBOUNDED = ("the least of ", "the most of ")  # fields that may be infinite, as messages begin
+UNBOUNDED = ("the least of ", "the most of ", "the fill of ")  # fields that may be infinite, as messages begin
 
 
 def archive_model(members: _zip.Archive, weights_dtype: str | None = None) -> Model:
@@ -29,9 +29,10 @@ def archive_model(members: _zip.Archive, weights_dtype: str | None = None) -> Mo
     """
     config = _fields("the model", native.header(members, ("Model",))["config"], CONFIG, frozenset({"batch"}))
     packed = config["weights_dtype"] if weights_dtype is None else weights_dtype
+    given = {} if weights_dtype is None else {"weights_dtype": weights_dtype}
     return Model(
         [Input(**_fields("an input", one, typing.get_type_hints(Input))) for one in config["inputs"]],
-        [_node(members, number, one) for number, one in enumerate(config["nodes"])],
+        [_node(members, number, one, given) for number, one in enumerate(config["nodes"])],
         [Output(**_fields("an output", one, typing.get_type_hints(Output))) for one in config["outputs"]],
         name=config["name"],
         dtype=config["dtype"],
@@ -54,9 +55,9 @@ CONFIG: dict[str, Any] = {
 NODE: dict[str, Any] = {"class_name": str, "config": dict}
 
 
-def _node(members: _zip.Archive, number: int, given: Any) -> Node:
-    """A node with its arrays, which are named after its number."""
-    found = _fields(f"node {number}", given, NODE)
+def _node(members: _zip.Archive, number: int, described: Any, given: dict[str, Any]) -> Node:
+    """A node with its arrays, which are named after its number, and arguments of its layer."""
+    found = _fields(f"node {number}", described, NODE)
     kind = KINDS.get(found["class_name"])
     if kind is None:
         raise FormatError(f"node {number} must be one of {', '.join(KINDS)}, got {found['class_name']!r:.80}")
@@ -72,11 +73,11 @@ def _node(members: _zip.Archive, number: int, given: Any) -> Node:
                 raise FormatError(f"{what} must have {name} as an array of its own, got it in the header")
     if "layer" in hints:
         layer = _fields(f"the layer of {what}", plain.pop("layer", None), NODE)
-        made["layer"] = native.layer(members, layer, f"{number}.{LAYER}")
+        made["layer"] = native.layer(members, layer, f"{number}.{LAYER}", given)
     if "activation" in hints:
-        given = plain.pop("activation", None)
-        _model.check_finite({"activation": given})
-        made["activation"] = activations.get(given)
+        function = plain.pop("activation", None)
+        _model.check_finite({"activation": function})
+        made["activation"] = activations.get(function)
     rest = {name: hint for name, hint in hints.items() if name not in made and hint is not Any}
     rest = {name: hint for name, hint in rest.items() if _array not in typing.get_args(hint)}
     node: Node = kind(**made, **_fields(what, plain, rest, _defaults(kind)))

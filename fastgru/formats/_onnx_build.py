@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru._nodes import Node
+from fastgru._nodes import Node, Pad
 from fastgru.formats import _onnx_graph
 from fastgru.formats._onnx_fold import NODE, Folder, Kind, Sizes, Unknown
 from fastgru.formats._onnx_graph import Inside
@@ -53,6 +53,7 @@ class Builder:
         self.nodes: list[Node] = []
         self.worlds = Sizes(1021, apart=True), Sizes(4093, apart=True)
         self._names: set[str] = set()
+        self._padded: dict[tuple[str, int, int, float], str] = {}
 
     def name(self, wanted: str) -> str:
         """A name that no value has yet, as near to the wanted one as can be."""
@@ -62,6 +63,24 @@ class Builder:
             found = f"{wanted}#{number}"
         self._names.add(found)
         return found
+
+    def padded(self, x: Tracked, fill: float = 0.0) -> Tracked:
+        """x with its pads, which are timesteps of this number; negative ones are left out."""
+        before, after = x.pads
+        if not any(x.pads):
+            return x
+        assert x.steps is not None
+        steps = x.steps.of_windows(1 - before - after, 1)
+        if steps.size is not None and steps.size < 1:
+            raise OperatorError(f"it leaves no timestep of {x.steps.size}")
+        key = x.name, before, after, fill
+        if key not in self._padded:
+            self.folder.spend(NODE)
+            self._padded[key] = self.name(f"{x.name}/padded")
+            name = self._padded[key]
+            settings: dict[str, Any] = {"before": before, "after": after, "fill": fill}
+            self.nodes.append(Pad(name=name, inputs=(x.name,), outputs=(name,), **settings))
+        return x._replace(name=self._padded[key], steps=steps, pads=(0, 0))
 
     def note(self, source: Any, x: Tracked) -> None:
         """Let constants be computed from a value's shape."""
@@ -101,7 +120,7 @@ class Operator:
         return [each for each in self.inputs if isinstance(each, Tracked)]
 
     def value(self, number: int = 0, padded: bool = False, turned: bool = False) -> Tracked:
-        """A value of numbers; zeros may be added to it if `padded`, and time reversed if `turned`."""
+        """A value of numbers; pads may still be missing if `padded`, and time reversed if `turned`."""
         x = self.inputs[number] if number < len(self.inputs) else None
         if not isinstance(x, Tracked):
             raise OperatorError(
@@ -111,11 +130,9 @@ class Operator:
             raise OperatorError(
                 "it reads an input of integers, which only a Gather may read, as an embedding"
             )
-        if any(x.pads) and not padded:
-            raise OperatorError("it reads what a Pad returns, which only a Conv may read")
         if x.turned and not turned:
             raise OperatorError("it reads a value that is reversed in time, which only a GRU may read")
-        return x
+        return x if padded else self.builder.padded(x)
 
     def has(self, number: int) -> bool:
         """True if there is an input of this number."""

@@ -13,6 +13,7 @@ from fastgru._nodes import (
     Concatenate,
     Dense,
     Embedding,
+    Inverse,
     LayerNormalization,
     Merge,
     PReLU,
@@ -22,6 +23,7 @@ from fastgru._nodes import (
 from fastgru.formats import _onnx_activation
 from fastgru.formats._onnx_build import Operator
 from fastgru.formats._onnx_layouts import Axis, OperatorError, Tracked, along_features, axis_of, said
+from fastgru.formats._onnx_norm import Normalized
 
 Array = NDArray[Any]
 Rule = Callable[[Operator], Sequence[Tracked]]
@@ -29,7 +31,8 @@ Rule = Callable[[Operator], Sequence[Tracked]]
 FLOATS = (1, 10, 11, 16)  # TensorProto.DataType: float32, float16, float64, bfloat16
 INTEGERS = (6, 7)  # int32, int64
 SOFTMAX_OF_ONE_AXIS = 13  # the opset since which it works along one axis
-MERGES = {"Add": "sum", "Sum": "sum", "Mul": "mul", "Sub": "sub", "Max": "max", "Min": "min", "Mean": "ave"}
+MERGES = {"Add": "sum", "Sum": "sum", "Mul": "mul", "Sub": "sub", "Div": "div", "Mean": "ave"}
+MERGES |= {"Max": "max", "Min": "min"}
 
 # ---- number by number ------------------------------------------------------------------------
 
@@ -126,8 +129,8 @@ def _scaled(of: Operator, x: Tracked, factor: Array, shift: Array, added: int = 
 
 
 def arithmetic(of: Operator) -> list[Tracked]:
-    """Of values that are broadcast to each other, or of a value and a constant, which is one number or one
-    for each feature. Div only by a constant.
+    """Of values, broadcast to each other, or of a value and a constant of one number or one for each feature
+    (Div: not by 0).
     """
     first = of.inputs[0]
     if of.kind in ("Max", "Min", "Sum", "Mean") and len(of.inputs) == 1:
@@ -150,6 +153,8 @@ def arithmetic(of: Operator) -> list[Tracked]:
             return [_scaled(of, x, numbers, zero, added)]
         case "Div" if is_first and numbers.all():
             return [_scaled(of, x, 1 / numbers, zero, added)]
+        case "Div" if not is_first:
+            return [_inverse(of, x, numbers, added)]
         case "Max" | "Min" if numbers.size == 1 and not added:
             bounds = {"least": -np.inf, "most": np.inf}
             bounds["least" if of.kind == "Max" else "most"] = float(numbers[0])
@@ -160,12 +165,20 @@ def arithmetic(of: Operator) -> list[Tracked]:
     )
 
 
+def _inverse(of: Operator, x: Tracked, numerator: Array, added: int = 0) -> Tracked:
+    """numerator / x, of (features,) or (1,)."""
+    if numerator.size > x.features or added:
+        x = _scaled(of, x, np.ones(numerator.size), np.zeros(1), added)
+    return of.like(Inverse, x, numerator=of.floats_of(np.broadcast_to(numerator, x.features)))
+
+
+def reciprocal(of: Operator) -> list[Tracked]:
+    """Of any value."""
+    return [_inverse(of, of.value(), np.ones(1))]
+
+
 def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
     """Values number by number, broadcast to each other."""
-    if of.kind not in MERGES:
-        raise OperatorError(
-            "one of its inputs must be a constant, got values that are all computed from inputs of the model"
-        )
     longest = max(values, key=lambda x: len(x.axes))
     axes = [*longest.axes]
     for x in values:
@@ -183,9 +196,16 @@ def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
     for x in values:  # what lacks the batch or the time must lack it in the file, too
         if "t" in axes and x.steps is None and "t" in x.axes:
             raise OperatorError("its inputs have different timesteps")
-    widened = [x if x.features == width else _scaled(of, x, np.ones(width), np.zeros(1)) for x in values]
+    widened = [x if x.features == width else _widened(of, x, whole) for x in values]
     steps = next((x.steps for x in values if x.steps is not None), None)
     return of.add(Merge, widened, axes, whole.width, steps, mode=MERGES[of.kind])
+
+
+def _widened(of: Operator, x: Tracked, whole: Tracked) -> Tracked:
+    """A value of one feature with as many as another one has, all of the same number."""
+    place = len(x.axes) - len(whole.axes) + whole.place("f")
+    x = x.featured(place) if "f" in whole.axes and place >= 0 else x
+    return _scaled(of, x, np.ones(whole.features), np.zeros(1))
 
 
 def concatenate(of: Operator) -> list[Tracked]:
@@ -361,12 +381,23 @@ def layer_normalization(of: Operator) -> list[Tracked]:
     return [of.like(LayerNormalization, x, gamma=gamma, beta=beta, epsilon=epsilon)]
 
 
-def normalized(of: Operator, axis: int, epsilon: float) -> list[Tracked]:
-    """A layer normalization without a scale, of several operators."""
+def normalized(of: Operator, norm: Normalized) -> list[Tracked]:
+    """A normalization that is written as several operators."""
     x = of.value()
-    x = of.along(x, axis_of(axis, len(x.axes)))
-    gamma, beta = of.floats_of(np.ones(x.width)), of.floats_of(np.zeros(x.width))
-    return [of.like(LayerNormalization, x, gamma=gamma, beta=beta, epsilon=epsilon)]
+    if norm.rank not in (None, len(x.axes)):
+        raise OperatorError(f"it normalizes along all axes but the first two, of {len(x.axes)}")
+    x = of.along(x, axis_of(norm.axis, len(x.axes)))
+    if norm.features not in (None, x.width):
+        raise OperatorError(f"it normalizes {norm.features} features at a time, of {x.width}")
+    scales = []
+    for array, what in ((norm.gamma, "its scale"), (norm.beta, "its shift")):
+        along, added = along_features(array, x, what)
+        if added:
+            raise OperatorError(f"{what} has more axes than its input")
+        scales.append(of.floats_of(np.broadcast_to(along, x.width)))
+    gamma, beta = scales
+    settings = {"gamma": gamma, "beta": beta, "epsilon": norm.epsilon, "centered": norm.is_centered}
+    return [of.like(LayerNormalization, x, **settings)]
 
 
 ACTIVATIONS = (
@@ -397,6 +428,7 @@ OPERATORS: dict[str, Rule] = {
     "LayerNormalization": layer_normalization,
     "MatMul": product,
     "Neg": negative,
+    "Reciprocal": reciprocal,
     "PRelu": prelu,
     "Split": split,
 }

@@ -32,7 +32,7 @@ SAME = frozenset(
         ),
         *("Clip", "Softmax", "LogSoftmax", "BatchNormalization", "LayerNormalization", "Identity", "Dropout"),
         *("Cast", "Neg", "Exp", "Pad", "Slice", "Split", "ReverseSequence", "Mish", "HardSwish"),
-        *("ThresholdedRelu", "Gelu", "Celu", "Swish", "Sqrt", "Abs", "Pow"),
+        *("ThresholdedRelu", "Gelu", "Celu", "Swish", "Sqrt", "Abs", "Pow", "Reciprocal"),
     )
 )
 MERGING = frozenset(("Add", "Sub", "Mul", "Div", "Max", "Min", "Sum", "Mean"))

@@ -12,7 +12,7 @@ from fastgru.formats._onnx_build import Operator
 from fastgru.formats._onnx_graph import Output
 from fastgru.formats._onnx_layouts import Axis, OperatorError, Steps, Tracked, axis_of, said
 
-ENDLESS = 1 << 31  # a bound of a Slice from here on is the end
+ENDLESS = 1 << 31  # more timesteps than there may be
 Rule = Callable[[Operator], Sequence[Tracked]]
 
 
@@ -246,9 +246,13 @@ def one_of(of: Operator, x: Tracked, axis: int, index: int) -> Tracked:
             return x._replace(axes=tuple(axes))
         is_last = index == -1 or (size is not None and index == size - 1)
         if not is_last and index not in (0, -(size or 0)):
-            raise OperatorError(
-                f"it takes the timestep {index}, and only the first and the last are computed"
-            )
+            if size is None:
+                raise OperatorError(
+                    f"it takes the timestep {index}: of timesteps that are not fixed only the first and the "
+                    "last are computed"
+                )
+            index = axis_of(index, size, "its index")
+            x, is_last = of.builder.padded(x._replace(pads=(-index, index + 1 - size))), True
         axes[axis] = 1
         return of.add(Last, [x], axes, x.width, None, first=not is_last)
     features = x.width if at == "f" else at
@@ -262,45 +266,51 @@ def one_of(of: Operator, x: Tracked, axis: int, index: int) -> Tracked:
 
 
 def slices(of: Operator) -> list[Tracked]:
-    """Of neighbouring features, the first or the last timestep, or everything; with steps of 1."""
+    """Neighbouring features, or timesteps but for some at the ends, in steps of 1. Bounds are constants or
+    computed of the sizes of inputs.
+    """
     x = of.value()
     rank = len(x.axes)
     if "starts" in of.given:
-        starts, ends = of.numbers("starts") or [], of.numbers("ends") or []
+        starts, ends = [of.numbers("starts") or []] * 2, [of.numbers("ends") or []] * 2
         axes, steps = of.numbers("axes"), None
     else:
-        starts, ends = of.integers(1, "its starts"), of.told(2, "its ends")[0]
+        starts, ends = of.told(1, "its starts"), of.told(2, "its ends")
         axes = of.integers(3, "its axes") if of.has(3) else None
         steps = of.integers(4, "its steps") if of.has(4) else None
-    axes = list(range(len(starts))) if axes is None else axes
-    if not len(starts) == len(ends) == len(axes) or any(step != 1 for step in steps or []):
+    axes = list(range(len(starts[0]))) if axes is None else axes
+    if any(len(each) != len(axes) for each in (*starts, *ends)) or any(step != 1 for step in steps or []):
         raise OperatorError("it must have a start and an end for each axis, and steps of 1")
-    for start, end, number in zip(starts, ends, axes, strict=True):
-        x = _sliced(of, x, axis_of(number, rank), start, end)
+    for number, axis in enumerate(axes):
+        bounds = [(low[number], high[number]) for low, high in zip(starts, ends, strict=True)]
+        x = _sliced(of, x, axis_of(axis, rank), bounds)
     return [x]
 
 
-def _sliced(of: Operator, x: Tracked, axis: int, start: int, end: int) -> Tracked:
-    at = x.axes[axis]
-    size = x.width if at == "f" else at
+def _sliced(of: Operator, x: Tracked, axis: int, bounds: Sequence[tuple[int, int]]) -> Tracked:
+    """x between bounds, of each of two worlds."""
+    x, at = of.builder.padded(x), x.axes[axis]
+    sizes = [x.shape(world, of.builder.batch)[axis] for world in of.builder.worlds]
+    cut = [slice(*pair).indices(size)[:2] for pair, size in zip(bounds, sizes, strict=True)]
+    first, last = cut[0]
+    if any(low >= high for low, high in cut):
+        raise OperatorError(f"it takes {first} to {last} of {sizes[0]}, which is nothing")
+    left_out = {(low, size - high) for (low, high), size in zip(cut, sizes, strict=True)}
+    if left_out == {(0, 0)}:
+        return x
     if at == "t":
-        if start == 0 and end >= ENDLESS - 1:
-            return x
-        steps = x.steps.size if x.steps is not None else None
-        if (start == -1 and end >= ENDLESS - 1) or (steps is not None and (start, end) == (steps - 1, steps)):
-            return one_of(of, x, axis, -1)
-        if (start, end) == (0, 1):
+        if all(high - low == 1 for low, high in cut) and {low for low, _ in left_out} == {0}:
             return one_of(of, x, axis, 0)
-        if steps is not None and start <= 0 and end >= steps:
-            return x
-        raise OperatorError("it takes some timesteps, and only the first and the last are computed")
-    if not isinstance(size, int):
-        if start == 0 and end >= ENDLESS - 1:
-            return x
+        if all(high - low == 1 for low, high in cut) and {high for _, high in left_out} == {0}:
+            return one_of(of, x, axis, -1)
+        if len(left_out) == 1:
+            before, after = left_out.pop()
+            return of.builder.padded(x._replace(pads=(-before, -after)))
+        raise OperatorError(
+            f"it takes {first} to {last} of any number of timesteps: give the model a fixed number of them"
+        )
+    if not (at == "f" or isinstance(at, int)) or len({*cut}) > 1:
         raise OperatorError(f"it takes a part of {said(at)}")
-    first, last, _ = slice(start, end).indices(size)
-    if first >= last:
-        raise OperatorError(f"it takes {start} to {end} of {size}, which is nothing")
     return _onnx_operators.part(of, x, axis, first, last)
 
 

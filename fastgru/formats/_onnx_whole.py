@@ -112,7 +112,8 @@ class _Reading:
             Any, Any
         ] = {}  # by key: Tracked, ndarray, Open, or None of what cannot be computed
         self._loops: dict[Any, Any] = {}  # what they are, or why they are not read
-        self._norms: dict[Any, Any] = {}  # of Div nodes
+        self._norms: dict[Any, Any] = {}  # what nodes normalize
+        self._finder = _onnx_norm.Norms(folder)
         given = {value.name for value in proto.graph.initializer}
         self._given = [value for value in proto.graph.input if value.name not in given]
         self._lengths: Tracked | None = None
@@ -210,10 +211,10 @@ class _Reading:
                 self._loops[key] = str(error)
         if isinstance(self._loops.get(key), _onnx_loop.Found):
             return [self._loops[key].sequence, self._loops[key].initial]
-        if node.op_type == "Div" and node.domain in _onnx_graph.STANDARD:
-            self._norms[key] = _onnx_norm.find(value, self._folder.value)
-            if self._norms[key] is not None:
-                return [self._norms[key].source]
+        if key not in self._norms:
+            self._norms[key] = self._finder.find(value)
+        if self._norms[key] is not None:
+            return [self._norms[key].source]
         return [_onnx_graph.find(inside.scope, name) for name in node.input if name]
 
     # ---- inputs ----------------------------------------------------------------------------
@@ -383,7 +384,7 @@ class _Reading:
                 return
             of = Operator(self._builder, node, inside, inputs)
             if self._norms.get(key) is not None:
-                found = _onnx_operators.normalized(of, self._norms[key].axis, self._norms[key].epsilon)
+                found = _onnx_operators.normalized(of, self._norms[key])
             elif is_gru:
                 found = _onnx_recurrent.gru(of, self._used.__contains__, self._lengths)
             else:
@@ -414,13 +415,12 @@ class _Reading:
     def _output(self, name: str, source: Any) -> Tracked:
         """The value of an output of the model, with its name."""
         x = self._what(source)
-        if not isinstance(x, Tracked) or any(x.pads) or x.turned:
-            self._problems.append(
-                f"its output {name!r:.80}: it must be computed from inputs, and not be padded"
-            )
+        if not isinstance(x, Tracked) or x.turned:
+            self._problems.append(f"its output {name!r:.80}: it must be computed from inputs")
             return Tracked(name, (), 1, None)
         if x.indices:
             raise FormatError(f"its output {name!r:.80} is an input of integers")
+        x = self._builder.padded(x)
         if x.name in self._written:  # a value may be returned once
             x = self._copied(name, x)
         self._written.add(x.name)

@@ -6,7 +6,9 @@ import numpy as np
 
 from fastgru._nodes import Convolution, Depthwise, Pool, WindowPool
 from fastgru.formats._onnx_build import Operator
-from fastgru.formats._onnx_layouts import OperatorError, Steps, Tracked, said
+from fastgru.formats._onnx_layouts import OperatorError, Steps, Tracked, axis_of, said
+
+MOST_PADS = 1 << 24  # timesteps
 
 Rule = Callable[[Operator], Sequence[Tracked]]
 
@@ -35,43 +37,54 @@ def _one(of: Operator, name: str, x: Tracked, place: int, default: int = 1) -> i
     return number
 
 
-def _padding(of: Operator, x: Tracked, place: int, span: int, stride: int) -> str:
-    """Keras' name for the padding."""
+def _pads(of: Operator, x: Tracked, place: int, span: int, stride: int) -> tuple[int, int] | None:
+    """How many timesteps an operator adds at both ends; None: as `same` of Keras."""
     auto = of.text("auto_pad", "NOTSET")
-    if auto == "SAME_UPPER" and not any(x.pads):
-        return "same"
+    if auto == "SAME_UPPER":
+        return None
+    if auto == "SAME_LOWER":
+        whole = _whole(x, span, stride)
+        if whole is None:
+            raise OperatorError("its auto_pad SAME_LOWER with strides needs timesteps that are fixed")
+        return whole - whole // 2, whole // 2
     if auto not in ("NOTSET", "VALID"):
-        raise OperatorError(f"its auto_pad must be NOTSET, VALID or SAME_UPPER, got {auto!r:.40}")
+        raise OperatorError(f"its auto_pad must be one of ONNX, got {auto!r:.40}")
     count = len(x.axes) - 2
     pads = of.numbers("pads") if auto == "NOTSET" else None
     pads = [0] * (2 * count) if pads is None else pads
     if len(pads) != 2 * count:
         raise OperatorError(f"its pads must be {2 * count} integers, got {pads!s:.80}")
     before, after = pads[place - 2], pads[count + place - 2]
-    if min(pads) < 0 or sum(pads) != before + after:
-        raise OperatorError(f"its pads must be 0 but for the timesteps, got {pads!s:.80}")
-    return padding_of(x.steps, before + x.pads[0], after + x.pads[1], span, stride)
+    if min(pads) < 0 or sum(pads) != before + after or max(pads) > MOST_PADS:
+        raise OperatorError(f"its pads must be of timesteps alone, got {pads!s:.80}")
+    return before, after
 
 
-def padding_of(steps: Steps | None, before: int, after: int, span: int, stride: int) -> str:
-    """Keras' name of padding by these numbers of zeros."""
-    if before == after == 0:
-        return "valid"
-    if (before, after) == (span - 1, 0):
-        return "causal"
-    size = None if steps is None else steps.size
+def _whole(x: Tracked, span: int, stride: int) -> int | None:
+    """How many timesteps `same` adds; None: that depends on how many there are."""
+    size = None if x.steps is None else x.steps.size
     if stride == 1:
-        whole = span - 1
-    elif size is not None:
-        whole = max((-(-size // stride) - 1) * stride + span - size, 0)
-    else:
-        whole = -1
-    if before + after == whole and before == whole // 2:
-        return "same"
-    raise OperatorError(
-        f"its pads must be 'valid', 'same' or 'causal' as in Keras, got ({before}, {after}) for windows of "
-        f"{span} steps with strides of {stride}"
-    )
+        return span - 1
+    return None if size is None else max((-(-size // stride) - 1) * stride + span - size, 0)
+
+
+def _padded(of: Operator, x: Tracked, place: int, span: int, stride: int) -> tuple[Tracked, str]:
+    """A value, and Keras' name of what is added to it; if there is no such name, "", and its pads are all."""
+    bare = x._replace(pads=(0, 0))
+    if of.text("auto_pad", "NOTSET").startswith("SAME"):
+        x = bare = of.builder.padded(x)
+    pads = _pads(of, x, place, span, stride)
+    if pads is None:
+        return bare, "same"
+    before, after = x.pads[0] + pads[0], x.pads[1] + pads[1]
+    if before == after == 0:
+        return bare, "valid"
+    if (before, after) == (span - 1, 0):
+        return bare, "causal"
+    whole = _whole(bare, span, stride)
+    if whole is not None and (before, after) == (whole // 2, whole - whole // 2):
+        return bare, "same"
+    return bare._replace(pads=(before, after)), ""
 
 
 def _windowed(x: Tracked, padding: str, span: int, stride: int) -> Steps:
@@ -80,9 +93,7 @@ def _windowed(x: Tracked, padding: str, span: int, stride: int) -> Steps:
 
 
 def convolution(of: Operator) -> list[Tracked]:
-    """Along time, with any groups, strides and dilations. Its pads must be those of `valid`, `same` or
-    `causal` in Keras.
-    """
+    """Along time, with any groups, strides, dilations and pads."""
     x = of.value(padded=True)
     x, place = _place_of_time(x)
     kernel = of.floats(1, "W")
@@ -106,7 +117,8 @@ def convolution(of: Operator) -> list[Tracked]:
             raise OperatorError(f"B must have the shape ({filters},), got {bias.shape}")
         bias = of.floats_of(bias)
     span = (size - 1) * dilation + 1
-    padding = _padding(of, x, place, span, stride)
+    x, padding = _padded(of, x, place, span, stride)
+    x, padding = of.builder.padded(x), padding or "valid"
     settings = {"padding": padding, "strides": stride, "dilation": dilation, "bias": bias}
     steps = _windowed(x, padding, span, stride)
     if groups > 1 and channels == 1:  # (filters, 1, size) -> (size, features, multiplier)
@@ -124,7 +136,7 @@ def convolution(of: Operator) -> list[Tracked]:
 
 
 def pool(of: Operator) -> list[Tracked]:
-    """Along time, without ceil_mode. Its pads must be those of `valid` or `same` in Keras."""
+    """Along time, without ceil_mode. Pads of AveragePool that do not count: as `same` of Keras has them."""
     x = of.value()
     x, place = _place_of_time(x)
     size = _one(of, "kernel_shape", x, place)
@@ -133,10 +145,20 @@ def pool(of: Operator) -> list[Tracked]:
     if of.integer("ceil_mode", 0) or any(of.node.output[1:]):
         raise OperatorError("it has ceil_mode, or returns indices")
     span = (size - 1) * dilation + 1
-    padding = _padding(of, x, place, span, stride)
-    if padding == "causal" or (padding == "same" and of.integer("count_include_pad", 0)):
-        raise OperatorError("it counts padding as timesteps, or has the pads of 'causal'")
     largest = of.kind == "MaxPool"
+    counts = not largest and of.integer("count_include_pad", 0)
+    x, padding = _padded(of, x, place, span, stride)
+    if padding in ("same", "causal") and (counts or padding == "causal"):
+        pads = _pads(of, x, place, span, stride)
+        if pads is None:
+            raise OperatorError("its auto_pad adds timesteps that count")
+        x, padding = x._replace(pads=pads), ""
+    if not padding and not largest and not counts:
+        raise OperatorError(
+            f"its pads {x.pads} of windows of {span} steps, every {stride}, are not those of "
+            "Keras' 'same', and do not count"
+        )
+    x, padding = of.builder.padded(x, -np.inf if largest else 0.0), padding or "valid"
     settings = {"padding": padding, "strides": stride, "dilation": dilation}
     steps = _windowed(x, padding, span, stride)
     return [of.add(WindowPool, [x], x.axes, x.width, steps, size=size, largest=largest, **settings)]
@@ -152,34 +174,32 @@ def whole_pool(of: Operator) -> list[Tracked]:
 
 
 def pad(of: Operator) -> list[Tracked]:
-    """By zeros before or after timesteps, if a Conv reads the result."""
+    """A constant before or after all timesteps, or fewer timesteps; numbers of both that are constants."""
     x = of.value()
     if of.text("mode", "constant") != "constant":
-        raise OperatorError("it must pad with zeros")
+        raise OperatorError("it must pad with a constant")
     pads = of.numbers("pads") or of.numbers("paddings") or of.integers(1, "its pads")
-    value = of.number("value", 0.0)
+    fill = of.number("value", 0.0)
     if of.has(2):
-        value = float(of.floats(2, "its value").ravel()[0])
+        array = of.constant(2, "its value")
+        if array.size != 1 or array.dtype.kind != "f" or np.isnan(array).any():
+            raise OperatorError(f"its value must be a number, got {array.dtype} {array.shape}")
+        fill = float(array.ravel()[0])
     axes = of.integers(3, "its axes") if of.has(3) else list(range(len(x.axes)))
     if len(pads) != 2 * len(axes):
         raise OperatorError(f"it must have two numbers for each of {len(axes)} axes, got {pads!s:.80}")
     if not any(pads):
         return [x]
+    pairs = zip(pads, pads[len(axes) :], strict=False)
+    given = dict(zip((axis_of(axis, len(x.axes)) for axis in axes), pairs, strict=True))
     place = x.place("t")
-    given = dict(
-        zip((axis % len(x.axes) for axis in axes), zip(pads, pads[len(axes) :], strict=False), strict=True)
-    )
     before, after = given.pop(place, (0, 0))
-    if (
-        place < 0
-        or any(any(each) for each in given.values())
-        or value
-        or before < 0
-        or after < 0
-        or any(x.pads)
-    ):
-        raise OperatorError("it must add zeros, before or after timesteps alone")
-    return [x._replace(pads=(before, after))]
+    if place < 0 or any(any(each) for each in given.values()) or max(abs(before), abs(after)) > MOST_PADS:
+        raise OperatorError(
+            f"it must add timesteps, or leave some out, and do nothing else, got {pads!s:.80}"
+        )
+    x = x._replace(pads=(before, after))
+    return [x if fill == 0 and min(before, after) >= 0 else of.builder.padded(x, fill)]
 
 
 OPERATORS: dict[str, Rule] = {

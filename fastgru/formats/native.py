@@ -34,11 +34,11 @@ def header(members: _zip.Archive, classes: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def layer(members: _zip.Archive, description: Any, prefix: str) -> Layer:
-    """A GRU or Bidirectional of a model, whose weights' names begin like this."""
+def layer(members: _zip.Archive, description: Any, prefix: str, given: Arguments) -> Layer:
+    """A GRU or Bidirectional of a model, whose weights' names begin like this, with these arguments."""
     if not _is_of_a_stack(description):
         raise FormatError("the layer of a node must be a GRU or a Bidirectional with a config")
-    return _maker(members, description, prefix)({})
+    return _maker(members, description, prefix)(given)
 
 
 def _maker(members: _zip.Archive, header: Any, prefix: str) -> Maker:

@@ -88,10 +88,11 @@ struct fastgru_layer {
 
     const void *biases;              /* (panels, 4, vlen)  z, r, candidate, its recurrent; reset
                                         after, z and r with their recurrent ones; dense
-                                        (panels, 3, vlen)                                  */
+                                        (panels, blocks, vlen)                             */
     const char *panels;              /* panels of (features, 3, vlen) and (units, 3, vlen), reset
                                         before (units, 2, vlen): gates side by side; dense
-                                        (features, 3, vlen): three blocks of units         */
+                                        (features, blocks, vlen): three blocks of units, or
+                                        one if there are no more                           */
     const char *candidates;          /* reset before: panels of (units, 3, vlen), three
                                         neighbouring blocks of units side by side          */
     size_t panel_count;

@@ -25,7 +25,7 @@ extern "C" {
 enum fastgru_kind {
     FASTGRU_GRU,
     FASTGRU_CAST,                    /* x in another type                                  */
-    FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE, FASTGRU_SUB, FASTGRU_MAX, FASTGRU_MIN,  /* of x and y */
+    FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE, FASTGRU_SUB, FASTGRU_DIV, FASTGRU_MAX, FASTGRU_MIN,  /* of x and y */
     FASTGRU_COPY,                    /* columns from `from` on into those from `column` on */
     FASTGRU_DENSE,                   /* activation(x.kernel + bias)                        */
     FASTGRU_CONVOLUTION,             /* the same, where x is a window: its (size, channels) numbers side by side */
@@ -35,9 +35,11 @@ enum fastgru_kind {
     FASTGRU_SOFTMAX, FASTGRU_LOG_SOFTMAX,  /* of each step                                 */
     FASTGRU_PRELU,                   /* x where x >= 0, else x * weights                   */
     FASTGRU_SCALE,                   /* x * weights + bias                                 */
+    FASTGRU_INVERSE,                 /* weights / x                                        */
     FASTGRU_CLIP,                    /* max(alpha, min(x, beta))                           */
     FASTGRU_NORM,                    /* (x - mean) / sqrt(variance + alpha) * weights + bias, of each step;
-                                        without a mean if `size` is 1                      */
+                                        without a mean if `size` is 1; if it is 2,
+                                        x / sqrt(max(sum of x^2, alpha)) * weights + bias  */
     FASTGRU_DIFFERS,                 /* a mask: 1 if a number of the step is not alpha     */
     FASTGRU_NONZERO,                 /* a mask: 1 if the index x is not 0                  */
     FASTGRU_BOTH,                    /* a mask: 1 where the masks x and y both are         */
@@ -49,14 +51,17 @@ enum fastgru_kind {
     FASTGRU_LAST, FASTGRU_FIRST,     /* the last, the first timestep                       */
     FASTGRU_REPEAT,                  /* x, which has no timesteps, at each timestep        */
     FASTGRU_RESHAPE,                 /* the numbers of a row, in another shape             */
-    FASTGRU_TRANSPOSE                /* timesteps as features                              */
+    FASTGRU_TRANSPOSE,               /* timesteps as features                              */
+    FASTGRU_PAD                      /* x from the timestep `column` on, alpha at the others; where `column` is
+                                        negative, x without as many of its first ones      */
 };
 
 /* Timesteps that values have in common: those of an input, the windows of another clock's timesteps, or a fixed number. */
 struct fastgru_clock {
     int input;                       /* its number, or -1                                  */
     int from;                        /* the clock, before this one, that its windows are of; or -1 */
-    ptrdiff_t span;                  /* timesteps of a window; 1 if there is padding       */
+    ptrdiff_t span;                  /* timesteps of a window; 1: windows reach over both ends; less: timesteps
+                                        are added                                          */
     ptrdiff_t stride;
     ptrdiff_t steps;                 /* the fixed number, if input and from are -1         */
 };
@@ -80,7 +85,8 @@ struct fastgru_node {
     int input;                       /* the value that it reads                            */
     int other;                       /* the second one, if it reads two                    */
     int output;                      /* the value that it writes                           */
-    ptrdiff_t column;                /* GRU, COPY: where in the output's width it begins   */
+    ptrdiff_t column;                /* GRU, COPY: where in the output's width it begins; PAD: where in its
+                                        timesteps                                          */
     ptrdiff_t from;                  /* COPY: the first column of x                        */
     const struct fastgru_layer *layer;  /* GRU, DENSE, CONVOLUTION                         */
     int go_backwards;

@@ -132,3 +132,27 @@ def test_compare_says_which_files_have_a_runtime(saved, exported):
         ([exported, "--against", "torch"], "must be onnxruntime"),
     ):
         assert message in str(call("compare", "--whole", *arguments, status=1).exception)
+
+
+@pytest.mark.parametrize("kind", ["frames", "indices", "pooled"])
+def test_a_network_is_quantized(saved, kind, tmp_path):
+    path, x = saved(kind), tmp_path / "x.npy"
+    frames = RNG.integers(0, 9, (3, 40)) if kind == "indices" else RNG.normal(size=(3, 40, 3)).astype("f4")
+    np.save(x, frames)
+    np.save(tmp_path / "l.npy", np.array([40, 30, 20]))
+    out = str(tmp_path / "small.npz")
+    arguments = ["--calibration", str(x), "--lengths", str(tmp_path / "l.npy"), "-o", out]
+    done = CliRunner().invoke(command, ["quantize", str(path), "--whole", *arguments])
+    assert done.exit_code == 0, done.output
+    wanted, report = fastgru.quantize(fastgru.load_model(path), frames, lengths=[40, 30, 20])
+    assert done.stdout == f"{report}\n"
+    found = fastgru.load_model(out)
+    assert found.weights_dtype == "int8"
+    assert np.array_equal(found(frames), wanted(frames))
+
+
+def test_a_network_has_no_layer_to_quantize(saved, tmp_path):
+    arguments = ["--layer", "g", "-o", str(tmp_path / "small.npz")]
+    done = CliRunner().invoke(command, ["quantize", str(saved()), "--whole", *arguments])
+    assert done.exit_code
+    assert "--layer must be left out with --whole, got 'g'" in str(done.exception) + done.output

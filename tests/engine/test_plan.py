@@ -9,6 +9,8 @@ from conftest import CHOICES, run_plan
 
 import fastgru
 from fastgru import _core, _kernels, _plans
+from fastgru._nodes import Dense
+from fastgru.model import Input, Model, Output
 
 
 def random_plan(units, features, reset_after, dtype, choice, rng):
@@ -17,6 +19,58 @@ def random_plan(units, features, reset_after, dtype, choice, rng):
     bias = rng.normal(size=(2, 3 * units) if reset_after else 3 * units).astype(dtype)
     plan = _plans.Plan(kernel, recurrent, bias, reset_after, ("tanh", 0.0), ("sigmoid", 0.0), *choice)
     return plan, (kernel, recurrent, bias)
+
+
+VECTORS = {"avx512": 64, "avx2": 32, "sse2": 16, "neon": 16, "generic": 0}  # bytes
+
+
+@pytest.mark.parametrize("isa", _kernels.isas())
+def test_few_units_take_the_room_of_one_vector_for_each_input(isa):
+    vector = next(size for name, size in VECTORS.items() if isa.startswith(name))
+    for dtype in ("float32", "float64"):
+        itemsize = np.dtype(dtype).itemsize
+        lanes = max(1, vector // itemsize)
+        assert lanes <= 16
+        for units in (1, lanes):
+            plan = _plans.DensePlan(np.ones((1000, units), dtype), None, isa)
+            assert plan.nbytes <= 1000 * lanes * itemsize + 128
+        assert (
+            _plans.DensePlan(np.ones((1000, lanes + 1), dtype), None, isa).nbytes >= 3000 * lanes * itemsize
+        )
+        layer = _plans.Plan(
+            np.ones((1000, 3), dtype),
+            np.ones((1, 3), dtype),
+            None,
+            True,
+            ("tanh", 0.0),
+            ("tanh", 0.0),
+            "packed",
+            isa,
+        )
+        assert layer.nbytes <= 3010 * lanes * itemsize
+
+
+@pytest.mark.parametrize("weights", [None, "float16", "int8"])
+@pytest.mark.parametrize("isa", _kernels.packed_isas())
+def test_dense_layers_of_any_number_of_units_are_products(isa, weights):
+    if weights == "float16" and isa not in _kernels.float16_isas():
+        pytest.skip("no float16")
+    rng = np.random.default_rng(3)
+    for units in (1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 31, 33):
+        for features in (1, 7, 100):
+            kernel = (rng.normal(size=(features, units)) / features**0.5).astype("f2").astype("f4")
+            bias = rng.normal(size=units).astype("f4")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(fastgru._config, "CHOICE", fastgru._config.Choice("packed", isa))
+                node = Dense(name="d", inputs=("x",), outputs=("y",), kernel=kernel, bias=bias)
+                model = Model([Input("x", (None, features))], [node], [Output("y")], weights_dtype=weights)
+                x = rng.normal(size=(9, 13, features)).astype("f4")
+                found = model(x)
+                for rows in range(1, 10):
+                    np.testing.assert_array_equal(model(x[:rows]), found[:rows])
+                    np.testing.assert_array_equal(model(x[:rows, :1]), found[:rows, :1])
+            wanted = x.astype("f8") @ kernel + bias
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=0.05 if weights == "int8" else 1e-5)
 
 
 LAYOUTS = {

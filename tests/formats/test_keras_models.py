@@ -143,3 +143,49 @@ def test_graphs_drawn_at_random_are_exact(flavour, tensorflow, first, tmp_path):
                     model(given, training=False, mask=tensorflow.constant(mask)),
                     dtype,
                 )
+
+
+# ---- nodes that become one -------------------------------------------------------------------
+
+
+def test_what_follows_a_product_becomes_part_of_it(flavour):
+    layers, rng = flavour.layers, np.random.default_rng(3)
+    product = layers.Dense(4)
+    x = flavour.Input((None, 5))
+    folded = layers.ReLU()(layers.BatchNormalization()(product(x)))
+    again = layers.BatchNormalization()(product(x))  # with weights of its own
+    read_twice = layers.Conv1D(4, 1)(x)
+    kept = layers.BatchNormalization()(read_twice)
+    model = flavour.Model(x, layers.Concatenate()([folded, again, read_twice, kept]))
+    model = keras_networks.randomized(model, rng)
+    found = from_keras_model(model)
+    kinds = [node.label for node in found.nodes]
+    assert sorted(kinds) == ["Concatenate", "Convolution", "Dense", "Dense", "Scale"]
+    assert {array.dtype.name for node in found.nodes for array in node.weights.values()} == {"float32"}
+    array = rng.normal(size=(2, 7, 5)).astype(np.float32)
+    assert_same(found(array), model(array, training=False), "float32")
+
+
+@pytest.mark.parametrize("kind", ["Conv1D", "DepthwiseConv1D"])
+def test_zeros_that_make_a_convolution_causal_stream(flavour, kind):
+    layers, rng = flavour.layers, np.random.default_rng(4)
+    made = layers.Conv1D(6, 3, dilation_rate=2) if kind == "Conv1D" else layers.DepthwiseConv1D(5)
+    following = made, layers.BatchNormalization(), layers.ReLU(), layers.GRU(3, return_sequences=True)
+    model = flavour.Sequential([layers.Input((None, 5)), layers.ZeroPadding1D((4, 0)), *following])
+    model = keras_networks.randomized(model, rng)
+    found = from_keras_model(model)
+    x = rng.normal(size=(2, 9, 5)).astype(np.float32)
+    assert_same(found(x), model(x, training=False), "float32")
+    stream = found.stream(2)
+    steps = np.stack([stream(x[:, step]).copy() for step in range(9)], 1)
+    np.testing.assert_array_equal(steps, found(x))
+
+
+@pytest.mark.parametrize("ends", [(3, 0), (4, 1), (0, 4)])
+def test_other_zeros_do_not_stream(flavour, ends):
+    layers = flavour.layers
+    model = flavour.Sequential(
+        [layers.Input((None, 5)), layers.ZeroPadding1D(ends), layers.Conv1D(2, 5), layers.GRU(3)]
+    )
+    with pytest.raises(ValueError, match=r"Pad 'zero_padding1d.*' adds timesteps or leaves some out"):
+        from_keras_model(model).stream()

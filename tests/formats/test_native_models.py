@@ -67,7 +67,11 @@ def test_all_of_a_model_comes_back():
     x = RNG.integers(0, 9, (3, 7))
     for one, two in zip(ours(x), theirs(x), strict=True):
         assert np.array_equal(one, two)
-    assert fastgru.load_model(data, weights_dtype="int8").weights_dtype == "int8"
+    int8 = fastgru.load_model(data, weights_dtype="int8")
+    assert int8.weights_dtype == "int8"
+    layers = [node.layer for node in int8.nodes if isinstance(node, Recurrent)]
+    assert layers
+    assert {part.weights_dtype for layer in layers for part in layer._parts} == {"int8"}
     assert fastgru.load_model(saved(fastgru.load_model(data, "int8"))).weights_dtype == "int8"
     with pytest.raises(ValueError, match=r"^weights_dtype must be None, 'float16' or 'int8', got 'int4'"):
         fastgru.load_model(data, weights_dtype="int4")

@@ -123,6 +123,26 @@ MODULES = {
 }
 
 
+@pytest.mark.parametrize("opset", [11, 13, 16, 17])
+def test_norms_of_pytorch_are_one_node_in_every_opset(opset):
+    torch.manual_seed(4)
+    norms = nn.LayerNorm(6), nn.LayerNorm(6, elementwise_affine=False, eps=1e-3), nn.LayerNorm(6, bias=False)
+    for norm in norms:
+        for weight in norm.parameters():
+            nn.init.normal_(weight)
+    module = nn.Sequential(norms[0], nn.Tanh(), norms[1], nn.Linear(6, 6), norms[2]).eval()
+    target = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        axes = {"x": {0: "b", 1: "t"}}
+        x = torch.randn(2, 7, 6)
+        torch.onnx.export(
+            module, (x,), target, input_names=["x"], dynamic_axes=axes, opset_version=opset, dynamo=False
+        )
+    model = assert_as_onnxruntime(target.getvalue(), x.numpy())
+    assert [node.label for node in model.nodes].count("LayerNormalization") == 3
+
+
 @pytest.mark.parametrize("is_open", [True, False], ids=["open", "fixed"])
 @pytest.mark.parametrize("dynamo", [False, True], ids=["script", "dynamo"])
 @pytest.mark.parametrize("name", MODULES)
@@ -232,16 +252,110 @@ def test_gru_nodes_return_both_outputs_in_their_layout(rng, direction, layout):
         np.testing.assert_allclose(other, wanted, atol=TOLERANCE)
 
 
-def test_layer_normalization_of_many_operators_is_one_node(rng):
+def deviation(g, x, axes, form):
+    """x less its mean, that mean, and the variance of x, in one of the ways that there are."""
+    mean = g.add("ReduceMean", x, axes=axes)
+    d = g.add("Sub", x, mean)
+    if form == "moments":
+        squares = g.add("ReduceMean", g.add("Mul", x, x), axes=axes)
+        return d, mean, g.add("Sub", squares, g.add("Mul", mean, mean))
+    square = g.add("Pow", d, g.constant(np.float32(2))) if form == "power" else g.add("Mul", d, d)
+    return d, mean, g.add("ReduceMean", square, axes=axes)
+
+
+def one_over_root(g, variance, form):
+    """1 / sqrt(variance + epsilon)"""
+    total = g.add(
+        "Add",
+        *(
+            (variance, g.constant(np.float32(1e-3)))
+            if form
+            else (g.constant(np.full(1, 1e-3, np.float32)), variance)
+        ),
+    )
+    if form == 2:
+        return g.add("Pow", total, g.constant(np.float32(-0.5)))
+    root = g.add("Pow", total, g.constant(np.float32(0.5))) if form == 1 else g.add("Sqrt", total)
+    one = g.constant(np.ones((), np.float32))
+    return g.add("Reciprocal", root) if form else g.add("Div", one, root)
+
+
+@pytest.mark.parametrize("root", [0, 1, 2])
+@pytest.mark.parametrize("square", ["power", "product", "moments"])
+@pytest.mark.parametrize("end", ["quotient", "product", "scaled", "batchnorm", "negative", "bare"])
+def test_normalizations_of_many_operators_are_one_node(end, square, root, rng):
     g = Graph(rng, opset=13)
     x = g.input("x", ["b", "t", 6])
-    d = g.add("Sub", x, g.add("ReduceMean", x, axes=[-1]))
-    square = g.add("Pow", d, g.constant(np.float32(2)))
-    variance = g.add("Add", g.add("ReduceMean", square, axes=[-1]), g.constant(np.float32(1e-5)))
-    y = g.add("Mul", g.add("Div", d, g.add("Sqrt", variance)), g.constant((6,)))
-    g.output(g.add("Add", y, g.constant((6,))), 3)
+    x = g.add("MatMul", x, g.constant((6, 6)))
+    d, mean, variance = deviation(g, x, [-1], square)
+    r = one_over_root(g, variance, root)
+    gamma, beta = g.constant((6,)), g.constant((1, 1, 6))
+    match end:
+        case "quotient":
+            total = g.add("Add", variance, g.constant(np.float32(1e-3)))
+            y = g.add("Add", g.add("Mul", gamma, g.add("Div", d, g.add("Sqrt", total))), beta)
+        case "product":
+            y = g.add("Add", g.add("Mul", g.add("Mul", d, r), gamma), beta)
+        case "scaled":
+            y = g.add("Sub", g.add("Mul", g.add("Mul", r, gamma), d), beta)
+        case "batchnorm":
+            scale = g.add("Mul", r, gamma)
+            y = g.add("Add", g.add("Mul", x, scale), g.add("Sub", beta, g.add("Mul", mean, scale)))
+        case "negative":
+            y = g.add("Mul", g.add("Mul", g.add("Neg", d), r), g.constant(np.float32(-2.5)))
+        case "bare":
+            y = g.add("Mul", d, g.add("Identity", r))
+    g.output(g.add("MatMul", y, g.constant((6, 3))), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 6))
+    assert [node.label for node in model.nodes] == ["Dense", "LayerNormalization", "Dense"]
+
+
+def test_a_root_of_mean_squares_is_a_normalization_without_a_mean(rng):
+    g = Graph(rng, opset=13)
+    x = g.input("x", ["b", "t", 6])
+    squares = g.add("ReduceMean", g.add("Pow", x, g.constant(np.float32(2))), axes=[-1])
+    r = one_over_root(g, squares, 1)
+    g.output(g.add("Mul", g.constant((6,)), g.add("Mul", x, r)), 3)
     model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 6))
     assert [node.label for node in model.nodes] == ["LayerNormalization"]
+    assert not model.nodes[0].centered
+
+
+def test_normalizations_of_normalizations_and_of_centred_values_are_as_many(rng):
+    g = Graph(rng, opset=13)
+    x = g.input("x", ["b", "t", 6])
+    d, _, _ = deviation(g, x, [-1], "product")
+    for _ in range(3):
+        d, _, variance = deviation(g, d, [-1], "power")
+        d = g.add("Mul", d, one_over_root(g, variance, 1))
+    g.output(d, 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 6) * np.arange(1, 7, dtype=np.float32))
+    assert [node.label for node in model.nodes].count("LayerNormalization") == 3
+
+
+def without_mean(g, x, d, mean, r):
+    return g.add("Mul", x, r)
+
+
+def twice_the_mean(g, x, d, mean, r):
+    return g.add("Mul", g.add("Sub", d, mean), r)
+
+
+def by_another_root(g, x, d, mean, r):
+    return g.add("Mul", g.add("Mul", d, r), r)
+
+
+def of_another_value(g, x, d, mean, r):
+    return g.add("Mul", g.add("Tanh", d), r)
+
+
+@pytest.mark.parametrize("change", [without_mean, twice_the_mean, by_another_root, of_another_value])
+def test_what_is_nearly_a_normalization_is_not_taken_for_one(change, rng):
+    g = Graph(rng, opset=13)
+    x = g.input("x", ["b", "t", 6])
+    d, mean, variance = deviation(g, x, [-1], "product")
+    g.output(change(g, x, d, mean, one_over_root(g, variance, 1)), 3)
+    refused(g, r"\(Pow\), which is none that is computed")
 
 
 def test_scales_and_activations_become_part_of_products(rng):
@@ -298,6 +412,156 @@ def test_models_in_memory_are_models(rng):
         fastgru.from_onnx_model(3)
 
 
+# ---- timesteps that are added and left out ---------------------------------------------------
+
+
+def both(steps):
+    """A number of timesteps as files declare it: open, and fixed."""
+    return pytest.mark.parametrize("declared", ["t", steps], ids=["open", "fixed"])
+
+
+@both(9)
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("pads", "stride", "dilation"),
+    [
+        ([1, 0], 1, 1),
+        ([2, 2], 2, 1),
+        ([0, 3], 1, 2),
+        ([5, 1], 3, 1),
+        ([1, 1], 2, 2),
+        ([4, 4], 1, 1),
+        ([2, 0], 2, 1),
+    ],
+)
+def test_convolutions_have_any_pads(pads, stride, dilation, groups, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, declared])
+    kernel = g.constant((8, 4 // groups, 3))
+    settings = {"pads": pads, "strides": [stride], "dilations": [dilation], "group": groups}
+    g.output(g.add("Relu", g.add("Conv", x, kernel, **settings)), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 3, 4, 9))
+    causal = pads == [2 * dilation, 0]
+    assert ("Pad" in [node.label for node in model.nodes]) != causal
+
+
+@both(10)
+@pytest.mark.parametrize("auto", ["SAME_UPPER", "SAME_LOWER", "VALID"])
+@pytest.mark.parametrize("kind", ["Conv", "MaxPool", "AveragePool"])
+@pytest.mark.parametrize(("size", "stride"), [(4, 1), (3, 1), (4, 3), (2, 2)])
+def test_auto_pad_is_that_of_onnx(kind, auto, size, stride, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, declared])
+    weights = [g.constant((3, 4, size))] if kind == "Conv" else []
+    y = g.add(kind, x, *weights, kernel_shape=[size], strides=[stride], auto_pad=auto)
+    g.output(y, 3)
+    array = drawn(rng, 3, 4, 10)
+    if auto == "SAME_LOWER" and stride > 1 and declared == "t":
+        refused(g, "its auto_pad SAME_LOWER with strides needs timesteps that are fixed")
+    elif auto == "SAME_LOWER" and kind == "AveragePool" and size == 4:
+        refused(g, "are not those of Keras' 'same', and do not count")
+    else:
+        assert_as_onnxruntime(g.model(), array)
+
+
+@both(11)
+@pytest.mark.parametrize(
+    ("pads", "stride"), [([1, 0], 1), ([2, 0], 1), ([2, 2], 2), ([0, 1], 3), ([1, 1], 1)]
+)
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+def test_pooling_has_any_pads_that_count(kind, pads, stride, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, declared])
+    settings = {"count_include_pad": 1} if kind == "AveragePool" else {}
+    g.output(g.add(kind, x, kernel_shape=[3], strides=[stride], pads=pads, **settings), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 4, 11) - 3)
+    again = io.BytesIO()
+    model.save(again)
+    x = drawn(rng, 2, 4, 11) - 3
+    np.testing.assert_array_equal(fastgru.load_model(again.getvalue())(x), model(x))
+
+
+@both(8)
+@pytest.mark.parametrize(
+    ("pads", "fill"), [((2, 0), 0), ((0, 3), 0), ((1, 2), 1.5), ((-2, 1), 0), ((-1, -3), 0), ((0, 0), 0)]
+)
+def test_pad_serves_any_operator(pads, fill, declared, rng):
+    g = Graph(rng)
+    x = g.input("x", [declared, "b", 4])
+    padded = g.add("Pad", x, g.integers(pads[0], 0, 0, pads[1], 0, 0), g.constant(np.float32(fill)))
+    y = g.add("Squeeze", g.gru(padded, 4, 3)[0], g.integers(1))
+    for one in (y, g.add("Add", g.add("Tanh", padded), padded), g.add("Transpose", padded, perm=[1, 0, 2])):
+        g.output(one, 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 8, 2, 4))
+    assert [node.label for node in model.nodes].count("Pad") == (pads != (0, 0))
+
+
+def test_two_pads_become_the_causal_one_of_a_convolution(rng):
+    g = Graph(rng)
+    x = g.input("x", ["b", 4, "t"])
+    x = g.add("Pad", x, g.integers(0, 0, 3, 0, 0, 0))
+    g.output(g.add("Conv", x, g.constant((3, 4, 5)), pads=[1, 0]), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 4, 9))
+    assert [node.label for node in model.nodes] == ["Convolution"]
+    frames = drawn(rng, 2, 4, 9)
+    stream = model.stream(2)
+    found = np.stack([stream(frames[..., t]).copy() for t in range(9)], -1)
+    np.testing.assert_array_equal(found, model(frames))
+
+
+@both(10)
+@pytest.mark.parametrize("bounds", [(2, 2**40), (0, -3), (1, -1), (0, 2**40), (0, 1), (-1, 2**40)])
+def test_slices_leave_timesteps_out(bounds, declared, rng):
+    g = Graph(rng)
+    y = g.add("Squeeze", g.gru(g.input("x", [declared, "b", 4]), 4, 3)[0], g.integers(1))
+    y = g.add("Slice", y, g.integers(bounds[0]), g.integers(bounds[1]), g.integers(0))
+    g.output(g.add("Tanh", y), 3)
+    assert_as_onnxruntime(g.model(), drawn(rng, 10, 2, 4))
+
+
+@pytest.mark.parametrize("bounds", [(-4, 2**40), (3, 7), (-5, -2), (4, 5), (0, 6)])
+def test_slices_of_timesteps_that_are_fixed_have_any_bounds(bounds, rng):
+    g = Graph(rng)
+    y = g.add("Squeeze", g.gru(g.input("x", [10, "b", 4]), 4, 3)[0], g.integers(1))
+    cut = g.add("Slice", y, g.integers(bounds[0]), g.integers(bounds[1]), g.integers(0))
+    one = g.add("Gather", y, g.constant(np.int64(bounds[0])), axis=0)
+    g.output(g.add("Tanh", cut), 3)
+    g.output(g.add("Tanh", one), 2)
+    assert_as_onnxruntime(g.model(), drawn(rng, 10, 2, 4))
+
+
+def test_bounds_of_a_slice_may_be_computed_of_sizes(rng):
+    g = Graph(rng)
+    y = g.add("Squeeze", g.gru(g.input("x", ["t", "b", 4]), 4, 3)[0], g.integers(1))
+    steps = g.add("Gather", g.add("Shape", y), g.integers(0))
+    end = g.add("Sub", steps, g.integers(2))
+    g.output(g.add("Tanh", g.add("Slice", y, g.integers(1), end, g.integers(0))), 3)
+    assert_as_onnxruntime(g.model(), drawn(rng, 10, 2, 4))
+
+
+# ---- quotients -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4,), (1,), (), (1, 1, 4)])
+def test_constants_are_divided_by_values(shape, rng):
+    g = Graph(rng)
+    x = g.add("Exp", g.input("x", ["b", "t", 4]))
+    g.output(g.add("Div", g.constant(shape), x), 3)
+    g.output(g.add("Reciprocal", x), 3)
+    model = assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 4))
+    assert [node.label for node in model.nodes].count("Inverse") == 2
+
+
+def test_one_feature_divides_many(rng):
+    g = Graph(rng)
+    x = g.add("Exp", g.input("x", ["b", "t", 1]))
+    y = g.input("y", ["b", "t", 4])
+    g.output(g.add("Div", g.constant((4,)), x), 3)
+    g.output(g.add("Div", y, x), 3)
+    g.output(g.add("Div", x, g.add("Exp", y)), 3)
+    assert_as_onnxruntime(g.model(), drawn(rng, 2, 5, 1), drawn(rng, 2, 5, 4))
+
+
 # ---- what is refused -------------------------------------------------------------------------
 
 
@@ -331,11 +595,24 @@ def test_other_axes_are_refused(rng, kind, attributes, complaint):
     refused(g, complaint)
 
 
-def test_paddings_that_keras_lacks_are_refused(rng):
+def test_pads_that_do_not_count_are_refused_unless_keras_has_them(rng):
     g = Graph(rng)
     x = g.input("x", ["b", 4, "t"])
-    g.output(g.add("Conv", x, g.constant((3, 4, 5)), pads=[2, 2], strides=[2]), 3)
-    refused(g, r"got \(2, 2\) for windows of 5 steps with strides of 2")
+    g.output(g.add("AveragePool", x, kernel_shape=[5], pads=[2, 2], strides=[2]), 3)
+    refused(
+        g, r"its pads \(2, 2\) of windows of 5 steps, every 2, are not those of Keras' 'same', and do not"
+    )
+
+
+def test_timesteps_from_the_end_of_any_number_are_refused(rng):
+    g = Graph(rng)
+    y = g.add("Squeeze", g.gru(g.input("x", ["t", "b", 4]), 4, 3)[0], g.integers(1))
+    g.output(g.add("Slice", y, g.integers(-3), g.integers(2**40), g.integers(0)), 3)
+    refused(g, "any number of timesteps: give the model a fixed number of them")
+    g = Graph(rng)
+    y = g.add("Conv", g.input("x", ["b", 4, "t"]), g.constant((3, 4, 1)))
+    g.output(g.add("Gather", y, g.constant(np.int64(2)), axis=2), 2)
+    refused(g, "it takes the timestep 2: of timesteps that are not fixed only the first and the last")
 
 
 def damaged(change):
@@ -471,20 +748,37 @@ def keras_models():
         "pooling": [layers.MaxPooling1D(2), gru(), layers.AveragePooling1D(2), gru(3, **last)],
         "backwards": [gru(go_backwards=True), layers.Dense(2)],
         "repeated": [gru(**last), layers.RepeatVector(4), gru(3)],
+        "norms": [
+            layers.LayerNormalization(),
+            gru(),
+            layers.LayerNormalization(epsilon=1e-5),
+            layers.Dense(2),
+        ],
+        "norms of vectors": [
+            gru(**last),
+            layers.LayerNormalization(),
+            layers.Dense(2),
+            layers.LayerNormalization(epsilon=1e-6),
+        ],
         "flat": [layers.Conv1D(8, 3, strides=2), gru(), layers.Flatten(), layers.Dense(2)],
     }
     return {name: tf_keras.Sequential([layers.Input((12, 5)), *each]) for name, each in made.items()}
 
 
 KERAS = ["reset before", "hard sigmoid", "stack", "both directions", "last of both directions", "convolution"]
-KERAS += ["pooling", "backwards", "repeated", "flat"]
+KERAS += ["pooling", "backwards", "repeated", "flat", "norms", "norms of vectors"]
 
 
 @pytest.mark.parametrize("name", KERAS)
 def test_models_of_keras_through_tf2onnx_are_computed_as_by_onnxruntime(name, from_keras, rng):
-    model = from_keras(keras_models()[name])
+    trained = keras_models()[name]
+    for variable in trained.variables:
+        variable.assign(variable + 0.1 * rng.random(variable.shape))
+    model = from_keras(trained)
     onnx.checker.check_model(model)
-    assert_as_onnxruntime(model, drawn(rng, 3, 12, 5))
+    found = assert_as_onnxruntime(model, drawn(rng, 3, 12, 5))
+    norms = sum("LayerNormalization" in type(layer).__name__ for layer in trained.layers)
+    assert [node.label for node in found.nodes].count("LayerNormalization") == norms
 
 
 def test_helpers_compare_what_differs(rng):

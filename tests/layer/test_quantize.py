@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastgru
-from fastgru._quantize import MOST
+from fastgru._rounding import MOST
 
 UNITS, FEATURES = 24, 16
 
@@ -208,7 +208,7 @@ def test_without_calibration_the_table_has_names_alone():
 # ---- what is refused ---------------------------------------------------------------------------------
 
 REFUSED = {
-    "no layer": (lambda: "gru", {}, TypeError, "layer must be a GRU, Bidirectional or Stack, got str"),
+    "no layer": (lambda: "gru", {}, TypeError, "layer must be a GRU, Bidirectional, Stack or Model, got str"),
     "not built": (lambda: fastgru.GRU(3), {}, ValueError, "layer must be built to be quantized, got 'gru"),
     "float64": (lambda: gru(dtype="float64"), {}, ValueError, "weights_dtype must be None or one of float64"),
     "features": (gru, {"calibration": signal(0)[:, :, :3]}, ValueError, "calibration must have shape .* 16"),

