@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
-from fastgru import _kernels
+from fastgru import _kernels, _threads
 
 MISSING = "not installed"
-VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "FASTGRU_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Choice(NamedTuple):
@@ -105,6 +105,7 @@ def _facts() -> dict[str, str]:
         "usable isas": ", ".join(_kernels.isas()),
         "float16 weights": "yes" if CHOICE.isa in _kernels.float16_isas() else "no",
         "int8 weights": "yes, multiplied as bytes" if CHOICE.isa in _kernels.dot_isas() else "yes, widened",
+        "threads": _threads.shown(),
         "blas": _blas(),
         "numpy": _version("numpy"),
         "scipy": _version("scipy"),
