@@ -313,6 +313,7 @@ class ModelGraph(Graph):
             chunk_bytes=CHUNK_BYTES,
             chunk_steps=CHUNK_STEPS,
             isa=_config.CHOICE.isa,
+            threads=self.threads,
             least=least,
             **({} if steps is None else {"most": steps}),
         )

@@ -11,7 +11,14 @@ from typing import Any, Literal, NamedTuple, overload
 from fastgru import _kernels, _threads
 
 MISSING = "not installed"
-VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "FASTGRU_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+VARIABLES = (
+    "FASTGRU_ENGINE",
+    "FASTGRU_ISA",
+    "FASTGRU_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
 
 
 class Choice(NamedTuple):
@@ -49,6 +56,7 @@ def choose(environment: Mapping[str, str]) -> Choice:
 
 
 CHOICE = choose(os.environ)
+_threads.from_environment(os.environ)
 
 
 def engine_of(packed_as: str | None) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _threads, _validate
 from fastgru._calls import Caller, Holding, Lock, commit
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import Graph
@@ -73,7 +73,7 @@ def threads() -> property:
         return layer._threads or None
 
     def change(layer: "Layer", value: Any) -> None:
-        layer._threads = 0 if value is None else _validate.num_threads(value)
+        layer._threads = _threads.asked(value)
         layer._changed()
 
     return property(get, change, doc="The constructor's `num_threads`; it may be set.")

@@ -1,5 +1,6 @@
 """How many threads a call may have: what the program asks for, and what the process is allowed."""
 
+import functools
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -12,11 +13,13 @@ VARIABLE = "FASTGRU_NUM_THREADS"
 
 
 def bounds(environment: Mapping[str, str], cgroup: Path = Path("/sys/fs/cgroup")) -> dict[str, int]:
-    """What bounds the threads of a call, by name: CPUs, the quota of the process's container, OMP_NUM_THREADS.
+    """What bounds the threads of a call, by name.
 
-    A quota of 2.5 CPUs bounds by 2, one below 1 by 1.
+    These are the CPUs that the process may run on; its container's quota of CPU time, rounded down to whole
+    CPUs but 1 at least; and OMP_NUM_THREADS.
     """
-    found = {"CPUs": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1}
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    found = {"CPUs": len(allowed)}
     quota = _quota(cgroup)
     if quota is not None:
         found["cpu.max"] = max(int(quota), 1)
@@ -48,6 +51,16 @@ def _quota(cgroup: Path) -> float | None:
     return least
 
 
+def asked(num_threads: int | None) -> int:
+    """The checked number of threads of a layer's calls; 0 for None, which means those of the process."""
+    if num_threads is None:
+        return 0
+    number = _validate.num_threads(num_threads)
+    if number > 1:
+        _prepare()
+    return number
+
+
 def set_num_threads(num_threads: int) -> None:
     """Let calls have this many threads that do not say how many: 1 at first.
 
@@ -59,7 +72,7 @@ def set_num_threads(num_threads: int) -> None:
     Parameters
     ----------
     num_threads : int
-        1 to 64, with the thread that calls.
+        1 to 64, the thread that calls being one of them.
 
     Raises
     ------
@@ -76,7 +89,7 @@ def set_num_threads(num_threads: int) -> None:
     True
     >>> fastgru.set_num_threads(1)
     """
-    _plans.set_threads(_validate.num_threads(num_threads))
+    _plans.set_threads(asked(_validate.num_threads(num_threads)))
 
 
 def get_num_threads() -> int:
@@ -97,20 +110,23 @@ def from_environment(environment: Mapping[str, str]) -> None:
         return
     if not text.isdecimal() or not 1 <= int(text) <= _validate.MOST_THREADS:
         raise ValueError(f"{VARIABLE} must be a number from 1 to {_validate.MOST_THREADS}, got {text!r}")
-    _plans.set_threads(int(text))
+    set_num_threads(int(text))
 
 
 def shown() -> str:
     """What holds, and why, for `show_config`."""
+    _prepare()
     found = ", ".join(f"{name} {most}" for name, most in bounds(os.environ).items())
     return f"{_plans.get_threads()} of at most {_plans.threads_limit()}: {found}"
 
 
-def _register() -> None:
-    """Let threadpoolctl see and limit the threads, if it is installed."""
+@functools.cache
+def _prepare() -> None:
+    """Bound the threads of all calls, and let threadpoolctl see and limit them if it is installed."""
+    _plans.limit_threads(min(bounds(os.environ).values()))
     if importlib.util.find_spec("threadpoolctl") is None:
         return
-    import threadpoolctl
+    import threadpoolctl  # not with fastgru: most programs ask for no threads
 
     class Controller(threadpoolctl.LibController):  # type: ignore[misc]
         """fastgru's threads, as threadpoolctl has those of BLAS and OpenMP: the most of a call."""
@@ -130,7 +146,3 @@ def _register() -> None:
             return self.dynlib.fastgru_limit_threads(num_threads)
 
     threadpoolctl.register(Controller)
-
-
-_plans.limit_threads(min(bounds(os.environ).values()))
-_register()

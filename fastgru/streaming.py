@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate, _validate_streams
+from fastgru import _threads, _validate, _validate_streams
 from fastgru._cascade import Cascade
 from fastgru._pool import Claim, Slots
 from fastgru._streams import Alone, Steps
@@ -54,7 +54,7 @@ def _cascade_of(layer: Any, num_threads: int | None) -> Cascade:
         raise TypeError(
             f"layer must be a GRU, a Stack or a Model, got {layer!r} of type {type(layer).__name__}"
         )
-    threads = 0 if num_threads is None else _validate.num_threads(num_threads)
+    threads = _threads.asked(num_threads)
     cascade = layer._cascade()
     if threads and cascade.network is not None:
         cascade.network.threads = threads
