@@ -169,8 +169,8 @@ class MicroBatcher:
         slot : int
             An open slot of the pool.
         x : ndarray, shape (features,)
-            Of the pool's dtype; other float types are cast. It is copied before the first wait. Of a pool
-            that takes indices: an integer.
+            Of the pool's dtype; other float types are cast. It is copied before the first wait. A pool that
+            takes indices takes an integer.
 
         Returns
         -------

@@ -73,7 +73,9 @@ class Graph:
         return len(self._values) - 1
 
     def gru(self, layer: Any, x: int, output: int, column: int = 0, reverse_output: bool = False) -> None:
-        """Add a GRU that writes its units into a value from a column on, in time as it runs or reversed."""
+        """Add a GRU that writes its units into a value from a column on, in the order in which it runs or,
+        with `reverse_output`, in reverse.
+        """
         initial, final = self._wired.get(layer, (0, 0))
         settings = {
             "plan": self.plans[layer],
@@ -117,7 +119,7 @@ class Graph:
         """Add a node; settings are those of struct fastgru_node, and of `Network`."""
         if len(self._nodes) == MOST_NODES:
             raise ValueError(
-                f"a network must have at most {MOST_NODES} nodes and merges of two values, got more"
+                f"a network must have at most {MOST_NODES} nodes, got more (a merge of n values has n - 1)"
             )
         self._nodes.append((kind, x, output, settings))
 
@@ -129,7 +131,7 @@ class Graph:
         optional: bool,
         default_states: tuple[Any, ...] | None = None,
     ) -> Network:
-        """All of it, returning these values."""
+        """The network, which returns these values."""
         return Network(
             self._values,
             self._nodes,
@@ -153,17 +155,17 @@ class ModelGraph(Graph):
     Parameters
     ----------
     inputs : sequence of (shape, bool)
-        Of each its shape without the batch, and True if it is of indices, as `Value` of the nodes has them.
+        The shape of each without the batch, and True if it is of indices.
     dtype : dtype
         That everything is computed in.
     plans : mapping
         The packed weights of each GRU.
     dense_plans : dict
-        Those of other nodes, in and out: nodes whose weights are not packed yet are added.
+        The packed weights of other nodes. Weights that are not packed yet are added to it.
     weights_dtype : {None, 'float16', 'int8'}
-        What these are packed as.
+        The type of packed weights.
     streaming : bool
-        The network runs step by step: layers that return their last output alone return each.
+        True: the network runs step by step, and layers that return their last output return one at each step.
     """
 
     def __init__(
@@ -212,7 +214,7 @@ class ModelGraph(Graph):
         return len(self._values) - 1
 
     def either(self, mask: int, other: int, clock: int | None) -> int:
-        """Where one of the masks hides no timestep; its number. The first one is of a node."""
+        """A mask that is true where one of two masks is; its number. `mask` is written by a node."""
         if mask == other:
             return mask
         output = self.new_mask(clock)
@@ -220,7 +222,7 @@ class ModelGraph(Graph):
         return output
 
     def both(self, mask: int, other: int, clock: int | None) -> int:
-        """Where neither mask hides a timestep; its number. The first one is of a node."""
+        """A mask that is true where both masks are; its number. `mask` is written by a node."""
         if other == NO_MASK or mask == other:
             return mask
         output = self.new_mask(clock)
@@ -242,16 +244,16 @@ class ModelGraph(Graph):
         return self._new_clock(Clock(steps=steps))
 
     def agree(self, name: str, clock: int, other: int) -> None:
-        """Timesteps of two clocks must be as many in every call, for this node."""
+        """Require the same number of timesteps of two clocks in every call, for the node `name`."""
         if clock != other:
             self.equal.append((name, clock, other))
 
     def check_timesteps(self, steps: Sequence[int]) -> None:
-        """Refuse a call in which clocks differ that must not; steps are those of `timesteps`."""
+        """Refuse a call in which clocks differ that must agree; `steps` is what `timesteps` returns."""
         for name, clock, other in self.equal:
             if steps[clock] != steps[other]:
                 raise ValueError(
-                    f"inputs must have as many timesteps as each other where {name!r} puts them together, "
+                    f"inputs must have the same number of timesteps, because {name!r} puts them together, "
                     f"got {steps[clock]} and {steps[other]}"
                 )
 
@@ -261,13 +263,13 @@ class ModelGraph(Graph):
         return len(self.states) - 1
 
     def _state_of(self, layer: Any) -> int:
-        """A new one: a layer may be in a model twice."""
+        """The number of a new state: a layer may be in a model twice."""
         plan = self.plans[layer]
         self.states.append(State(layer.name, plan.units, plan.dtype, layer._default_state))
         return len(self.states) - 1
 
     def timesteps(self, given: Sequence[int | None]) -> list[int]:
-        """Those of every clock, if the inputs have these; less than 1 where they are too few."""
+        """The timesteps of every clock, if the inputs have `given`; less than 1 where these are too few."""
         found: list[int] = []
         for clock in self._clocks:
             if clock.input >= 0:
@@ -290,7 +292,7 @@ class ModelGraph(Graph):
         return [of_inputs.get(number, 1) for number in range(self._inputs)]
 
     def model_network(self, outputs: Sequence[int], steps: int | None) -> Network:
-        """All of it, whose first input has `steps` timesteps, or any number that is enough."""
+        """The network, whose first input has `steps` timesteps; None: any number that is enough."""
         defaults = tuple(state.default for state in self.states)
         outputs = list(outputs)
         for i, value in enumerate(outputs):
@@ -319,14 +321,14 @@ class ModelGraph(Graph):
         )
 
     def _copied(self, value: int) -> int:
-        """The same in a value of its own."""
+        """A new value with the same numbers; its number."""
         width, dtype, _, _ = self._values[value]
         output = self._like(value, dtype)
         self.add("copy", value, output, size=width)
         return output
 
     def limit_indices(self, value: int, least: int, limit: int) -> None:
-        """Indices of an input must be from `least` on and less than `limit`."""
+        """Require indices of an input to be at least `least` and less than `limit`."""
         low, high = self.limits.get(value, (least, limit))
         self.limits[value] = max(low, least), min(high, limit)
 
@@ -363,9 +365,9 @@ class ModelGraph(Graph):
         initial: Sequence[int],
         turned: bool = False,
     ) -> tuple[list[tuple[int, int]], list[int]]:
-        """Add a recurrent layer that starts from these values; `turned`: it writes from the last timestep on.
+        """Add a recurrent layer, and return its outputs with their widths, and its last states.
 
-        Returns its outputs with their widths, and its last states.
+        It starts from the values `initial`. With `turned` it writes its outputs from the last timestep on.
         """
         kinds = [self.plans[part].dtype for part in layer._parts]
         starts = [0] * len(kinds)
@@ -389,7 +391,7 @@ class ModelGraph(Graph):
     def _adding(
         self, clock: int, mask: int, wired: dict[Any, tuple[int, int]], turned: bool
     ) -> Iterator[None]:
-        """What GRUs that are added inside have in common."""
+        """Set what GRUs that are added in a `with` block have in common."""
         before = self._clock, self._mask, self._wired, self._turned
         self._clock, self._mask, self._wired, self._turned = clock, mask, wired, turned
         try:
@@ -403,7 +405,7 @@ UNKNOWN: Mask = frozenset([(-1, 0.0)])  # a mask of another kind
 
 
 def either(masks: Sequence[Mask]) -> Mask:
-    """Where one of the masks hides no timestep."""
+    """The mask that is true where one of these masks is."""
     found: Mask = frozenset()
     for mask in masks:
         found = None if found is None or mask is None else found | mask
@@ -441,7 +443,7 @@ class Sketch(ModelGraph):
         return super().recurrent(layer, *arguments)
 
     def described_mask(self, mask: int) -> Mask:
-        """What a mask is made of, but for that of the call."""
+        """What a mask is made of, apart from the mask of the call."""
         if mask in (NO_MASK, CALL_MASK):
             return None
         kind, x, settings = next((one[0], one[1], one[3]) for one in self._nodes if one[2] == mask)

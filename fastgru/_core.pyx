@@ -73,9 +73,9 @@ cdef class Network:
     states : sequence of (int, dtype)
         Width and type of each.
     chunk_bytes, chunk_steps : int
-        Of the values between nodes; 0 means as many as stay in the cache.
+        Of a chunk of the values between nodes; 0 means as many as stay in the cache.
     isa : str, optional
-        Of nodes that have no plan: as of `Plan`.
+        The instruction set of the nodes that have no plan.
     least, most : int
         Timesteps that the first input may have.
     threads : int
@@ -295,7 +295,7 @@ cdef class Network:
         self, cnp.ndarray x, tuple initial_states, tuple states, tuple out, mask=None, lengths=None,
         Py_ssize_t first=0, tuple others=(),
     ):
-        """Run a call of arrays that are known to be right and share no memory.
+        """Run a call on arrays that have been checked and share no memory.
 
         Parameters
         ----------
@@ -365,7 +365,7 @@ cdef class Network:
 
 
 cdef tuple describe_node(fastgru_node *node, given_node):
-    """Set the fields of a node; returns what it points into."""
+    """Set the fields of a node, and return the objects that own the memory it points to."""
     cdef Plan plan
     cdef DensePlan dense
     cdef cnp.ndarray array
@@ -430,14 +430,14 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
 
 
 cdef void run_network(Network network, fastgru_run_of *run) noexcept nogil:
-    """Run what has been described."""
+    """Run a described call."""
     run_nodes(&network.net, run)
 
 
 cdef Memory *fitting(Network network, fastgru_run_of *run, Memory **spare, size_t own) except NULL:
     """Memory for a described run, laid out, with tables of states for the caller; it begins with `own` bytes.
 
-    It is the spare one, which must be of the same network, if that fits.
+    The spare memory, which must be of the same network, is used if it fits.
     """
     cdef Py_ssize_t count = network.net.state_count
     cdef size_t bytes, tables

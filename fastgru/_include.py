@@ -1,4 +1,4 @@
-"""Where the engine in C is."""
+"""Paths of the engine's C files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A bar on a terminal for work that takes its time; rich draws it."""
+"""A progress bar on a terminal, which rich draws."""
 
 import contextlib
 import sys

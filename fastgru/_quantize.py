@@ -18,7 +18,8 @@ Layer = GRU | Bidirectional | Stack
 MOST = 127  # steps of a column's largest weight
 CALIBRATED = 0.8  # of the timesteps; the error is measured on the others
 DAMPING = 1e-2  # of the mean diagonal of the inputs' products, so that these can be inverted
-DOMINATES, SATURATED = 12.0, 0.99  # times the root mean square of the others in a column; of outputs
+DOMINATES = 12.0  # a weight this many times as large as the root mean square of the others in its column
+SATURATED = 0.99  # an output larger than this
 
 
 class Entry(NamedTuple):
@@ -30,11 +31,11 @@ class Entry(NamedTuple):
     rms : float
         Root mean square of the difference from float32; NaN without calibration.
     max : float
-        The largest one.
+        The largest difference from float32; NaN without calibration.
     channel : int or None
-        The unit with the largest root mean square, and
+        The unit whose `rms` is the largest; None without calibration.
     channel_rms : float
-        that.
+        The `rms` of this unit; NaN without calibration.
     notes : tuple of str
         What may cause errors: columns that one weight dominates, outputs that saturate.
     """
@@ -48,7 +49,7 @@ class Entry(NamedTuple):
 
 
 class Report(tuple[Entry, ...]):
-    """The entries of all layers, the lowest first; as a string a table."""
+    """The entries of all layers, the lowest first. Printed, it is a table."""
 
     __slots__ = ()
 
@@ -80,35 +81,35 @@ def quantize(
     initial_state: Any = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Quantized:
-    """A layer with int8 weights in place of a layer with weights of float32.
+    """Make a layer with int8 weights from a layer with float32 weights.
 
     Parameters
     ----------
     layer : GRU, Bidirectional or Stack
         Built, and of dtype float32 or float16. It is not changed.
     calibration : ndarray, shape (batch, timesteps, features), optional
-        Inputs like those that the layer will get, time-major if the layer is; some hundred timesteps. Without
-        them every weight is rounded to the nearest step. With them, weights are rounded one input after the
-        other, and each rounding error is made up for by the weights that follow, as far as inputs vary
-        together (GPTQ, Frantar et al. 2022, arXiv:2210.17323); then biases make up for what is left on
-        average. Calls of the result take the same time either way.
+        Inputs like those that the layer will get, time-major if the layer is. A few hundred timesteps are
+        enough. Without calibration every weight is rounded to the nearest step. With calibration the rows of
+        a kernel are rounded one after the other, and the rows that follow make up for the error of each, as
+        far as inputs are correlated (GPTQ, Frantar et al. 2022, arXiv:2210.17323). Then the biases make up
+        for the mean of the error that is left. Calls of the result take the same time either way.
     weights_dtype : {'int8'}
         The type of the weights.
     lengths : array_like of int, shape (batch,), optional
-        How many timesteps, the first ones, each row of the calibration has.
+        How many timesteps each row of the calibration has, from the first one on.
     initial_state : ndarray or list of ndarray, optional
-        The states that the rows of the calibration start from, (batch, units) each, as in a call of the
-        layer: of a GRU one, of others a list with one for each GRU; in that of a Stack None means zeros or
-        the `default_state`, which is what all start from by default.
+        The states that the rows of the calibration start from, as in a call of the layer: one array (batch,
+        units) for a GRU, and a list of them for other layers. In the list of a Stack, None stands for the
+        default. By default each GRU starts from its `default_state`, or from zeros if it has none.
     progress : callable, optional
-        Called with the number of kernels that are done and that there are, after each of them.
+        Called after each kernel, with the number of kernels that are done and the number of all.
 
     Returns
     -------
     Quantized
-        The layer, with `weights_dtype='int8'`, whose `get_weights` are the rounded ones; it can be saved and
-        loaded without the calibration. And the report of its errors on the last fifth of the timesteps, which
-        is not used otherwise.
+        `layer` has `weights_dtype='int8'`, its `get_weights` returns the rounded weights, and it can be saved
+        and loaded without the calibration. `report` has the errors on the last fifth of the timesteps, which
+        are not used otherwise.
 
     Raises
     ------
@@ -136,11 +137,11 @@ def quantize(
         raise ValueError(f"layer must be built to be quantized, got {layer.name!r}, which is not")
     if _validate.weights_dtype(weights_dtype, np.dtype(np.float32), True) != np.int8:
         raise ValueError(
-            f"weights_dtype must be 'int8', got {weights_dtype!r}: others need no rounding by inputs"
+            f"weights_dtype must be 'int8', got {weights_dtype!r}: other types need no calibration"
         )
     for name, given in (("lengths", lengths), ("initial_state", initial_state)):
         if given is not None and calibration is None:
-            raise ValueError(f"{name} must be that of a calibration, got it without one")
+            raise ValueError(f"{name} must come with a calibration, got it without one")
     members = list(layer.layers) if isinstance(layer, Stack) else [layer]
     made = type(layer).from_config(_with(layer.get_config(), weights_dtype="int8"))
     parts = iter(made._parts)
@@ -177,7 +178,7 @@ def _with(config: Any, **settings: Any) -> Any:
 
 
 def _notes(member: Any) -> tuple[str, ...]:
-    """What of its weights may cause errors."""
+    """Notes on weights that may cause errors."""
     notes = []
     for part in member._parts:
         for name, kernel in zip(("kernel", "recurrent_kernel"), part.weights, strict=False):
@@ -190,11 +191,11 @@ def _notes(member: Any) -> tuple[str, ...]:
 
 
 def _rounded(kernel: Array, inputs: Array) -> Array:
-    """A kernel as int8 holds it, so that products with inputs like these change least.
+    """A kernel rounded to what int8 can hold, so that products with inputs like these change least.
 
-    Row by row, those of the largest inputs first: the weights of the rows that follow make up for what
-    rounding changes, by the inverse of the inputs' second moments. The largest weight of a column stays,
-    because its step is taken from that.
+    Rows are rounded one after the other, those of the largest inputs first. The rows that follow make up for
+    the error of each, by the inverse of the inputs' second moments. The largest weight of a column is not
+    changed, because it defines the column's step.
 
     Parameters
     ----------
@@ -226,7 +227,7 @@ def _rounded(kernel: Array, inputs: Array) -> Array:
 
 
 class _Calibration:
-    """Inputs of one layer after the other, computed by float32 and by those that are quantized already."""
+    """The inputs of one layer after the other, computed by the float32 layers and by the quantized ones."""
 
     def __init__(
         self,
@@ -265,7 +266,7 @@ class _Calibration:
         return [self._rounded_part(part) for part in member._parts]
 
     def entry(self, member: Any, weights: Sequence[Sequence[Array]], notes: tuple[str, ...]) -> Entry:
-        """The error of that layer, which is left behind."""
+        """The error of that layer; then go on to the next one."""
         exact = [part.weights for part in member._parts]
         self._exact = self._sequences(member, exact, None, self._exact)
         self._found = self._sequences(member, weights, "int8", self._found)
@@ -303,7 +304,7 @@ class _Calibration:
         return start
 
     def _rounded_part(self, part: WeightedMember) -> list[Array]:
-        """New weights of a GRU: kernels rounded for its inputs, and a bias to make up for that."""
+        """New weights of a GRU: kernels rounded for its inputs, and a bias that makes up for the rounding."""
         gru: Any = part
         kernel, recurrent, *rest = (array.astype(np.float32) for array in gru.weights)
         order = slice(None, None, -1 if gru.go_backwards else 1)
@@ -332,7 +333,7 @@ class _Calibration:
         return [new_kernel, new_recurrent, *rest]
 
     def _finished(self, kernel: Array) -> Array:
-        """A kernel that is rounded."""
+        """Count a rounded kernel, report progress, and return the kernel."""
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._all)

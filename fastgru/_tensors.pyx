@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
 # cython: cdivision=True, autotestdict=False, embedsignature=False, freethreading_compatible=True
-"""Networks on the tensors of PyTorch: their memory is read and written as it lies, by its address.
+"""Networks on the tensors of PyTorch, whose memory is read and written in place, by its address.
 
 Knows tensors by their methods alone, so that it is built without PyTorch.
 """

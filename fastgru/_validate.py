@@ -178,7 +178,7 @@ def _halved(name: str, array: Array) -> Array:
 
 
 def _in_steps(name: str, array: Array, steps: Array | None) -> Array:
-    """Every column rounded to its steps, or to 127 of its largest value either way; all must be finite."""
+    """Every column rounded to multiples of its step, or of its largest value / 127; all must be finite."""
     others = array[~np.isfinite(array)]
     if others.size:
         raise ValueError(f"{name} must be finite with weights_dtype='int8', got {others[0]}")

@@ -1,4 +1,4 @@
-"""What models take and return, their arguments -> checked arrays, and every message about them."""
+"""The inputs and outputs of models; arguments of calls -> checked arrays, and every message about them."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -26,10 +26,10 @@ class Input(NamedTuple):
     indices : bool
         True of integers, which an Embedding reads.
     layout : str
-        The axes of its arrays: the letters of batch, timesteps and features, and numbers of groups of
-        features, which lie outside of them: "2bf" is (2, batch, half of the features). Where the letter of
-        batch or timesteps is missing there is one. A comma parts two numbers. "btf" stands for "bf" and "bt",
-        too.
+        The axes of its arrays: "b" is the batch, "t" timesteps, "f" features, and a number is that of groups
+        of features: "2bf" is (2, batch, half of the features). Two numbers are separated by a comma. If "b"
+        or "t" is missing, that axis is left out, and has the size 1. "btf", the default, also stands for "bf"
+        if there are no timesteps, and for "bt" of indices.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Output(NamedTuple):
     name : str
         Of the value.
     layout : str
-        As of `Input`.
+        As for `Input`.
     """
 
     name: str
@@ -84,7 +84,7 @@ def model_input(one: Input) -> Input:
         if size is not None:
             _validate.positive(f"the shape of the input {one.name!r}", size)
     if not one.indices and one.shape[-1] is None:
-        raise ValueError(f"input {one.name!r} must have features of a known number, got {one.shape}")
+        raise ValueError(f"input {one.name!r} must have a known number of features, got {one.shape}")
     _check_layout(f"input {one.name!r}", layout, one.shape, one.indices)
     return one._replace(shape=tuple(one.shape), layout=layout)
 
@@ -124,9 +124,9 @@ def model_inputs(
     least : sequence of int
         The fewest timesteps of each.
     limits : mapping
-        Of those of indices, by their numbers: the least, and the first one that is too large.
+        For inputs of indices, by the input's number: the smallest index, and the first one that is too large.
     wanted : dtype
-        Of those of numbers.
+        The type of the other inputs.
     """
     if isinstance(value, Mapping):
         missing = [one.name for one in inputs if one.name not in value]
@@ -166,7 +166,7 @@ def _input(value: Any, one: Input, least: int, limits: tuple[int, int], wanted: 
 
 
 def indices_within(name: str, array: Array, limits: tuple[int, int]) -> Array:
-    """Indices of which none is less than the first limit, or not less than the second, as int32.
+    """Indices as int32, of which each must be at least the first limit and less than the second one.
 
     They are copied before they are checked: another thread may write into the array.
     """
@@ -184,23 +184,23 @@ def indices_within(name: str, array: Array, limits: tuple[int, int]) -> Array:
 def model_mask(
     mask: Any, lengths: Any, inputs: Sequence[Input], batch: int, steps: int | None
 ) -> tuple[Array | None, Array | None]:
-    """The mask or the lengths of the first input, of this many steps."""
+    """The mask or the lengths of the first input, which has `steps` timesteps."""
     name = "mask" if lengths is None else "lengths"
     if steps is None:
-        raise ValueError(f"{name} must be None: the input {inputs[0].name!r} has no timesteps")
+        raise ValueError(f"{name} must be None for the input {inputs[0].name!r}, which has no timesteps")
     if lengths is not None and mask is not None:
         raise ValueError("lengths must be given without a mask, got both")
     if lengths is not None:
         return None, _validate.lengths(lengths, batch, steps)
     if isinstance(mask, list | tuple) and len(mask) == len(inputs) and len(mask) > 1:
         if any(one is not None for one in mask[1:]):
-            raise ValueError("mask must be that of the first input, got masks of others, too")
+            raise ValueError("mask must be that of the first input alone, got masks of other inputs, too")
         mask = mask[0]
     return None if mask is None else _validate.mask(mask, (batch, steps)), None
 
 
 def model_states(value: Any, states: Sequence[Any], batch: int) -> tuple[Array | None, ...]:
-    """What every state of the network starts from; states are `State` of `_compile`."""
+    """The arrays that the states of the network start from; `states` are `State`s of `_compile`."""
     given = [None] * len(states) if value is None else value
     if not isinstance(given, list | tuple) or len(given) != len(states):
         got = len(given) if isinstance(given, list | tuple) else type(given).__name__
@@ -228,7 +228,7 @@ def model_out(out: Any, results: Sequence[Array], read: Sequence[Any]) -> list[A
         for one, result in zip(given, results, strict=True)
     ]
     if any(np.shares_memory(a, b) for i, a in enumerate(targets) for b in targets[:i]):
-        raise ValueError("out must be arrays that do not overlap each other, got some that do")
+        raise ValueError("out must be arrays that do not overlap, got arrays that do")
     for target, result in zip(targets, results, strict=True):
         target[...] = result
     return given

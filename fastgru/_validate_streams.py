@@ -77,7 +77,7 @@ def _integers(name: str, value: Any) -> Array:
     if array.size == 0 and not isinstance(value, np.ndarray):  # an empty list has no type
         array = array.astype(np.int64)
     if array.dtype == object and array.size and all(type(number) is int for number in array.flat):
-        raise ValueError(f"{name} must be less than 2**63 either way, got {max(array.flat, key=abs)}")
+        raise ValueError(f"{name} must lie between -2**63 and 2**63, got {max(array.flat, key=abs)}")
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integers, got {array.dtype}")
     if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:

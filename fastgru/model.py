@@ -36,14 +36,18 @@ class Compiled(NamedTuple):
 
 
 class Model(ModelCaller, Streamable):
-    """A network of layers: `fastgru.load_model` makes one.
+    """A network of layers, which `fastgru.load_model` makes of a file.
 
-    ``model(inputs, mask=None, lengths=None, initial_state=None, out=None)`` runs it. `inputs` is an array of
-    (batch, timesteps, features) or what else `inputs` of the model says, or for several a list of them or a
-    dict by name; `mask`, of shape (batch, timesteps), and `lengths`, of shape (batch,), are of the first
-    input; `initial_state` is a list of a (batch, width) array or None for each state; `out` is what results
-    are written to. It returns an array, or for several outputs a list of them. Arguments that do not fit are
-    a ValueError or a TypeError that names them.
+    ``model(inputs, mask=None, lengths=None, initial_state=None, out=None)`` runs it, and returns an array, or
+    a list of arrays for several outputs.
+
+    - `inputs` is an array, or for several inputs a list of arrays or a dict of them by name. The attribute
+      `inputs` has the shape of each, which usually is (batch, timesteps, features).
+    - `mask`, (batch, timesteps), and `lengths`, (batch,), are those of the first input.
+    - `initial_state` is a list with a (batch, width) array, or None, for each state.
+    - `out` is an array, or for several outputs a list, to which the results are written.
+
+    For arguments that do not fit, it raises a ValueError or a TypeError that names them.
 
     It is immutable, `num_threads` apart: any number of threads may share it.
 
@@ -55,20 +59,20 @@ class Model(ModelCaller, Streamable):
     outputs : sequence of Output
     name : str
     dtype : {'float32', 'float64'}
-        That everything is computed in.
+        The type that everything is computed in.
     weights_dtype : {None, 'float16', 'int8'}
-        That packed weights of float32 are kept in.
+        The type of packed weights; None: `dtype`.
     states : sequence of (str, str)
-        Names of an input and of the output that is its next value: in a stream they are states.
+        Names of an input and of the output that is its next value. A stream keeps these as states.
     batch : int, optional
-        The only one that calls may have.
+        The only batch that calls may have.
     num_threads : int, optional
         Threads that a call may have, by default as many as `fastgru.set_num_threads` says; it may be set.
 
     Raises
     ------
     ValueError
-        If nodes do not fit together; names the node.
+        If nodes do not fit together. The message names the node.
 
     Examples
     --------
@@ -145,12 +149,12 @@ class Model(ModelCaller, Streamable):
 
     @property
     def inputs(self) -> tuple[Input, ...]:
-        """What a call takes, in this order."""
+        """The inputs of a call, in their order."""
         return self._inputs
 
     @property
     def outputs(self) -> dict[str, Shape]:
-        """What a call returns: names, and shapes without the batch."""
+        """The outputs of a call by name: their shapes without the batch."""
         return {one.name: self._compiled.values[one.name].shape for one in self._outputs}
 
     def shape_of(self, name: str) -> Shape:
@@ -158,13 +162,13 @@ class Model(ModelCaller, Streamable):
         return self._compiled.values[name].shape
 
     def limits_of(self, name: str) -> tuple[int, int]:
-        """The least index that an input takes, and the first one that is too large."""
+        """The smallest index that an input takes, and the first one that is too large."""
         number = [one.name for one in self._inputs].index(name)
         return self._compiled.graph.limits.get(number, (-(2**31), 2**31))
 
     @property
     def built(self) -> bool:
-        """True, as of layers that have their weights."""
+        """True, as for layers that have their weights."""
         return True
 
     @property
@@ -238,19 +242,19 @@ class Model(ModelCaller, Streamable):
                 raise node.wrong(f"reads {missing[0]!r}, which no node before it writes")
             found = node.add_to(graph, [values[name] for name in reads])
             if len(found) < len(node.outputs):
-                raise node.wrong(f"writes {len(found)} values, got names for {len(node.outputs)}")
+                raise node.wrong(f"must have at most {len(found)} outputs, got {len(node.outputs)}")
             for name, value in zip(node.outputs, found, strict=False):
                 if name in values:
-                    raise node.wrong(f"writes {name!r}, which is there already")
+                    raise node.wrong(
+                        f"must write a value of a new name, got {name!r}, which is written already"
+                    )
                 values[name] = value
         unknown = [one.name for one in outputs if one.name not in values]
         if unknown:
             raise ValueError(f"the model's output {unknown[0]!r} is written by no node")
         wrong = [one.name for one in outputs if values[one.name].indices]
         if wrong:
-            raise ValueError(
-                f"the model's output {wrong[0]!r} must be numbers, got the indices of an Embedding"
-            )
+            raise ValueError(f"the output {wrong[0]!r} must be numbers, got the indices of an Embedding")
         if graph.blocking:
             raise ValueError(f"the model {self.name!r} cannot run step by step: " + "; ".join(graph.blocking))
         network = graph.model_network(
@@ -274,7 +278,7 @@ class Model(ModelCaller, Streamable):
     def _long_call(
         self, inputs: Any, initial_state: Any, mask: Any, training: Any, lengths: Any, out: Any
     ) -> Any:
-        """Any call: check and convert the arguments."""
+        """The result of any call, whose arguments are checked and converted first."""
         found = self._compiled
         arrays = self._checked(inputs)
         batch = arrays[0].shape[0]
@@ -320,22 +324,23 @@ class Model(ModelCaller, Streamable):
         return np.empty(shape, self._dtype)
 
     def predict(self, x: Any, batch_size: int = 32, progress: Any = None) -> Any:
-        """The outputs for many rows, of which this many are computed at a time.
+        """The outputs for many rows, which are computed batch by batch, so that memory stays small.
 
         Parameters
         ----------
         x : as `inputs` of a call, or an iterable of them
-            Of an iterable, the results are put together.
+            The results for the items of an iterable are put together.
         batch_size : int
+            Rows that are computed at a time.
         progress : bool or callable, optional
-            A callable is called with the number of rows that are done, after each batch. None: on a terminal
-            there is a bar if `rich` is installed, which the extra `cli` brings, and there are several
-            batches; False: there is none.
+            A callable is called after each batch, with the number of rows that are done. None: a terminal
+            shows a progress bar if there are several batches and `rich` is installed, as it is with the extra
+            `cli`. False: it shows none.
 
         Returns
         -------
         ndarray or list of ndarray
-            As of a call.
+            As a call returns them.
 
         Raises
         ------
@@ -357,7 +362,7 @@ class Model(ModelCaller, Streamable):
         return joined[0] if len(joined) == 1 else joined
 
     def _batches(self, x: Any, batch_size: int) -> Iterator[Any]:
-        """The inputs of calls, of at most this many rows."""
+        """The inputs of calls that have at most `batch_size` rows."""
         if not isinstance(x, np.ndarray | list | tuple | Mapping) and isinstance(x, Iterable):
             for one in x:
                 yield from self._batches(one, batch_size)
@@ -454,7 +459,7 @@ class Model(ModelCaller, Streamable):
 
 
 def _fits(array: Array, one: Input, least: int) -> bool:
-    """True for indices of as many timesteps as the input has."""
+    """True for indices with a number of timesteps that the input takes."""
     return array.shape[1] >= least and one.shape[0] in (None, array.shape[1])
 
 
@@ -465,7 +470,7 @@ def _shown(shape: Shape) -> str:
 
 @contextlib.contextmanager
 def _told(progress: Any, x: Any, batch_size: int) -> Iterator[Callable[[int], Any]]:
-    """A function that is told how many rows are done."""
+    """A function to call with the number of rows that are done."""
     total = len(x) if isinstance(x, np.ndarray) and x.ndim else 0
     if callable(progress):
         yield progress

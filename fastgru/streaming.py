@@ -73,7 +73,7 @@ class Stream(Steps):
     Parameters
     ----------
     layer : GRU, Stack or Model
-        Built, of GRUs that go forward, and of a Model's other nodes those that need no later timestep.
+        It is built, its GRUs go forward, and no node of a Model needs later timesteps.
     batch : int
         Rows that are advanced together.
 
@@ -81,8 +81,8 @@ class Stream(Steps):
     ------
     ValueError
         If the layer is not built, reads sequences from their end (Bidirectional, `go_backwards`) or has a
-        `default_state` of another batch, or `batch` is less than 1. If a Model cannot run step by step, or
-        has several inputs or outputs besides states; names the nodes.
+        `default_state` of another batch, or `batch` is less than 1. If a Model has several inputs or outputs
+        besides states, or cannot run step by step; the message names the nodes that cannot.
     TypeError
         If an argument is of the wrong type.
 
@@ -92,8 +92,8 @@ class Stream(Steps):
 
     x : ndarray, (batch, features) or (batch, timesteps, features)
         A step; or a chunk of any number of them, time-major if the layer is. Of the layer's dtype it is read
-        in place; other float types are cast. Where a Model reads indices: (batch,) or (batch, 1) is a step,
-        (batch, timesteps) another chunk; integers of any type.
+        in place; other float types are cast. A Model that reads indices takes integers of any type: (batch,)
+        or (batch, 1) for a step, (batch, timesteps) for a chunk.
     out : ndarray, optional
         Where to write the outputs: (batch, units), or (batch, timesteps, units) for a chunk.
 
@@ -232,7 +232,7 @@ class StreamPool(Slots):
     Parameters
     ----------
     layer : GRU, Stack or Model
-        As of `Stream`. The pool keeps the weights that it has now.
+        As for `Stream`. The pool keeps the weights that the layer has now.
     capacity : int
         Slots that may be open at a time. Each takes the bytes of its state, and 17 more.
     num_threads : int, optional, keyword
@@ -341,7 +341,7 @@ class StreamPool(Slots):
             raise ValueError(f"slot must be open, got {slot}, which {self._why_not(slot)}")
 
     def state(self, slot: int) -> Any:
-        """A copy of a slot's state, (units,), as its last step left it; of a Stack a list of them.
+        """A copy of a slot's state, (units,), as its last step left it; for a Stack or Model a list of them.
 
         It may be pickled, and `open` of any pool of the layer takes it.
 

@@ -1,5 +1,5 @@
-/* biases.h - where biases lie, for each format of the weights: of every panel z, r, the candidate's and, reset after, its
- * recurrent one; z and r see only the sum of both. Dense: as the units lie. */
+/* biases.h - where biases lie, for each format of the weights: for every panel those of z, r and the candidate and, with
+ * the reset after, the candidate's recurrent one; z and r have the sum of both. Dense: in the order of the units. */
 
 static void KERNEL(pack_biases)(
     const struct fastgru_layer *layer,

@@ -1,6 +1,6 @@
-/* compiler.h - what the engine wants of a compiler and of the system's headers.
+/* compiler.h - what the engine needs of a compiler and of the system's headers.
  *
- * FASTGRU_SCALAR is 1 where vectors of the compiler's own are missing, or not asked for: C99 alone, on one lane. */
+ * FASTGRU_SCALAR is 1 where the compiler has no vectors, or is to use none: C99 alone, with vectors of one lane. */
 
 #ifndef FASTGRU_COMPILER_H
 #define FASTGRU_COMPILER_H

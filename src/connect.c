@@ -1,10 +1,10 @@
-/* connect.c - what is known of a network before it runs: its segments, and which values they hand to each other. */
+/* connect.c - what is decided once for a network: its segments, and which values they hand to each other. */
 
 #include "nodes.h"
 
 enum {
     RUN_BYTES = 512 << 10,           /* of a chunk of a value: it stays in the second-level cache */
-    RUN_STEPS = 16                   /* of a chunk at least: the start of a run costs little */
+    RUN_STEPS = 16                   /* of a chunk at least: what each chunk costs once is then little */
 };
 
 int fastgru_needs_all(const struct fastgru_network *network, const struct fastgru_node *node)
@@ -40,8 +40,10 @@ static void write_to(struct fastgru_value *value, int segment)
 
 enum { MOST_READ = 4 };
 
-/* The values that a node reads: their number. */
-static int values_read(const struct fastgru_node *node, int *values)
+/* Number the values that a node reads; returns how many they are. */
+static int values_read(
+    const struct fastgru_node *node,
+    int *values)                     /* (MOST_READ)  overwritten                           */
 {
     int count = 0;
     values[count++] = node->input;

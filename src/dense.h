@@ -1,5 +1,5 @@
-/* dense.h - a dense layer: x.kernel + bias, of some steps of some rows. A panel is three blocks of units, as those of a
- * candidate. */
+/* dense.h - a dense layer: x.kernel + bias, of some steps of some rows. A panel holds three neighbouring blocks of units
+ * side by side, like the panels of a GRU's candidates. */
 
 /* out := x.kernel + bias */
 INLINE void FORMAT(dense)(

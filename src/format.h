@@ -1,7 +1,7 @@
 /* format.h - a format of packed weights: how a layer is packed and run.
  *
- * Included after gates.h with WEIGHTS, the format's name, FLOAT16 and QUANTIZED, which wants DOT, the file of what
- * multiplies int8 weights. For an instruction set that only adds better instructions for one format to ISA, include
+ * Included after gates.h with WEIGHTS, the format's name, FLOAT16 and QUANTIZED, which needs DOT, the file of the
+ * products of int8 weights. For an instruction set that only adds better instructions for one format to ISA, include
  * this once more, after its own target pragma and with its name as FORMAT_ISA, as kernels.h does for bytes. */
 
 #ifndef FORMAT_ISA

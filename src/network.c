@@ -12,7 +12,7 @@
 #include "team.h"
 #include "workspace.h"
 
-/* What a run's chunk is. */
+/* A chunk: some timesteps of the rows of a block. */
 struct chunk {
     ptrdiff_t first_row;
     ptrdiff_t rows;
@@ -41,7 +41,7 @@ static ptrdiff_t all_steps(
     return clock < 0 ? 1 : clock ? fastgru_clock_steps(network, run, clock) : w->timesteps;
 }
 
-/* What is masked of a node's part. */
+/* Which of a chunk's rows are masked for a node, and at which steps. */
 static struct masking mask_of(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w,
     const struct fastgru_node *node, const struct chunk *chunk)
@@ -63,7 +63,7 @@ static struct masking mask_of(
     return mask;
 }
 
-/* A GRU on a chunk. */
+/* Run a GRU on a chunk. */
 static void run_gru(
     const struct fastgru_network *network, struct fastgru_network_call *run, const struct workspace *w, int n,
     const struct chunk *chunk)
@@ -120,7 +120,7 @@ static void run_gru(
     }
 }
 
-/* Any other node on a chunk. */
+/* Run any other node on a chunk. */
 OUTLINE void run_other(
     const struct fastgru_network *network, const struct fastgru_network_call *run, const struct workspace *w, int n,
     const struct chunk *chunk)
@@ -151,7 +151,7 @@ OUTLINE void run_other(
     fastgru_run_node(&work);
 }
 
-/* The lengths that are left of a chunk. */
+/* How many steps of a chunk each row has, in the order of lengths. */
 static void clip(
     const struct fastgru_network_call *run, const struct workspace *w, const struct chunk *chunk)
 {

@@ -14,7 +14,7 @@ enum {
 };
 
 
-/* sqrt(x) to an ulp, by bits that libm need not have: x >= 0. */
+/* sqrt(x), x >= 0, to an ulp, with the same bits on every machine, which libm does not promise. */
 static double root_of(double x)
 {
     uint64_t bits;
@@ -29,7 +29,7 @@ static double root_of(double x)
     return y;
 }
 
-/* log(x) to an ulp or two, by bits that libm need not have: x >= 1. With x = m 2^e, m from 0.7 to 1.4, and
+/* log(x), x >= 1, to an ulp or two, with the same bits on every machine. With x = m 2^e, m from 0.7 to 1.4, and
  * t = (m - 1) / (m + 1), it is e log(2) + 2 (t + t^3 / 3 + t^5 / 5 + ...). */
 static double log_of(double x)
 {
@@ -77,7 +77,8 @@ static void activate(const struct work *w, ptrdiff_t n, char *y)
 
 /* ---- step by step -------------------------------------------------------------------------- */
 
-/* The row of a table for an index that is in it: the caller has checked that, but the array may have changed since. */
+/* The row of a table that an index names. The caller has checked the index, but another thread may have changed it since:
+ * an index without a row gives row 0. */
 static ptrdiff_t row_of(const struct fastgru_node *node, const char *x)
 {
     int32_t index;
@@ -162,7 +163,7 @@ static int is_of_numbers(const struct fastgru_node *node)
         || node->kind == FASTGRU_CLIP;
 }
 
-/* Take rows that follow each other without a gap in all parts as one. */
+/* If rows follow each other without a gap in all parts, treat them as one long row. */
 static void join_rows(struct work *w)
 {
     if (w->rows > 1 && w->x.batch_stride == w->out.width && w->y.batch_stride == w->out.width
@@ -172,7 +173,7 @@ static void join_rows(struct work *w)
     }
 }
 
-/* The same of steps. */
+/* The same for steps. */
 static void join_steps(struct work *w)
 {
     if (w->steps > 1 && w->x.time_stride == w->out.width && w->y.time_stride == w->out.width

@@ -2,8 +2,8 @@
 
 #define NUMBERS(x) ((const REAL *)(const void *)(x))
 
-/* Sums and the like are of CHAINS parts, every CHAINS-th number each, which are put together in one order: processors
- * add several numbers at a time. */
+/* Sums and maxima have CHAINS parts, because processors add several numbers at a time: part c is that of the numbers c,
+ * c + CHAINS and so on. The order in which the parts are put together is fixed. */
 
 static double TYPED(together)(const double *parts)
 {
@@ -93,7 +93,7 @@ static void TYPED(normalize)(const struct fastgru_node *node, ptrdiff_t n, const
         y[i] = (REAL)(((double)x[i] - mean) * scale * (double)factors[i] + (shifts ? (double)shifts[i] : 0));
 }
 
-/* 1 if a number of the step is another one. */
+/* 1 if a number of the step is not alpha. */
 static int TYPED(differs)(const struct work *w, const char *x)
 {
     for (ptrdiff_t i = 0; i < w->x.width; ++i)

@@ -30,8 +30,8 @@ ptrdiff_t fastgru_clock_steps(
         : (fastgru_clock_steps(network, run, clock->from) - clock->span) / clock->stride + 1;
 }
 
-/* Steps that a run goes through. With lengths, if no output of later steps is read, these are the steps of the longest
- * row and at least one more, at which every row is masked. */
+/* Timesteps that a run computes. With lengths, if nothing reads an output of later timesteps, these are the timesteps of
+ * the longest row and at least one more, at which every row is masked. */
 static ptrdiff_t needed_steps(const struct fastgru_network *network, const struct fastgru_network_call *run)
 {
     ptrdiff_t most = 0, least = 1;

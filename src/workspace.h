@@ -8,7 +8,7 @@
 /* Where the parts of a run's memory lie, which begins with this; if memory is NULL, only `bytes` has a meaning. */
 struct workspace {
     size_t bytes;                    /* FASTGRU_TOO_LARGE: more than there can be          */
-    ptrdiff_t timesteps;             /* that the run goes through                          */
+    ptrdiff_t timesteps;             /* that the run computes                              */
     ptrdiff_t rows;                  /* of a block                                         */
     ptrdiff_t steps;                 /* of a chunk                                         */
     char *memory;
@@ -19,7 +19,7 @@ struct workspace {
     ptrdiff_t *lengths;              /* (2, rows) in order, and which rows they are of     */
     ptrdiff_t *clipped;              /* (rows)   those of a chunk                          */
     ptrdiff_t *spare;                /* (rows)                                             */
-    char *scratch;                   /* of a GRU                                           */
+    char *scratch;                   /* of the node that runs                              */
 };
 
 /* Timesteps of a clock. */

@@ -90,7 +90,7 @@ def _sha256(path: Path) -> str:
 
 
 class Network(Protocol):
-    """What `Denoiser` asks of a network: gains for one frame, its states carried from call to call."""
+    """What `Denoiser` needs of a network: gains for one frame, and states that it keeps from call to call."""
 
     def step(self, features: Floats) -> Floats: ...
 

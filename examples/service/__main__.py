@@ -1,4 +1,4 @@
-"""A service that denoises many calls at once, and a load that tells how many it can serve in time.
+"""A service that denoises many calls at once, and a load test that measures how many it serves in time.
 
     python examples/service serve      a websocket for each call, on port 8000, for 10 minutes
     python examples/service load       more and more clients on it, each with a frame every 10 ms

@@ -67,7 +67,7 @@ class Host(Protocol):
 
 
 class Call(asyncio.BufferedProtocol):
-    """One client: its unread bytes, its slot, and how long its next deed may take.
+    """One client: its unread bytes, its slot, and the deadline of what it must do next.
 
     At most one frame is in a batch; the next is read when that is answered. So whatever a client sends,
     and however little it takes, it holds `ROOM` and about `UNSENT` bytes here.

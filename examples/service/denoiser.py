@@ -102,7 +102,7 @@ class Denoiser:
         Raises
         ------
         ValueError
-            If a slot is not open or comes twice, or `x` has another shape. No call has heard anything then.
+            If a slot is not open or comes twice, or `x` has another shape. All calls are then as they were.
         """
         x = np.asarray(x, np.float32)
         if x.shape != (len(slots), HOP):

@@ -256,7 +256,7 @@ async def _round(server: Server, count: int, frames: int) -> Round:
 
 
 def _frames(client: int, count: int, frames: int) -> list[bytes]:
-    """Masked frames of the recording, each client's from another place on, round and round."""
+    """Masked frames of the recording, which is repeated; each client begins at another place."""
     hops = audio.split(audio.read_wav(RECORDING).samples)[:, 0]
     pcm = np.rint(hops * 32768).astype("<i2")
     first = client * len(pcm) // count
@@ -303,7 +303,7 @@ def rounds(server: Server, counts: Sequence[int], seconds: float) -> Iterator[Ro
 
 
 def verdict(rounds: Sequence[Round]) -> str:
-    """The most clients with p99 in time, of those numbers that no smaller one has failed before."""
+    """The largest number of clients whose p99 is in time, if that of every smaller number is, too."""
     reached = 0
     for one in sorted(rounds, key=lambda one: one.clients):
         if not one.quantiles()[1] < BUDGET:

@@ -1,4 +1,4 @@
-"""A denoiser of PyTorch's on the shipped recording, before and after one line takes its GRUs to fastgru."""
+"""A PyTorch denoiser on the shipped recording, before and after one line makes its GRUs run on fastgru."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def frame_by_frame(model: NSNet2, features: torch.Tensor) -> tuple[torch.Tensor,
 
 @torch.inference_mode()
 def whole(model: NSNet2, features: torch.Tensor) -> tuple[torch.Tensor, float]:
-    """The same for a recording that is there."""
+    """The same for a whole recording in one call."""
     start = time.perf_counter()
     gains, _ = model(features)
     return gains, 1e3 * (time.perf_counter() - start) / len(features)

@@ -1,4 +1,4 @@
-"""NSNet2, the speech denoiser, as a program of PyTorch has it: nothing here knows of fastgru.
+"""NSNet2, the speech denoiser, as a PyTorch program has it: nothing here knows of fastgru.
 
 S. Braun, I. Tashev: "Data augmentation and loss normalization for deep noise suppression", 2020,
 arXiv:2008.06412. Trained weights: Microsoft, DNS Challenge, CC BY 4.0.

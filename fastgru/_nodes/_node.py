@@ -19,7 +19,7 @@ class Value(NamedTuple):
     Attributes
     ----------
     number : int
-        Of the value in the network.
+        The value's number in the network.
     shape : tuple of (int or None)
         Without the batch: (timesteps, width) of a sequence, (width,) of one vector for each row,
         (timesteps,) of a sequence of indices. None: any number.
@@ -47,7 +47,7 @@ class Value(NamedTuple):
 
     @property
     def timesteps(self) -> int | None:
-        """None: any number."""
+        """How many timesteps it has; None: any number."""
         return self.shape[0]
 
 
@@ -55,13 +55,13 @@ class Value(NamedTuple):
 class Node:
     """A layer of Keras, an operator of ONNX, or several of them in one.
 
-    Subclasses are dataclasses, whose fields are arrays, plain values that JSON can hold, and one layer of
-    fastgru at most: so files keep them.
+    Subclasses are dataclasses, so that files hold them without code of their own. Their fields are arrays,
+    plain values that JSON can hold, and at most one layer of fastgru.
 
     Parameters
     ----------
     name : str
-        As the model that it comes from has it, for messages.
+        Its name in the model that it comes from, for messages.
     inputs, outputs : tuple of str
         Names of the values that it reads and writes.
     passes_mask : bool
@@ -79,7 +79,7 @@ class Node:
         Raises
         ------
         ValueError
-            If it cannot read such values; names the node.
+            If it cannot read such values. The message names the node.
         """
         raise NotImplementedError
 
@@ -99,7 +99,7 @@ class Node:
         return ValueError(f"{type(self).__name__} {self.name!r} {what}")
 
     def blocks(self, graph: ModelGraph, why: str) -> None:
-        """Say that a network that runs step by step cannot have this node."""
+        """Note that this node, for a reason, cannot be in a network that runs step by step."""
         if graph.streaming:
             graph.blocking.append(f"{type(self).__name__} {self.name!r} {why}")
 

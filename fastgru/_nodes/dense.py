@@ -43,7 +43,7 @@ class Dense(Activated):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Windowed(Activated):
-    """What reads windows of timesteps.
+    """A node that reads windows of timesteps.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Windowed(Activated):
     dilation: int = 1
 
     def windows(self, graph: ModelGraph, x: Value, size: int, width: int) -> tuple[Value, dict[str, Any]]:
-        """What it writes, and what the network's node wants to know of windows of this many steps."""
+        """What it writes, and the settings of the network's node, for windows of `size` steps."""
         if self.padding not in PADDINGS:
             raise self.wrong(f"must have a padding among {PADDINGS}, got {self.padding!r}")
         for name, number in (("size", size), ("strides", self.strides), ("dilation", self.dilation)):
@@ -116,7 +116,7 @@ class Convolution(Windowed):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Depthwise(Windowed):
-    """The same, channel by channel: Keras' DepthwiseConv1D.
+    """activation(convolution of each channel along time + bias): Keras' DepthwiseConv1D.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class Depthwise(Windowed):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class WindowPool(Windowed):
-    """The mean or the largest number of windows: Keras' AveragePooling1D and MaxPooling1D.
+    """The mean or the maximum of each window: Keras' AveragePooling1D and MaxPooling1D.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class WindowPool(Windowed):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Embedding(Node):
-    """The rows of a table that indices say.
+    """The rows of a table, by indices.
 
     Parameters
     ----------
@@ -191,7 +191,7 @@ class Embedding(Node):
 
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         if len(inputs) != 1 or not inputs[0].indices:
-            raise self.wrong("must read an input of integers of the model, with nothing in between")
+            raise self.wrong("must read an input of integers of the model, with no node in between")
         if self.table.ndim != 2 or not self.table.shape[0]:
             raise self.wrong(f"must have a table (rows, width), got {self.table.shape}")
         x = inputs[0]

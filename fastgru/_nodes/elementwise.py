@@ -25,7 +25,7 @@ class Activated(Node):
     activation: Any = None
 
     def fused(self) -> tuple[dict[str, Any], Any]:
-        """The activation as settings of the network's node; and what is left for a node of its own."""
+        """Settings of the network's node, and the activation if it needs a node of its own, else None."""
         function = activations.get(self.activation)
         kernel = getattr(function, "kernel", None)
         if kernel is None:
@@ -46,7 +46,7 @@ def is_compiled(function: Any) -> bool:
 
 
 def activate(graph: ModelGraph, node: Node, function: Any, x: Value) -> Value:
-    """What an activation without a kernel makes of a value; None is x itself."""
+    """Add a node for an activation without a kernel, and return what it writes; for None return x."""
     if function is None:
         return x
     out = x._replace(number=graph.new_value(x.width, x.clock))
@@ -206,7 +206,7 @@ class Merge(Node):
         return [Value(number, first.shape, first.clock, mask)]
 
     def _unmasked(self, graph: ModelGraph, inputs: Sequence[Value], first: Value) -> Value:
-        """The product, or the largest or least numbers, of what is not masked at each step, as in Keras 3."""
+        """The product, maximum or minimum of those values that are not masked at a step, as in Keras 3."""
 
         def new(kind: str, x: int, **settings: int) -> int:
             number = graph.new_value(first.width, first.clock)
@@ -232,7 +232,7 @@ class Merge(Node):
     def _longest(self, graph: ModelGraph, inputs: Sequence[Value]) -> Value:
         """The value whose timesteps the result has."""
         if len(inputs) < 2 or any(value.indices for value in inputs):
-            raise self.wrong(f"must read two values or more, got {len(inputs)}")
+            raise self.wrong(f"must read two values of numbers or more, got {len(inputs)}")
         if len({value.width for value in inputs}) > 1:
             shapes = ", ".join(str(value.shape) for value in inputs)
             raise self.wrong(f"must read values of one shape, got {shapes}")
@@ -310,7 +310,7 @@ class Masking(Node):
 
 
 def _agree(graph: ModelGraph, node: Node, inputs: Sequence[Value]) -> None:
-    """The timesteps of all these values that have some must be as many."""
+    """Require the same number of timesteps of all values that have timesteps."""
     found = [value for value in inputs if value.clock is not None]
     if len({value.timesteps for value in found if value.timesteps is not None}) > 1:
         shapes = ", ".join(str(value.shape) for value in inputs)
@@ -321,7 +321,7 @@ def _agree(graph: ModelGraph, node: Node, inputs: Sequence[Value]) -> None:
 
 
 def _masks(graph: ModelGraph, inputs: Sequence[Value], any_mask: bool) -> int:
-    """The mask of a merge: where no value is masked, or with `any_mask` where not all of them are."""
+    """The mask of a merge: true where no value is masked, or with `any_mask` where one is not masked."""
     masks = list(dict.fromkeys(value.mask for value in inputs if value.mask != NO_MASK))
     if not masks or (any_mask and any(value.mask == NO_MASK for value in inputs)):
         return NO_MASK

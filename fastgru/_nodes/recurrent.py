@@ -14,18 +14,19 @@ from fastgru.wrappers import Bidirectional
 class Recurrent(Node):
     """A recurrent layer.
 
-    It reads x and, after it, an initial state of each GRU in it, or none; it writes its output, both of a
-    Bidirectional with merge_mode=None, and then, if the layer's `return_state` is true, the last states.
+    It reads x, and after x either an initial state for each GRU in the layer or none. It writes the layer's
+    output, or both outputs of a Bidirectional with merge_mode=None. If the layer's `return_state` is true, it
+    also writes the last states.
 
     Parameters
     ----------
     layer : GRU or Bidirectional
         Built, not time-major, not stateful.
     in_order : bool
-        Outputs of a GRU that goes backwards belong to the timesteps of its input, as in ONNX; else the first
-        one is that of the last timestep, as in Keras.
+        True: outputs of a GRU that goes backwards are in the order of its input, as in ONNX. False: they are
+        in the order in which they are computed, the last timestep first, as in Keras.
     reads_mask : bool
-        False: it runs over masked timesteps as over others.
+        False: masked timesteps are computed like others.
     """
 
     layer: Any

@@ -1,4 +1,4 @@
-"""Nodes that change shapes: what ends the time axis, and what starts one."""
+"""Nodes that change shapes, many of which end a time axis or start one."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ class Last(Node):
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class Repeat(Node):
-    """A vector as each of some timesteps: Keras' RepeatVector."""
+    """A vector, repeated for a number of timesteps: Keras' RepeatVector."""
 
     times: int
 
@@ -80,7 +80,7 @@ class Reshape(Node):
     Parameters
     ----------
     shape : tuple of int
-        Without the batch: (width,) or (timesteps, width); -1 in one place is what is left.
+        Without the batch: (width,) or (timesteps, width); one of them may be -1, for what is left.
     """
 
     shape: tuple[int, ...]
@@ -93,13 +93,15 @@ class Reshape(Node):
         if x.timesteps is None:
             if len(shape) == 2 and shape[0] == -1 and shape[1] == x.width:
                 return [x._replace(mask=self.mask_of(x))]
-            raise self.wrong(f"must read a shape that is known, got {x.shape}: give the model a fixed input")
+            raise self.wrong(
+                f"must read a known number of timesteps, got {x.shape}: give the model an input of fixed size"
+            )
         size = math.prod(n for n in x.shape if n is not None)
         if -1 in shape:
             known = math.prod(n for n in shape if n != -1)
             shape[shape.index(-1)] = size // known
         if math.prod(shape) != size:
-            raise self.wrong(f"must make {self.shape} of as many numbers, got {x.shape}")
+            raise self.wrong(f"must make {self.shape} of a value with as many numbers, got {x.shape}")
         if tuple(shape) == x.shape:
             return [x._replace(mask=self.mask_of(x))]
         self.blocks(graph, "makes other timesteps")
@@ -113,7 +115,9 @@ class Transpose(Node):
     def add_to(self, graph: ModelGraph, inputs: Sequence[Value]) -> list[Value]:
         x = self.sequence(inputs)
         if x.timesteps is None:
-            raise self.wrong(f"must read a shape that is known, got {x.shape}: give the model a fixed input")
+            raise self.wrong(
+                f"must read a known number of timesteps, got {x.shape}: give the model an input of fixed size"
+            )
         self.blocks(graph, "needs the whole sequence")
         clock = graph.fixed(x.width)
         number = graph.new_value(x.timesteps, clock)

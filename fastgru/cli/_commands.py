@@ -19,7 +19,7 @@ model = click.argument("model", type=PATH)
 layer = click.option(
     "--layer", metavar="NAME", help="Which one, if there are several; 'fastgru inspect' lists them."
 )
-whole = click.option("--whole", is_flag=True, help="The whole network in place of its GRU layers.")
+whole = click.option("--whole", is_flag=True, help="Take the whole network, not its GRU layers.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -45,10 +45,10 @@ def fastgru() -> None:
 )
 @whole
 def inspect(whole: bool, **given: Any) -> None:
-    """A table of the GRU layers in MODEL.
+    """Print a table of the GRU layers in MODEL.
 
     "reset" says whether the reset gate is applied after or before the recurrent product; "activations" are
-    those of the state and of the gates; "axes" is the order that 'fastgru run' wants the input to have;
+    those of the state and of the gates; "axes" is the order of axes in which 'fastgru run' takes inputs;
     "bytes packed" is the size of the weights as the engine reads them.
 
     \b
@@ -71,17 +71,17 @@ def inspect(whole: bool, **given: Any) -> None:
     type=click.Path(path_type=Path, allow_dash=True, readable=False),
     required=True,
     metavar="OUT.npy",
-    help="Where to write; '-': standard output.",
+    help="Where to write; '-' is standard output.",
 )
 @layer
 @click.option(
-    "--lengths", type=PATH, metavar="L.npy", help="How many timesteps, the first ones, each row has."
+    "--lengths", type=PATH, metavar="L.npy", help="How many timesteps each row has, from the first one on."
 )
 @click.option(
     "--states",
     type=PATH,
     metavar="S.npz",
-    help="Initial states, one for each GRU, as numpy.savez writes them.",
+    help="An initial state for each GRU, as numpy.savez writes arrays.",
 )
 @click.option(
     "--batch", type=click.IntRange(min=1), metavar="N", help="Rows at a time; by default what suits the file."
@@ -96,9 +96,9 @@ def inspect(whole: bool, **given: Any) -> None:
 def run(whole: bool, **given: Any) -> None:
     """Run a layer of MODEL over the sequences in INPUT, an .npy file.
 
-    INPUT has the shape (batch, timesteps, features), or (timesteps, batch, features) where 'fastgru inspect'
+    INPUT has the shape (batch, timesteps, features), or (timesteps, batch, features) if 'fastgru inspect'
     says so. It may be larger than memory; '-' is standard input. The output is written whole or not at all.
-    With --whole it has the shape of the model's input, a row or --batch rows at a time in memory.
+    With --whole, INPUT has the shape of the model's input, and --batch rows at a time are in memory.
 
     \b
     Examples:
@@ -119,8 +119,8 @@ def run(whole: bool, **given: Any) -> None:
 def convert(whole: bool, **given: Any) -> None:
     """Write a layer of MODEL to OUT: .onnx, .npz of fastgru, or .safetensors of PyTorch, by its ending.
 
-    With --whole, the whole network, to .npz. The new file is read back and both are run on random sequences.
-    Only if the outputs agree is it written to OUT, in place of any other file.
+    With --whole, write the whole network, to .npz. The new file is read back, and both networks are run on
+    random sequences. Only if their outputs agree, OUT is written, in place of a file that is there.
 
     \b
     Examples:
@@ -141,8 +141,9 @@ def convert(whole: bool, **given: Any) -> None:
 def quantize(**given: Any) -> None:
     """Write a layer of MODEL with int8 weights to an .npz of fastgru.
 
-    With some hundred timesteps of real inputs, weights are rounded so that outputs change least; the errors
-    on the last fifth of the timesteps are printed. Without them, weights are rounded to the nearest step.
+    With a few hundred timesteps of real inputs, weights are rounded so that outputs change least, and the
+    errors on the last fifth of the timesteps are printed. Without inputs, weights are rounded to the nearest
+    step.
 
     \b
     Examples:
@@ -183,7 +184,7 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
     callback=_sizes,
     default="1,8,64",
     show_default=True,
-    help="Rows of calls.",
+    help="How many rows calls have.",
 )
 @click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="For each figure.")
 @click.option(
@@ -194,11 +195,12 @@ def _picture(context: click.Context, parameter: click.Parameter, value: Path | N
 )
 @whole
 def bench(whole: bool, **given: Any) -> None:
-    """How fast the layers of MODEL are on this machine, on one thread.
+    """Measure how fast the layers of MODEL are on this machine, on one thread.
 
     onnxruntime and PyTorch run what fastgru exports to them, if they are installed and have such a layer;
     blocks of all runtimes take turns. "roofline" is the least time that the machine's arithmetic and memory
     allow, measured in between, divided by the time taken; "x fastgru" is the time divided by fastgru's.
+    With --whole, only fastgru is measured.
 
     \b
     Examples:
@@ -227,20 +229,20 @@ def bench(whole: bool, **given: Any) -> None:
 )
 @whole
 def compare(whole: bool, **given: Any) -> int:
-    """What the layers of MODEL compute here and in its own runtime, next to each other.
+    """Compare what the layers of MODEL compute here and in the model's own runtime.
 
     The runtime (onnxruntime, PyTorch, Keras) reads MODEL by itself, which may run code that is in it: compare
-    files that you trust. If it is not the one that the file belongs to, it gets the layer from fastgru, and
-    reading is not tested.
+    files that you trust. A runtime of another library, which --against names, gets the layer from fastgru,
+    and reading is not tested.
 
-    Each layer is run on random inputs, masks and initial states, a stateful one also in several calls in a
-    row. Outputs beyond the end of a row count where the runtime returns zeros there. Layers that only one of
-    the two finds, other sizes and another order of axes are differences.
+    Each layer is run on random inputs, masks and initial states, and a stateful one also in several calls,
+    one after the other. Outputs beyond the end of a row count if the runtime returns zeros there. Layers that
+    only one of the two finds, other sizes and another order of axes are differences.
 
-    "error" is the largest distance from the same equations in float64; "of rounding" is the larger one as a
-    share of what rounding may do in the least precise of the dtypes of layer, weights and runtime. A float64
-    layer is its own measure. The exit status is 0 if no share is beyond 1, 1 if there is a difference, 2 if a
-    layer could not be compared.
+    "error" is the largest distance from the same equations in float64. "of rounding" is the larger of both
+    errors, divided by the largest one that rounding may cause in the least precise of the dtypes of layer,
+    weights and runtime. A float64 layer is its own measure. The exit status is 0 if nothing is above 1, 1 if
+    there is a difference, 2 if a layer could not be compared.
 
     With --whole, the outputs of the whole network are compared on random inputs.
 
@@ -258,7 +260,7 @@ def compare(whole: bool, **given: Any) -> int:
 
 @fastgru.command(short_help="Show what computes here.")
 def config() -> None:
-    """What computes here: engine, instruction set, caches, BLAS, versions, the machine.
+    """Print what computes here: engine, instruction set, caches, BLAS, versions, the machine.
 
     \b
     Example:

@@ -14,11 +14,11 @@ COLUMNS = ("name", "kind", "output", "parameters", "reads")
 ROWS = 32  # at a time
 TRIALS = 8
 LIMITS = {"float32": 3e-5, "float64": 1e-10}  # of a difference from another runtime
-STEPS = 20  # of a sequence to measure and to compare, or as many as the model wants
+STEPS = 20  # of a sequence to measure or to compare, if the model does not fix their number
 
 
 def inspect(model: Path, measure: bool) -> None:
-    """Print a table of the network's nodes, and how long a step or a call takes."""
+    """Print a table of the network's nodes and, with `measure`, how long a step or a call takes."""
     whole = fastgru.load_model(model)
     rows: list[list[object]] = [[one.name, "Input", str(one.shape), 0, ""] for one in whole.inputs]
     for node in whole.nodes:
@@ -55,9 +55,8 @@ def run(
     batch = batch or ROWS
     with _files.mapped(sequences) as x:
         if "b" not in whole.inputs[0].layout[:1] or "b" not in whole.output_values[0].layout[:1]:
-            raise ValueError(
-                f"the model must be batch-major, got {whole.inputs[0].layout}: call it in Python"
-            )
+            layouts = whole.inputs[0].layout, whole.output_values[0].layout
+            raise ValueError(f"the model must read and write batches first, got {layouts}: call it in Python")
         if not x.ndim or not len(x):
             raise ValueError(f"INPUT must have at least one row, got shape {x.shape}")
         ends = None if lengths is None else _files.array(lengths, str(lengths))
@@ -93,7 +92,7 @@ def convert(model: Path, out: Path, layer: str | None) -> None:
     ours, theirs = (one(inputs) for one in (whole, read_back))
     pairs = zip(*(found if isinstance(found, list) else [found] for found in (ours, theirs)), strict=True)
     if not all(np.array_equal(one, two, equal_nan=True) for one, two in pairs):
-        raise ValueError(f"{out} was not written: read back, its outputs are others")
+        raise ValueError(f"{out} was not written, because the model that is read back has other outputs")
     with _files.appearing(out) as file:
         file.write(written.getbuffer())
     print(f"{out}: {sum(array.size for array in whole.get_weights()):,} parameters; outputs are the same")
@@ -154,7 +153,7 @@ def _distance(one: Array, two: Array) -> float:
 
 
 def _refuse(given: dict[str, Any]) -> None:
-    """Options that mean nothing for whole models."""
+    """Refuse options that whole models do not have."""
     for name, value in given.items():
         if value is not None:
             raise ValueError(f"--{name} must be left out with --whole, got {value}")
@@ -176,7 +175,7 @@ def _inputs(whole: Any, batch: int, rng: np.random.Generator | None = None) -> l
 
 
 def _step_or_call(whole: Any) -> tuple[str, _measure.Call]:
-    """A step of a stream of one row, or where there is no stream a call of one row."""
+    """A step of a stream of one row, or a call of one row if the model cannot be streamed."""
     try:
         stream = whole.stream()
     except ValueError:

@@ -1,6 +1,6 @@
 """Trained layers from files and objects of Keras, PyTorch and ONNX, and fastgru's own files.
 
-`load` and `load_all` tell formats by their content.
+`load` and `load_all` recognise formats by their content.
 """
 
 import contextlib
@@ -198,42 +198,43 @@ def with_and_without_config(path: Any) -> tuple[list[str], list[str]]:
 
 
 def load(path: Any, layer: str | None = None, *, config: Any = None, **arguments: Any) -> Layer:
-    """The GRU layer of a model file.
+    """Load the GRU layer of a model file. Nothing in the file is run.
 
     Parameters
     ----------
     path : str, path-like, bytes or binary file object
-        Keras: ``.h5`` of a model or of weights, ``.keras`` or the folder that Keras 3 makes with
-        ``zipped=False``, ``.weights.h5``. TensorFlow.js: ``model.json``. ONNX. PyTorch: a state dict
-        in ``.pt``, ``.safetensors`` or ``.npz``, a checkpoint that has some, a module saved whole or as
-        TorchScript. fastgru's own ``.npz``. Told by content.
+        A file of Keras (``.keras`` or the folder that Keras 3 makes with ``zipped=False``, ``.h5`` of a model
+        or of weights, ``.weights.h5``), TensorFlow.js (``model.json``), ONNX, PyTorch (a state dict in
+        ``.pt``, ``.safetensors`` or ``.npz``, a checkpoint that has state dicts, a module saved whole or as
+        TorchScript) or fastgru (``.npz``). It is recognised by its content.
     layer : str, optional
         The name of one layer, if there are several.
     config : str, path-like, bytes or binary file object, optional
-        For Keras' weights in ``.h5`` or ``.weights.h5``: the architecture, from `to_json` of the model.
+        For weights of Keras in ``.h5`` or ``.weights.h5``: the model's architecture, which its `to_json`
+        returns.
     **arguments
-        Of `GRU` and of `Bidirectional`; they override the file's. A file of weights alone has none: give all
-        that the layer was made with. For a Stack they apply to all layers, except `name`, which is the
-        Stack's, and `return_sequences` and `merge_mode`, which apply to the last one.
+        Arguments of `GRU` and `Bidirectional`, which override those in the file. A file of weights alone has
+        no arguments: give all that the layer was made with. For a Stack they apply to all layers, except
+        `name`, which is the Stack's, and `return_sequences` and `merge_mode`, which apply to the last one.
 
     Returns
     -------
     GRU, Bidirectional or Stack
-        Built. ONNX: time-major unless the node has layout=1, returning what the network uses. PyTorch:
-        batch-major, returning all outputs and the last states; a Stack with `num_layers`. Keras: a Stack if
-        no `layer` is named and all there are follow each other in one Sequential, with nothing between them
-        but Dropout and the like.
+        The layer is built. From ONNX it is time-major unless the node has layout=1, and returns what the
+        network uses. From PyTorch it is batch-major, returns all outputs and the last states, and is a Stack
+        if the module has `num_layers`. From Keras it is a Stack if no `layer` is named and all GRUs follow
+        each other in one Sequential, with nothing between them but layers such as Dropout.
 
     Raises
     ------
     FormatError
-        If the file is damaged, of another format or holds no GRU that fastgru computes; it is a
-        ValueError. Nothing in the file is run, and no other file is read but data beside an ONNX file or a
-        model.json, which cannot be found for bytes and for files that are open.
+        If the file is damaged, of an unknown format or holds no GRU that fastgru computes. It is a
+        ValueError. No other file is read but data beside an ONNX file or a model.json, which cannot be found
+        for bytes and open files.
     ValueError
-        If there are several layers and none is named, or none of that name.
+        If there are several layers and none is named, or none has that name.
     ImportError
-        If the format's library is not installed; names the extra that brings it.
+        If the format's library is not installed. The message names the extra that installs it.
     OSError
         If the file cannot be opened.
     TypeError
@@ -263,9 +264,9 @@ def load(path: Any, layer: str | None = None, *, config: Any = None, **arguments
 
 
 def load_all(path: Any, *, config: Any = None, **arguments: Any) -> dict[str, Layer]:
-    """All GRU layers of a model file, by name and in the order of the file; otherwise as `load`.
+    """Load all GRU layers of a model file, by name and in the order of the file; otherwise as `load`.
 
-    Layers of Keras come one by one, also where `load` makes a Stack of them.
+    Layers of Keras come one by one, even if `load` makes a Stack of them.
 
     Examples
     --------

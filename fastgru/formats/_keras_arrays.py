@@ -1,4 +1,4 @@
-"""The arrays of every layer of a model of Keras: by names in groups, by places, or of a live model."""
+"""The arrays of every layer of a Keras model: from a file by names or by places, or from memory."""
 
 import re
 from collections.abc import Callable, Sequence

@@ -27,17 +27,17 @@ class Layer:
     Attributes
     ----------
     names : tuple of str
-        Of the models that it lies in, from the one in the outermost, and its own.
+        Of the models that it lies in, without the outermost, and its own.
     class_name : str
     config : dict
     described : dict
-        Class, config and what else the file says of it.
+        All that the file says of it: class, config and more.
     place : str
-        Of its variables in a .weights.h5, which goes by classes: layers/functional/layers/gru_1.
+        The path of its variables in a .weights.h5, which is made of classes: layers/functional/layers/gru_1.
     trainable : bool
-        Its own, and that of every model that it lies in.
+        True if it and every model that it lies in are trainable.
     inner : list of Layer or None
-        Those of a model.
+        The layers of a model; None for other layers.
     """
 
     names: tuple[str, ...]
@@ -71,13 +71,13 @@ class Call(NamedTuple):
     inputs : tuple of str
         Names of the values that it reads.
     output : str
-        Name of the first value that it writes; that of the next ones has a number behind it: see `numbered`.
+        Name of the first value that it writes. `numbered` makes those of the next ones.
     wrong : str
-        What the call has that fastgru does not compute; "" for nothing.
+        Arguments that fastgru does not compute; "" if there are none.
     masks : tuple of (str, str)
-        Names of inputs, and of values that it takes for their masks. A call of a model has nothing else.
+        Names of inputs, and of the values that are given as their masks. A call of a model has these alone.
     constants : tuple
-        Of an operation on masks: other arguments.
+        The other arguments of an operation on masks.
     """
 
     layer: Layer
@@ -98,7 +98,7 @@ class Graph(NamedTuple):
     calls : list of Call
         In running order.
     outputs : list of (str, str)
-        Names of values, and of what Keras calls them.
+        Names of values, and Keras' names of the outputs.
     """
 
     inputs: list[tuple[str, dict[str, Any]]]
@@ -160,7 +160,7 @@ class _Reference(NamedTuple):
 
 
 class _Inbound(NamedTuple):
-    """What a call reads, as a config has it; of masks, one for each of the first reads, or None."""
+    """The values that a call reads, in a config; `masks` has one, or None, for each of the first values."""
 
     layer: Layer
     reads: list[_Reference]
@@ -170,12 +170,12 @@ class _Inbound(NamedTuple):
 
     @property
     def all_reads(self) -> list[_Reference]:
-        """With the masks."""
+        """The values that it reads, and the masks."""
         return [*self.reads, *(mask for mask in self.masks if mask is not None)]
 
 
 def graph_of(model: Layer) -> Graph:
-    """The calls of a model, those of models in it one by one."""
+    """The calls of a model, in which models are replaced by the calls in them."""
     if model.inner is None:
         raise FormatError(
             f"the model must be a Sequential or a functional model of Keras, got the class "
@@ -191,7 +191,7 @@ def graph_of(model: Layer) -> Graph:
 
 
 class _Flat:
-    """Calls, as they are put in a row."""
+    """Puts the calls of a model, and of models in it, in a row."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
@@ -205,7 +205,7 @@ class _Flat:
         return name if count == 1 else f"{name}@{count}"
 
     def run(self, model: Layer, given: Sequence[str]) -> list[tuple[str, str]]:
-        """Add the calls in a model that reads these values; what it writes, as `Graph.outputs`."""
+        """Add the calls of a model that reads these values, and return its outputs as `Graph` has them."""
         assert model.inner is not None
         if model.class_name == "Sequential":
             values = list(given)
@@ -262,7 +262,7 @@ class _Flat:
     def _called(
         self, one: _Inbound, reads: Sequence[str], masks: Sequence[tuple[str, str]] = ()
     ) -> list[str]:
-        """Add a call, or those in a model; the names of what it writes, of a layer the first one."""
+        """Add a call of a layer or model, and return the names of its outputs, for a layer only the first."""
         layer = one.layer
         self._count += 1
         if self._count > MOST_CALLS:
@@ -285,10 +285,10 @@ def _named(layer: Layer) -> str:
 
 
 class _Count:
-    """How a config counts the calls of each model in the model, which have been called before, as it were.
+    """The number of the first call of each inner model, from which a config counts its calls.
 
-    Keras 2 counts them from 1 on if the model was built before; Keras 3 does so for functional models in the
-    list of outputs.
+    In Keras 2 it is 1 if the model was built before it was called; in Keras 3 it is 1 for functional models
+    in the list of outputs.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What is known of a class of Keras' layers: its weights, the options that are computed, who makes nodes."""
+"""Classes of Keras' layers: their weights, the options that are computed, and functions that make nodes."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ LARGEST = 2**31 - 1  # of sizes in a config
 
 
 class Builder(Protocol):
-    """What nodes are given to."""
+    """Takes the nodes of a model, and gives out weights."""
 
     version: int
     weights_dtype: str | None
@@ -26,13 +26,13 @@ class Builder(Protocol):
         """Add a node after those before it."""
 
     def arrays(self, layer: Layer, shapes: Sequence[tuple[int, ...]] | None = None) -> list[Array]:
-        """The weights of a layer, which must have these shapes if there are any."""
+        """The weights of a layer, which must have these shapes if shapes are given."""
 
     def once(self, layer: Layer, make: Callable[[], Any]) -> Any:
-        """What is made for a layer, however often it is called."""
+        """The result of `make`, which is called once for a layer, however often the layer is called."""
 
     def fold(self, value: str, factor: Array, shift: Array, output: str) -> bool:
-        """Fold a scale into the product that writes a value, if it may be; True if it is done."""
+        """Fold a scale into the product that writes a value, if that is possible; return True if so."""
 
     def spend(self, numbers: int) -> None:
         """Count numbers that the file does not hold."""
@@ -40,13 +40,13 @@ class Builder(Protocol):
 
 @dataclasses.dataclass(eq=False)
 class At:
-    """A call of a layer, of which nodes are made.
+    """A call of a layer, for which nodes are made.
 
     Attributes
     ----------
     builder : Builder
     layer : Layer
-        With the weights: in TimeDistributed that around the one that is called.
+        The layer that has the weights: for a layer in a TimeDistributed, the TimeDistributed.
     config : dict
         Of the layer that is called.
     inputs : tuple of str
@@ -56,7 +56,7 @@ class At:
         True in TimeDistributed: the layer sees vectors.
     passes_mask : bool
     is_given_mask : bool
-        True if the call has a mask by name.
+        True if the call has the argument `mask`.
     """
 
     builder: Builder
@@ -76,7 +76,7 @@ class At:
 
     @property
     def width(self) -> int:
-        """Of the first value."""
+        """The width of the first value."""
         return self.values[0].width
 
     def node(
@@ -110,12 +110,12 @@ class At:
     # ---- the config ------------------------------------------------------------------------
 
     def size(self, key: str, default: int | None = None) -> int:
-        """A positive integer, maybe in a list of one."""
+        """A positive integer, which may be in a list of one."""
         value = self.config.get(key, default)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
         if type(value) is not int or not 1 <= value <= LARGEST:
-            raise self.wrong(f"must have a {key} from 1 on, got {value!r:.80}")
+            raise self.wrong(f"must have a {key} of 1 or more, got {value!r:.80}")
         return value
 
     def number(self, key: str, default: float | None = None) -> float:
@@ -169,15 +169,15 @@ class Kind:
     make : callable
         Adds the nodes of a call.
     weights : callable
-        Of a config, to the names of the weights in Keras' order.
+        Takes a config, and returns the names of the weights in Keras' order.
     wants : mapping
-        Options, and the values that they may have; an option that is missing has one of them.
+        The values that options may have. An option that is missing has one of them.
     refusal : callable
-        Of a config and Keras' major version, to what else stands in the way.
+        Takes a config and Keras' major version, and returns another reason why it is not computed, or "".
     each_step : bool
-        True of what TimeDistributed may be around.
+        True if TimeDistributed may be around it.
     passes_mask : bool
-        True of what Keras passes masks through.
+        True if Keras passes masks on through it.
     """
 
     make: Callable[[At], object]
@@ -209,7 +209,7 @@ def kind(
     each_step: bool = False,
     passes_mask: bool = True,
 ) -> Callable[[Callable[[At], object]], Callable[[At], object]]:
-    """Enter a function that makes nodes of these classes of layers."""
+    """Register a function that makes the nodes of these classes of layers."""
 
     def entered(make: Callable[[At], object]) -> Callable[[At], object]:
         for name in class_names:

@@ -114,7 +114,7 @@ def _separable(at: At) -> None:
 
 @kind("Embedding", weights=lambda _: ["embeddings"])
 def _embedding(at: At) -> None:
-    """Of an input of the model, with nothing in between."""
+    """Of the integers in an input of the model, with no other layer in between."""
     (table,) = at.arrays((at.size("input_dim"), at.size("output_dim")))
     at.node(_nodes.Embedding, table=table, mask_zero=at.flag("mask_zero", False))
 
@@ -130,7 +130,7 @@ def _passing(at: At) -> None:
 
 @kind("Activation", refusal=activation_refused, each_step=True)
 def _activation(at: At) -> None:
-    """Any activation that is compiled."""
+    """Any activation that has a kernel, see below."""
     at.node(_nodes.Activation, activation=at.activation())
 
 
@@ -217,12 +217,12 @@ def an_axes_list(at: At, value: Any) -> list[Any]:
 
 
 def _optional(**options: str) -> Any:
-    """Weights that there are if an option is true, which is missing then."""
+    """Weights that a layer has only if an option is true; a missing option is true."""
     return lambda config: [name for key, name in options.items() if is_on(config, key)]
 
 
 def _scales(at: At, moving: int = 0) -> tuple[Array, Array, list[Array]]:
-    """gamma, beta and as many others, all (width,)."""
+    """gamma, beta, and `moving` other weights, all of shape (width,)."""
     width = (at.width,)
     flags = at.flag("scale"), at.flag("center")
     found = at.arrays(*[width] * (sum(flags) + moving))
@@ -245,7 +245,9 @@ def _batch_weights(config: Config) -> list[str]:
     each_step=True,
 )
 def _batch_normalization(at: At) -> None:
-    """Of the features. A Dense layer or convolution before it takes it into its weights, if it may."""
+    """Along the features. It is folded into a Dense layer or convolution before it, if that has no activation
+    and nothing else reads it.
+    """
     _check_axis(at)
     gamma, beta, (mean, variance) = _scales(at, 2)
     variance = variance.astype(np.float64) + at.number("epsilon", 1e-3)
@@ -307,7 +309,7 @@ MERGES = {
 
 @kind(*MERGES)
 def _merge(at: At) -> None:
-    """Of values of one shape, of which some may lack timesteps."""
+    """Of values of one shape; some of them may lack timesteps."""
     at.builder.spend(2 * at.width)
     at.node(_nodes.Merge, mode=MERGES[at.layer.class_name], any_mask=at.version >= 3)
 

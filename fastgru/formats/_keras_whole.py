@@ -1,4 +1,4 @@
-"""Whole models of Keras, from files and live: their configs and arrays -> a Model."""
+"""Whole models of Keras, from files and in memory: their configs and arrays -> a Model."""
 
 import dataclasses
 import itertools
@@ -53,7 +53,7 @@ def archive_model(members: Members, weights_dtype: str | None) -> Model:
 
 
 def live_model(model: Any, weights_dtype: str | None) -> Model:
-    """The model that one of Keras is."""
+    """The model of a Keras model that is in memory."""
     classes: list[Any] = [cls for cls in type(model).__mro__ if cls.__module__.partition(".")[0] in KERAS]
     if not any(cls.__name__ in ("Model", "Sequential") for cls in classes):
         raise TypeError(f"model must be a model of Keras, got {type(model).__name__}")
@@ -92,7 +92,7 @@ def _model_of(
     limit: int | None,
     weights_dtype: str | None,
 ) -> Model:
-    """The model, of which no more than `limit` numbers are made that the file does not hold."""
+    """The model; refuse one that needs more than `limit` numbers beyond those that the file holds."""
     if architecture.version < 2:
         raise FormatError("the model is of Keras 1: load it in Keras 2 and save it again")
     model = model_of(architecture.model, joined)
@@ -145,7 +145,7 @@ def check_layers(graph: Graph, version: int) -> None:
 
 
 def _refusals(call: Call, version: int) -> Iterable[str]:
-    """What stands in the way of a call: nothing, or reasons in brackets, which may be empty."""
+    """Why a call is not computed: None, or reasons in brackets, which may be an empty string."""
     layer, known = call.layer, KINDS.get(call.layer.class_name)
     module = layer.described.get("module")
     if layer.inner is not None:
@@ -165,7 +165,7 @@ def _refusals(call: Call, version: int) -> Iterable[str]:
 
 
 def _dtypes_in(config: Config) -> list[str]:
-    """Names of the types that a layer computes in, and those in it."""
+    """Names of the types that a layer, and the layers in it, compute in."""
     found = []
     value = config.get("dtype")
     if isinstance(value, dict):  # a policy
@@ -305,7 +305,7 @@ class _Reader:
     # ---- masks that a graph of Keras 3 has as values ---------------------------------------
 
     def _sketch_of_mask(self, call: Call) -> Mask:
-        """What an operation of Keras 3 makes of masks, or of a value."""
+        """The mask that an operation of Keras 3 makes of masks, or of a value."""
         class_name = call.layer.class_name
         if class_name == "NotEqual":
             value, constants = self._values.get(call.inputs[0]) if call.inputs else None, call.constants
@@ -319,7 +319,7 @@ class _Reader:
         return either([self._masks.get(name, UNKNOWN) for name in call.inputs])
 
     def _check_mask(self, layer: Layer, name: str, mask: str) -> None:
-        """Refuse a mask that is not that of the value, which Keras would take without being told."""
+        """Refuse a mask argument, unless it is the mask that Keras would use without the argument."""
         value = self._values.get(name)
         if value is None or self._sketch.described_mask(value.mask) != self._masks.get(mask, UNKNOWN):
             raise FormatError(
@@ -386,7 +386,7 @@ class _Reader:
         if self._left is not None:
             self._left -= numbers
             if self._left < 0:
-                raise FormatError("its layers are wider than a file of its size may have them")
+                raise FormatError("its layers are wider than a file of its size can hold weights for")
 
     def _add_value(self, name: str, value: Value, where: str) -> None:
         if name in self._values:
@@ -401,7 +401,7 @@ class _Reader:
     # ---- outputs ---------------------------------------------------------------------------
 
     def finished(self) -> tuple[list[Node], list[Output]]:
-        """All nodes, and the outputs by Keras' names where no other value has these."""
+        """All nodes, and the outputs, which get Keras' names if no other value has them."""
         outputs: list[Output] = []
         renamed: dict[str, str] = {}
         for name, wanted in self._graph.outputs:

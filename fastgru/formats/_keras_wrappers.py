@@ -1,4 +1,4 @@
-"""Wrappers and recurrent layers of Keras -> nodes, as `_keras_nodes` has all others."""
+"""Wrappers and recurrent layers of Keras -> nodes. `_keras_nodes` has all other layers."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Models in fastgru's own files, as fastgru._writers.model has them."""
+"""Models in fastgru's own files, as fastgru._writers.model writes them."""
 
 import dataclasses
 import functools
@@ -14,8 +14,8 @@ from fastgru._writers.model import LAYER
 from fastgru.formats import _model, _zip, native
 from fastgru.model import Input, Model, Output
 
-LARGEST = 2**31  # that integers must be less than, either way
-UNBOUNDED = ("least", "most")  # the fields that may be infinite
+LARGEST = 2**31  # that the absolute value of an integer must be less than
+UNBOUNDED = ("the least of ", "the most of ")  # fields that may be infinite, as messages begin
 
 
 def archive_model(members: _zip.Archive, weights_dtype: str | None = None) -> Model:
@@ -71,7 +71,7 @@ def _node(members: _zip.Archive, number: int, given: Any) -> Node:
             if plain.pop(name, None) is not None:
                 raise FormatError(f"{what} must have {name} as an array of its own, got it in the header")
     if "layer" in hints:
-        layer = _fields(f"{what} its layer", plain.pop("layer", None), NODE)
+        layer = _fields(f"the layer of {what}", plain.pop("layer", None), NODE)
         made["layer"] = native.layer(members, layer, f"{number}.{LAYER}")
     if "activation" in hints:
         given = plain.pop("activation", None)
@@ -111,7 +111,7 @@ def _fields(
     missing = next((name for name in hints if name not in given and name not in optional), None)
     if missing is not None:
         raise FormatError(f"{what} must have the field {missing!r}")
-    return {name: _value(f"{what} its {name}", value, hints[name]) for name, value in given.items()}
+    return {name: _value(f"the {name} of {what}", value, hints[name]) for name, value in given.items()}
 
 
 def _value(what: str, value: Any, hint: Any) -> Any:
@@ -133,7 +133,7 @@ def _value(what: str, value: Any, hint: Any) -> Any:
     if type(value) is not hint:
         raise FormatError(f"{what} must be of type {hint.__name__}, got {value!r:.80}")
     if hint is int and not -LARGEST < value < LARGEST:
-        raise FormatError(f"{what} must be less than {LARGEST} either way, got {value}")
-    if hint is float and not (math.isfinite(value) or (value == value and what.endswith(UNBOUNDED))):
+        raise FormatError(f"{what} must lie between -{LARGEST} and {LARGEST}, got {value}")
+    if hint is float and not (math.isfinite(value) or (value == value and what.startswith(UNBOUNDED))):
         raise FormatError(f"{what} must be finite, got {value}")
     return value

@@ -56,7 +56,7 @@ class Body:
             missing = [source for source in value.node.input if source and source not in self.known]
             if missing:
                 if top in begun:
-                    raise FormatError("a value is an input of what it is computed from")
+                    raise FormatError("a value depends on itself")
                 begun.add(top)
                 pending += missing
                 continue

@@ -41,6 +41,8 @@ class Builder:
     ----------
     first : str
         The name of the first input that has timesteps.
+    worlds : tuple of (Sizes, Sizes)
+        Two choices of all sizes that the file leaves open: what is true of both is taken to be true of any.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Builder:
         return found
 
     def note(self, source: Any, x: Tracked) -> None:
-        """Let constants be computed of a value's shape."""
+        """Let constants be computed from a value's shape."""
         batch = self.batch
         self.folder.note(source, lambda sizes: x.shape(sizes, batch))
 
@@ -103,14 +105,16 @@ class Operator:
         x = self.inputs[number] if number < len(self.inputs) else None
         if not isinstance(x, Tracked):
             raise OperatorError(
-                f"its input {number} must be computed of an input of the model, and is a constant"
+                f"its input {number} must be computed from an input of the model, got a constant"
             )
         if x.indices:
-            raise OperatorError("it reads integers of an input, which only Gather does, as an embedding")
+            raise OperatorError(
+                "it reads an input of integers, which only a Gather may read, as an embedding"
+            )
         if any(x.pads) and not padded:
-            raise OperatorError("it reads what Pad returns, which only Conv does")
+            raise OperatorError("it reads what a Pad returns, which only a Conv may read")
         if x.turned and not turned:
-            raise OperatorError("it reads what is reversed in time, which only a GRU does")
+            raise OperatorError("it reads a value that is reversed in time, which only a GRU may read")
         return x
 
     def has(self, number: int) -> bool:
@@ -134,7 +138,7 @@ class Operator:
         return found
 
     def integers(self, number: int, what: str, limit: int | None = 64) -> list[int]:
-        """A constant of integers, at most so many."""
+        """A constant of integers, at most `limit`."""
         found = self.constant(number, what)
         if found.dtype.kind not in "iu" or found.ndim > 1 or (limit and found.size > limit):
             raise OperatorError(f"{what} must be a few integers, got {found.dtype} {found.shape}")
@@ -166,16 +170,16 @@ class Operator:
         return self.integers(number, "its axes") if self.has(number) else None
 
     def told(self, number: int, what: str, limit: int | None = 64) -> list[list[int]]:
-        """Integers for each of two worlds, in which sizes that are open differ; at most so many."""
+        """Integers, at most `limit`, which may depend on open sizes: those in each of both worlds."""
         found = self.inputs[number] if number < len(self.inputs) else None
         if isinstance(found, np.ndarray):
             return [self.integers(number, what, limit)] * 2
         if not isinstance(found, Open):
-            raise OperatorError(f"{what} must be a constant, or computed of the sizes of inputs")
+            raise OperatorError(f"{what} must be a constant, or computed from the sizes of inputs")
         made = [self.builder.folder.value(found.source, sizes) for sizes in self.builder.worlds]
         for each in made:
             if isinstance(each, Unknown | Kind) or each.dtype.kind not in "iu" or each.ndim > 1:
-                raise OperatorError(f"{what} cannot be told of the sizes of inputs")
+                raise OperatorError(f"{what} must be integers that the sizes of inputs determine")
         return [[int(size) for size in each.ravel()] for each in made]
 
     # ---- what it makes ---------------------------------------------------------------------
@@ -222,7 +226,7 @@ class Operator:
         x = x.featured(number)
         if x.axes[number] != "f" or x.groups > 1:
             raise OperatorError(
-                f"it works along axis {number}, which is not the features, or only a group of them"
+                f"it works along axis {number}, which is not that of the features, or only of a group of them"
             )
         return x
 

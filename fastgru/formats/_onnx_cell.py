@@ -215,10 +215,10 @@ def gates(cell: Cell) -> Gates:
         raise FormatError("the candidate of its cell has no reset gate")
     pairs = [_pair("its update gate", cell.gate), _pair("its reset gate", reset), candidate]
     if {type(pair[1].of) for pair in pairs[:2]} != {State} or any(pair[1].gate for pair in pairs[:2]):
-        raise FormatError("the gates of its cell are not computed of its state")
+        raise FormatError("the gates of its cell are not computed from its state")
     states = [cell.state, state, *(pair[1].of for pair in pairs[:2])]
     if any(each is not cell.state for each in states) or len({id(pair[0].of) for pair in pairs}) > 1:
-        raise FormatError("the gates of its cell are not of one sequence and one state")
+        raise FormatError("the gates of its cell do not all read the same sequence and the same state")
     recurrent = [_function(gate) for gate in (cell.gate, reset)]
     if not _onnx_activation.are_same(*recurrent):
         raise FormatError(f"the gates of its cell have two activations: {recurrent}")
@@ -245,7 +245,7 @@ def _pair(what: str, value: Any) -> tuple[Term, Term]:
     of_input = [term for term in terms if isinstance(term.of, Step) and term.gate is None]
     others = [term for term in terms if not isinstance(term.of, Step)]
     if len(of_input) != 1 or len(others) != 1 or len(terms) != 2:
-        raise FormatError(f"{what} is no sum of one product with the input and one with the state")
+        raise FormatError(f"{what} must be the sum of one product with the input and one with the state")
     return of_input[0], others[0]
 
 
@@ -260,7 +260,7 @@ def _function(value: Any) -> Any:
             function = _onnx_activation.of_line(alpha, beta, low, high)
             if function is not None:
                 return function
-    raise FormatError("an activation of its cell is none that is known")
+    raise FormatError("an activation of its cell is not known")
 
 
 def arrays(of: Gates, folder: Folder) -> list[Array]:

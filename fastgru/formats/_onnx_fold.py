@@ -1,6 +1,6 @@
 """What nodes make of constants, computed by the reference operators that `onnx` comes with.
 
-Only what a GRU needs is computed, each node once, and nothing before it is known how large it becomes. What
+Only what a GRU needs is computed, each node once, and only after the size of its result is known. What
 depends on the sizes of inputs, but not on their values, is computed for sizes that are made up.
 """
 
@@ -31,14 +31,14 @@ RANK = 8  # of values of which nothing is known: as many sizes are made up
 
 
 class Kind(enum.Enum):
-    """What a value depends on, where it is no constant."""
+    """What a value depends on that is not a constant."""
 
     CALL = "the values of an input"
     SIZES = "the sizes of an input"
 
 
 class Unknown(NamedTuple):
-    """A value that cannot be told, and why."""
+    """A value that cannot be determined, and why."""
 
     reason: str
 
@@ -104,7 +104,7 @@ class Folder:
         return Folder(self._reader, [(value, arrays)])
 
     def note(self, value: Any, shape: Callable[[Sizes], list[int]]) -> None:
-        """Let the shape of a value be told by a function of the sizes that are made up."""
+        """Let a function of the sizes that are made up return the shape of a value."""
         self._noted[self._key(value), getattr(value, "number", 0)] = shape
 
     def spend(self, size: int) -> None:
@@ -112,12 +112,12 @@ class Folder:
         self._reader.spend(size)
 
     def constant(self, what: str, value: Any) -> Array:
-        """A value that must be a constant.
+        """The array of a value that must be a constant.
 
         Raises
         ------
         FormatError
-            If it depends on an input, cannot be told, or takes more memory than the file allows.
+            If it depends on an input, cannot be determined, or takes more memory than the file allows.
         """
         if isinstance(value, Alias):
             value = _onnx_graph.find(value.scope, value.name)
@@ -164,7 +164,7 @@ class Folder:
             ]
             if missing:
                 if key in begun:
-                    raise FormatError("a value is an input of what it is computed from")
+                    raise FormatError("a value depends on itself")
                 begun.add(key)
                 pending += missing
                 continue
@@ -333,7 +333,7 @@ class Folder:
         self._reader.spend(size)
         self._work -= work
         if self._work < 0:
-            raise FormatError("its constants take more products to compute than a reader of files makes")
+            raise FormatError("its constants take more multiplications than a file may")
         operator = self._operator(kind, opset, node, given)
         with np.errstate(all="ignore"):
             results: tuple[Array, ...] = operator.run(*arrays)

@@ -18,7 +18,7 @@ BATCH = "batch"  # the axis of made-up sizes that all values have in common
 
 
 class OperatorError(FormatError):
-    """What an operator does is not computed; the message goes on after its name."""
+    """What an operator does is not computed. The message follows the operator's name."""
 
 
 class Steps(NamedTuple):
@@ -39,13 +39,13 @@ class Steps(NamedTuple):
     windows: tuple[tuple[int, int], ...] = ()
 
     def of_windows(self, span: int, stride: int) -> "Steps":
-        """Those of windows of these."""
+        """The timesteps that windows of these timesteps make."""
         size = None if self.size is None else (self.size - span) // stride + 1
         windows = self.windows if span == stride == 1 else (*self.windows, (span, stride))
         return Steps(self.name, size, windows)
 
     def count(self, sizes: Sizes) -> int:
-        """How many, with sizes that are made up for what the file leaves open."""
+        """How many there are, if `sizes` are those that the file leaves open."""
         if self.size is not None:
             return self.size
         size = sizes.of((self.name, "steps"))
@@ -62,10 +62,9 @@ class Tracked(NamedTuple):
     name : str
         In the network.
     axes : tuple of (str or int)
-        What each axis in the file is. Timesteps may be missing if there is one, the batch if it is 1, and
-        features if there is one.
+        What each axis in the file is. The axis of timesteps, batch or features may be missing if it is 1.
     width : int
-        Of the axis f; groups of features are outside of it.
+        Of the axis f. Groups of features are axes of their own.
     steps : Steps or None
         None: it has no timesteps.
     indices : bool
@@ -99,7 +98,7 @@ class Tracked(NamedTuple):
         return self.axes.index(axis) if axis in self.axes else -1
 
     def settled(self) -> "Tracked":
-        """The same, whose groups of one feature each are features."""
+        """The same, but with groups of one feature each as features."""
         groups = [place for place, axis in enumerate(self.axes) if isinstance(axis, int) and axis > 1]
         if "f" in self.axes or self.width != 1 or len(groups) != 1:
             return self
@@ -108,7 +107,7 @@ class Tracked(NamedTuple):
         return self._replace(axes=tuple(axes), width=width)
 
     def featured(self, place: int) -> "Tracked":
-        """The same with the axis of features at a place where an axis of one is, if there is one feature."""
+        """The same; but if it has one feature, an axis of size 1 at `place` becomes that of the features."""
         if "f" in self.axes or self.features != 1 or self.axes[place] != 1:
             return self
         axes = [*self.axes]
@@ -116,7 +115,7 @@ class Tracked(NamedTuple):
         return self._replace(axes=tuple(axes), width=1)
 
     def shape(self, sizes: Sizes, batch: int | None) -> list[int]:
-        """The shape in the file, with sizes that are made up for what is open."""
+        """The shape in the file, if `sizes` are those that the file leaves open."""
         rows = sizes.of(BATCH) if batch is None else batch
         steps = 1 if self.steps is None else self.steps.count(sizes) + sum(self.pads)
         letters = {"b": rows, "t": steps, "f": self.width, "bt": rows * steps, "tb": rows * steps}
@@ -141,7 +140,7 @@ def layout_of(axes: Sequence[Axis]) -> str:
 def axis_of(number: int, rank: int, what: str = "its axis") -> int:
     """An axis, which may count from the end."""
     if not -rank <= number < rank:
-        raise OperatorError(f"{what} must be one of {rank}, got {number}")
+        raise OperatorError(f"{what} must be from {-rank} to {rank - 1}, got {number}")
     return number % rank
 
 
@@ -163,7 +162,7 @@ def along_features(array: Array, x: Tracked, what: str = "its constant") -> tupl
         wanted = x.width if axis == "f" else axis
         if size == 1 or size == wanted or (axis == "f" and x.features == 1):
             continue
-        raise OperatorError(f"{what} has the shape {array.shape}, and differs along {said(axis)}")
+        raise OperatorError(f"{what} must not vary along {said(axis)}, got the shape {array.shape}")
     if array.size == 1:
         return array.reshape(1), added
     if x.features == 1:
@@ -176,7 +175,7 @@ def along_features(array: Array, x: Tracked, what: str = "its constant") -> tupl
     if "f" not in axes and x.width > 1:  # it has groups alone, which lie outside
         turned, whole = turned[..., np.newaxis], [*whole, x.width]
     if math.prod(axis for axis in whole if isinstance(axis, int)) != x.features:
-        raise OperatorError(f"{what} has the shape {array.shape}, which does not say all groups of features")
+        raise OperatorError(f"{what} must have a number for each feature, got the shape {array.shape}")
     turned = turned.reshape(turned.shape[len(rest) :])
     sizes = [size for size in whole if isinstance(size, int)]
     return np.broadcast_to(turned, sizes).reshape(-1), added
@@ -185,4 +184,5 @@ def along_features(array: Array, x: Tracked, what: str = "its constant") -> tupl
 def said(axis: Axis) -> str:
     """An axis in a message."""
     names = {"b": "the batch", "t": "the timesteps", "f": "the features"}
-    return names.get(str(axis), "the batch and the timesteps" if isinstance(axis, str) else "an axis of one")
+    both = "the batch and the timesteps"
+    return names.get(str(axis), both if isinstance(axis, str) else f"an axis of size {axis}")

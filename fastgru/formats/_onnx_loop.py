@@ -90,7 +90,7 @@ def find(node: Node, folder: Folder) -> Found:
         of_mask, is_mask_turned = _onnx_steps.forward(mask.sequence, 1, folder)
         _onnx_steps.check_mask(of_mask, folder)
         if is_mask_turned != is_turned:
-            raise FormatError("its mask goes another way than its sequence")
+            raise FormatError("its mask and its sequence are read in opposite directions")
     if is_turned and loop.is_backward:
         raise FormatError("its sequence is reversed twice")
     used = [bool(name) and node.is_used(name) for name in (y, loop.returned[state])]
@@ -177,7 +177,7 @@ class _Loop:
         if len(axes) != 1 or not axes <= {0, 1} or len(directions) != 1 or not directions <= {0, 1}:
             raise FormatError(f"its sequences must have one axis and one direction, got {lists!s:.200}")
         if not {*lists["scan_output_directions"]} <= {0, *directions}:
-            raise FormatError("it goes forward, but writes what it returns backward")
+            raise FormatError("it goes forward, but returns sequences backward")
         self.is_time_major, self.is_backward = axes == {0}, directions == {1}
 
     def _is_integer_zero(self, initial: Any) -> bool:
@@ -199,7 +199,7 @@ class _Loop:
             if isinstance(self._body.known[name], State):
                 after[number] = meaning
             elif not isinstance(meaning, Counter) or meaning.more != 1:
-                raise FormatError(f"it carries {name!r:.80}, which is 0 at first, but counts no steps")
+                raise FormatError(f"it carries {name!r:.80}, which begins with 0, but does not count steps")
         found = [(number, *cell) for number, value in after.items() if (cell := _cell(number, value))]
         if len(found) != 1:
             raise FormatError(f"it must carry one state of a GRU cell, carries {len(found)}")
@@ -211,7 +211,7 @@ class _Loop:
             ):
                 raise FormatError(f"it carries {self._inputs[number]!r:.80} besides the state of a GRU cell")
             if self.returned[number] and self._node.is_used(self.returned[number]):
-                raise FormatError("what it returned last is used as a value that it carries")
+                raise FormatError("its last output is used as a value that it carries")
         if len(others) > 1:
             raise FormatError("it carries two outputs besides the state of a GRU cell")
         return state, cell, mask, others[0] if others else None
@@ -222,7 +222,7 @@ class _Loop:
         for name, value in zip(self._sequences, self._written, strict=True):
             meaning = self._body.meaning(value)
             if not self._is_output(meaning, cell, mask, previous):
-                raise FormatError(f"it returns {name!r:.80}, which is no sequence of what its cell returns")
+                raise FormatError(f"it returns {name!r:.80}, which is not the sequence of its cell's outputs")
             if mask is not None:
                 zeros.add(not isinstance(meaning.old, State))
             if name and (not y or self._node.is_used(name)):
@@ -266,7 +266,7 @@ def _cell(number: int, value: Any) -> Any:
 
 
 def refuse(node: Node, reason: str, *, has_others: bool) -> None:
-    """Say of a file without GRU nodes that it has a loop that is not read, which may be a GRU or part of one.
+    """Warn, or raise an error, that a file has a loop that is not read, which may be a GRU or a part of one.
 
     Parameters
     ----------
@@ -275,7 +275,7 @@ def refuse(node: Node, reason: str, *, has_others: bool) -> None:
     reason : str
         Why it is not read.
     has_others : bool
-        Whether there is one that is read: then this is a warning.
+        True if the file has a GRU that is read: then this is a warning.
 
     Raises
     ------
@@ -288,6 +288,6 @@ def refuse(node: Node, reason: str, *, has_others: bool) -> None:
         return
     raise FormatError(
         f"it has no GRU node, but a {kind}, {node.name!r:.80}, as tf2onnx writes Keras' GRU with "
-        f"reset_after=False, hard_sigmoid or a mask, which is not read, for {reason}: load the .keras or .h5 "
-        "file that it was made from"
+        f"reset_after=False, hard_sigmoid or a mask; it is not read, because {reason}: load the .keras or "
+        ".h5 file that it was made from"
     )

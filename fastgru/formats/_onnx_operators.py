@@ -37,7 +37,7 @@ MERGES = {"Add": "sum", "Sum": "sum", "Mul": "mul", "Sub": "sub", "Max": "max", 
 def same(of: Operator) -> list[Tracked]:
     """Nothing, as in inference."""
     if of.kind == "Dropout" and (len(of.node.output) > 1 and of.node.output[1]):
-        raise OperatorError("its mask is wanted, which is for training")
+        raise OperatorError("its mask is used, which is for training")
     if of.kind == "Dropout" and of.has(2) and of.constant(2, "training_mode").any():
         raise OperatorError("it is in training mode")
     (x,) = of.values
@@ -45,7 +45,7 @@ def same(of: Operator) -> list[Tracked]:
 
 
 def cast(of: Operator) -> list[Tracked]:
-    """Between float types, or between integer types; nothing is rounded."""
+    """Between float types, or between integer types. Numbers stay as they are: a model has one float type."""
     (x,) = of.values
     to = of.integer("to", 1)
     if to not in (INTEGERS if x.indices else FLOATS):
@@ -58,7 +58,7 @@ def activation(of: Operator) -> list[Tracked]:
     x = of.value()
     function = _onnx_activation.of_operator(of.kind, of.given)
     if function is None:
-        raise OperatorError("its attributes are those of no activation that is known")
+        raise OperatorError("fastgru has no such activation with these attributes")
     return [of.like(Activation, x, activation=function)]
 
 
@@ -68,7 +68,7 @@ def negative(of: Operator) -> list[Tracked]:
 
 
 def prelu(of: Operator) -> list[Tracked]:
-    """A slope for each feature, which is a constant."""
+    """With constant slopes, one for each feature."""
     x = of.value()
     slope, added = along_features(of.floats(1, "its slope"), x, "its slope")
     if added:
@@ -78,7 +78,7 @@ def prelu(of: Operator) -> list[Tracked]:
 
 
 def clip(of: Operator) -> list[Tracked]:
-    """Bounds that are constants."""
+    """With constant bounds."""
     x = of.value()
     bounds = []
     for number, (name, default) in enumerate((("min", -np.inf), ("max", np.inf)), start=1):
@@ -102,7 +102,9 @@ def softmax(of: Operator) -> list[Tracked]:
     rank = len(x.axes)
     axis = axis_of(of.integer("axis", -1 if is_new else 1), rank)
     if not is_new and any(each != 1 for each in x.axes[axis + 1 :]):
-        raise OperatorError(f"before opset {SOFTMAX_OF_ONE_AXIS} it is of axis {axis} and all after it")
+        raise OperatorError(
+            f"it works along axis {axis} and all after it together, as before opset {SOFTMAX_OF_ONE_AXIS}"
+        )
     x = of.along(x, axis)
     function = activations.softmax if of.kind == "Softmax" else activations.log_softmax
     return [of.like(Activation, x, activation=function)]
@@ -124,8 +126,8 @@ def _scaled(of: Operator, x: Tracked, factor: Array, shift: Array, added: int = 
 
 
 def arithmetic(of: Operator) -> list[Tracked]:
-    """Of values, broadcast to each other, or of a value and a constant of one number or one for each feature.
-    Div: by a constant.
+    """Of values that are broadcast to each other, or of a value and a constant, which is one number or one
+    for each feature. Div only by a constant.
     """
     first = of.inputs[0]
     if of.kind in ("Max", "Min", "Sum", "Mean") and len(of.inputs) == 1:
@@ -133,7 +135,7 @@ def arithmetic(of: Operator) -> list[Tracked]:
     if all(isinstance(each, Tracked) for each in of.inputs):
         return [merged(of, [of.value(number) for number in range(len(of.inputs))])]
     if len(of.inputs) != 2:
-        raise OperatorError("it must read two inputs, or values alone")
+        raise OperatorError(f"it must read a value and one constant, or values alone, got {len(of.inputs)}")
     is_first = isinstance(first, Tracked)  # x before the constant
     x = of.value(0 if is_first else 1)
     constant, added = along_features(of.floats(1 if is_first else 0, "its constant"), x)
@@ -152,14 +154,17 @@ def arithmetic(of: Operator) -> list[Tracked]:
             bounds = {"least": -np.inf, "most": np.inf}
             bounds["least" if of.kind == "Max" else "most"] = float(numbers[0])
             return [of.like(Clip, x, **bounds)]
-    raise OperatorError("such a constant is not computed with")
+    raise OperatorError(
+        "with a constant it must add, subtract, multiply, divide by numbers other than 0, or take the "
+        "maximum or minimum with one number"
+    )
 
 
 def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
     """Values number by number, broadcast to each other."""
     if of.kind not in MERGES:
         raise OperatorError(
-            "it is computed with a constant alone, and both its inputs come from inputs of the model"
+            "one of its inputs must be a constant, got values that are all computed from inputs of the model"
         )
     longest = max(values, key=lambda x: len(x.axes))
     axes = [*longest.axes]
@@ -169,11 +174,12 @@ def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
             if one == 1:
                 axes[-place] = other
             elif other not in (1, one):
-                raise OperatorError(f"its inputs have {said(one)} and {said(other)} in one place")
+                raise OperatorError(f"its inputs have {said(one)} and {said(other)} as the same axis")
     width = max(x.features for x in values)
     whole = next(x for x in values if x.features == width)
     if any(x.features not in (1, width) for x in values):
-        raise OperatorError(f"its inputs have {', '.join(str(x.features) for x in values)} features")
+        features = ", ".join(str(x.features) for x in values)
+        raise OperatorError(f"its inputs must have the same features, or one each, got {features}")
     for x in values:  # what lacks the batch or the time must lack it in the file, too
         if "t" in axes and x.steps is None and "t" in x.axes:
             raise OperatorError("its inputs have different timesteps")
@@ -183,7 +189,7 @@ def merged(of: Operator, values: Sequence[Tracked]) -> Tracked:
 
 
 def concatenate(of: Operator) -> list[Tracked]:
-    """Of values, along the features."""
+    """Along the features; no input may be a constant."""
     if not all(isinstance(each, Tracked) for each in of.inputs):
         raise OperatorError("one of its inputs is a constant")
     values = [of.value(number) for number in range(len(of.inputs))]
@@ -197,14 +203,14 @@ def concatenate(of: Operator) -> list[Tracked]:
         first = values[0]
     at = first.axes[axis]
     if any(len(x.axes) != rank for x in values) or (isinstance(at, str) and at != "f"):
-        raise OperatorError(f"it joins {said(at)}")
+        raise OperatorError(f"it must join features, got {said(at)}")
     rests = {x.axes[:axis] + x.axes[axis + 1 :] for x in values}
     if len(rests) > 1 or (at != "f" and len({x.width for x in values}) > 1):
         raise OperatorError("its inputs have different axes")
     axes: list[Axis] = [*first.axes]
     if at == "f":
         if first.groups > 1:
-            raise OperatorError("it joins features in groups")
+            raise OperatorError("it joins features that are in groups")
         width = sum(x.width for x in values)
     else:
         if first.groups > 1 and at == 1:
@@ -244,7 +250,7 @@ def split(of: Operator) -> list[Tracked]:
     axis = axis_of(of.integer("axis", 0), len(x.axes))
     at = x.axes[axis]
     if at != "f" and not isinstance(at, int):
-        raise OperatorError(f"it splits {said(at)}")
+        raise OperatorError(f"it must split features, got {said(at)}")
     size = x.width if at == "f" else int(at)
     sizes = of.numbers("split") or (of.integers(1, "its split") if of.has(1) else None)
     if sizes is None:
@@ -288,7 +294,7 @@ def _multiplied(of: Operator, x: Tracked, matrix: Array, bias: Array | None) -> 
 
 
 def gemm(of: Operator) -> list[Tracked]:
-    """Of (batch, features) and constants B and C; without transA."""
+    """Of (batch, features) and constant B and C, without transA."""
     x = of.value(0)
     matrix = of.floats(1, "B")
     if of.integer("transA", 0) or len(x.axes) != 2 or matrix.ndim != 2:
@@ -306,7 +312,7 @@ def gemm(of: Operator) -> list[Tracked]:
 
 
 def gather(of: Operator) -> list[Tracked]:
-    """An embedding; of other values `_onnx_shapes` has it."""
+    """An embedding. `take` of `_onnx_shapes` is for values."""
     table, x = of.floats(0, "its table"), of.inputs[1]
     if not isinstance(x, Tracked) or not x.indices or table.ndim != 2 or axis_of(of.integer("axis", 0), 2):
         raise OperatorError("it must take rows of a constant matrix, by integers of an input of the model")
@@ -339,12 +345,12 @@ def batch_normalization(of: Operator) -> list[Tracked]:
 
 
 def layer_normalization(of: Operator) -> list[Tracked]:
-    """Of the last axis, which are the features."""
+    """Along the last axis, which is that of the features."""
     x = of.value()
     axis = axis_of(of.integer("axis", -1), len(x.axes))
     x = of.along(x, axis)
     if axis != len(x.axes) - 1 or any(of.node.output[1:]):
-        raise OperatorError("it must be of the last axis alone, and its mean and deviation are not wanted")
+        raise OperatorError("it must work along the last axis alone, and return neither mean nor deviation")
     gamma = of.floats(1, "its scale")
     beta = of.floats(2, "B") if of.has(2) else np.zeros(1)
     for array in (gamma, beta):

@@ -16,7 +16,7 @@ Outputs = Sequence[Tracked | None]
 
 
 def gru(of: Operator, is_used: Any, lengths: Tracked | None) -> Outputs:
-    """Y and Y_h, in any direction; sequence_lens may be an input of the model, and initial_h any value.
+    """In any direction. sequence_lens may be an input of the model, and initial_h any value.
 
     Parameters
     ----------
@@ -81,12 +81,12 @@ def gru(of: Operator, is_used: Any, lengths: Tracked | None) -> Outputs:
 
 
 def _checked(x: Tracked, wanted: tuple[Axis, ...]) -> Tracked:
-    """x, which must have the wanted axes; an axis of one may be that of the batch."""
+    """x, which must have the wanted axes. An axis of size 1 may stand for the batch."""
     x = x.featured(2) if len(x.axes) == 3 else x
     axes = tuple("b" if axis == 1 and "b" not in x.axes else axis for axis in x.axes)
     if axes != wanted or x.groups > 1 or x.steps is None:
         names = ", ".join(said(axis) for axis in x.axes)
-        raise OperatorError(f"its X must have the axes {', '.join(map(said, wanted))}, and has {names}")
+        raise OperatorError(f"its X must have the axes {', '.join(map(said, wanted))}, got {names}")
     return x
 
 
@@ -99,7 +99,7 @@ def _has_lengths(of: Operator, node: Node, x: Tracked, batch_first: bool, length
         if lengths is None or given.name != lengths.name:
             raise OperatorError("its sequence_lens must be an input of the model")
         if x.steps is None or x.steps.name != of.builder.first or x.steps.windows:
-            raise OperatorError("its sequence_lens must be of the timesteps of the model's first input")
+            raise OperatorError("its sequence_lens must count timesteps of the model's first input")
         return True
     folder = of.builder.folder
     for sizes in of.builder.worlds:
@@ -116,7 +116,7 @@ def _starts(of: Operator, initial: Tracked, directions: int, units: int, batch_f
     axes = tuple("b" if axis == 1 and "b" not in initial.axes else axis for axis in initial.axes)
     if axes != wanted or initial.width != units:
         names = ", ".join(said(axis) for axis in initial.axes)
-        raise OperatorError(f"its initial_h must have {directions} states of {units} units, and has {names}")
+        raise OperatorError(f"its initial_h must be {directions} states of {units} units, got {names}")
     if directions == 1:
         return [initial]
     return [
@@ -126,7 +126,10 @@ def _starts(of: Operator, initial: Tracked, directions: int, units: int, batch_f
 
 
 def loop(of: Operator, found: Found, x: Tracked, initial: Tracked | None) -> dict[str, Tracked]:
-    """If it is Keras' cell, as tf2onnx writes it, without a mask. What it returns, by name."""
+    """A GRU of Keras as tf2onnx writes it, without a mask.
+
+    Returns what it writes, by name.
+    """
     axes: tuple[Axis, ...] = ("t", "b", "f") if found.is_time_major else ("b", "t", "f")
     x = _checked(x, axes)
     if found.zero_output is not None:

@@ -41,7 +41,7 @@ REDUCING = frozenset(("ReduceMean", "ReduceMax", "ReduceSum"))
 
 
 def key_of(value: Any) -> Key:
-    """What a value is known by."""
+    """A key that identifies a value."""
     return (id(value.node), id(value.inside), value.number) if isinstance(value, Output) else id(value)
 
 
@@ -69,7 +69,7 @@ class Roles:
         return [self._role.get(self._root(axis)) for axis in self._axes.get(key_of(value), [])]
 
     def frames(self) -> set[Key]:
-        """Inputs of which an operator makes sequences of one timestep."""
+        """Inputs that an operator makes sequences of one timestep of."""
         found: set[Key] = set()
         for value, axis in self._added:
             if self._role.get(self._root(axis)) == "t":
@@ -129,7 +129,7 @@ class Roles:
         return self._axes.setdefault(key_of(value), [self._fresh() for _ in kind.shape.dim])
 
     def finish(self, inputs: Iterable[tuple[Given, bool]]) -> None:
-        """Give axes of inputs that no operator says anything of the usual roles; True is of integers."""
+        """Give the usual roles to axes of inputs that no operator says anything about; True: of integers."""
         for value, is_integer in inputs:
             axes = self._axes.get(key_of(value), [])
             taken = [self._role.get(self._root(axis)) for axis in axes]

@@ -49,12 +49,12 @@ def without(of: Operator, x: Tracked, places: set[int]) -> Tracked:
             or (axis == "f" and x.width == 1)
         )
         if not is_one:
-            raise OperatorError(f"it takes away {said(axis)}, of which there may be more than one")
+            raise OperatorError(f"it removes {said(axis)}, which may have another size than 1")
     return x._replace(axes=tuple(axis for place, axis in enumerate(x.axes) if place not in places))
 
 
 def unsqueeze(of: Operator) -> list[Tracked]:
-    """Axes that are constants."""
+    """With constant axes."""
     (x,) = of.values
     added = of.axes(1)
     if not added:
@@ -87,12 +87,12 @@ def _new_axis(of: Operator, x: Tracked, role: str | None) -> Axis:
 
 
 def flatten(of: Operator) -> list[Tracked]:
-    """If each axis of the result is known: of timesteps that are fixed, or the batch."""
+    """If it leaves the batch as it is, and joins timesteps only if their number is fixed."""
     x = of.value()
     axis = of.integer("axis", 1)
     rank = len(x.axes)
     if not -rank <= axis <= rank:
-        raise OperatorError(f"its axis must be one of {rank}, got {axis}")
+        raise OperatorError(f"its axis must be from {-rank} to {rank}, got {axis}")
     axis = axis % rank if axis < 0 else axis
     targets = []
     for sizes in of.builder.worlds:
@@ -102,7 +102,7 @@ def flatten(of: Operator) -> list[Tracked]:
 
 
 def reshape(of: Operator) -> list[Tracked]:
-    """To a shape that is constant, or computed from the sizes of inputs, and that joins or splits
+    """To a constant shape, or one that is computed from the sizes of inputs, if it joins or splits
     neighbouring axes.
     """
     x = of.value()
@@ -115,7 +115,8 @@ def reshape(of: Operator) -> list[Tracked]:
             known = math.prod(size for size in wanted if size != -1)
             if known < 1 or math.prod(shape) % known:
                 raise OperatorError(
-                    f"it makes {wanted} of {shape}, which has other sizes: of an axis that is open?"
+                    f"it makes {wanted} of {shape}, which is not possible for every batch and number of "
+                    "timesteps"
                 )
             wanted = [math.prod(shape) // known if size == -1 else size for size in wanted]
         targets.append(wanted)
@@ -123,7 +124,7 @@ def reshape(of: Operator) -> list[Tracked]:
 
 
 def reshaped(of: Operator, x: Tracked, targets: Sequence[Sequence[int]]) -> Tracked:
-    """x in another shape, which has these sizes in two worlds: axes are joined, cut, or stay."""
+    """x in another shape: `targets` are its sizes in both worlds. Axes are joined, cut, or stay."""
     batch = of.builder.batch
     shapes = [x.shape(sizes, batch) for sizes in of.builder.worlds]
     for shape, target in zip(shapes, targets, strict=True):
@@ -209,7 +210,7 @@ def _regrouped(
             turned = Steps(x.name, x.width)
             x = of.add(_nodes.Transpose, [x], ("b", "t", "f"), x.steps.size, turned)
         return of.add(_nodes.Reshape, [x], made, width, None, shape=(width,)), made
-    names = " and ".join(said(axis) for axis in part) or "axes of one"
+    names = " and ".join(said(axis) for axis in part) or "axes of size 1"
     fixed = ": give the model a fixed number of timesteps" if "t" in part else ""
     raise OperatorError(f"it makes {sizes} of {names}, which is not computed{fixed}")
 
@@ -235,7 +236,7 @@ def take(of: Operator) -> list[Tracked]:
 
 
 def one_of(of: Operator, x: Tracked, axis: int, index: int) -> Tracked:
-    """One place of an axis, of which the axis of one stays."""
+    """One place along an axis, which stays with the size 1."""
     at = x.axes[axis]
     axes: list[Axis] = [*x.axes]
     if at == "t":
@@ -261,7 +262,7 @@ def one_of(of: Operator, x: Tracked, axis: int, index: int) -> Tracked:
 
 
 def slices(of: Operator) -> list[Tracked]:
-    """Neighbouring features, the first or last timestep, or everything; steps of 1."""
+    """Of neighbouring features, the first or the last timestep, or everything; with steps of 1."""
     x = of.value()
     rank = len(x.axes)
     if "starts" in of.given:
@@ -307,7 +308,9 @@ def _sliced(of: Operator, x: Tracked, axis: int, start: int, end: int) -> Tracke
 
 
 def reduce(of: Operator) -> list[Tracked]:
-    """Along timesteps or features; ReduceMax along timesteps, ReduceSum along timesteps that are fixed."""
+    """Along timesteps or features. ReduceMax only along timesteps; ReduceSum along timesteps only if their
+    number is fixed.
+    """
     x = of.value()
     rank = len(x.axes)
     gone = of.axes(1)
@@ -343,7 +346,7 @@ def _reduced(of: Operator, x: Tracked, at: Axis, axes: Sequence[Axis]) -> Tracke
 
 
 def expand(of: Operator) -> list[Tracked]:
-    """To the shape that is there, or of a vector to timesteps that are fixed."""
+    """To the shape that the value has, or of a vector to a fixed number of timesteps."""
     x = of.value()
     targets = of.told(1, "its shape")
     shapes = [x.shape(sizes, of.builder.batch) for sizes in of.builder.worlds]
@@ -377,7 +380,7 @@ def _repeated(of: Operator, x: Tracked, targets: Sequence[Sequence[int]]) -> Tra
 
 
 def tile(of: Operator) -> list[Tracked]:
-    """Of a vector to timesteps that are fixed."""
+    """Of a vector to a fixed number of timesteps."""
     x = of.value()
     repeats = of.integers(1, "its repeats")
     if len(repeats) != len(x.axes) or any(times < 1 for times in repeats):
@@ -388,7 +391,7 @@ def tile(of: Operator) -> list[Tracked]:
 
 
 def reverse(of: Operator) -> list[Tracked]:
-    """Of all timesteps of all rows, before or after a GRU, which then goes backwards."""
+    """Of all timesteps of all rows, if a GRU reads the result, which then goes backwards."""
     x = of.value(turned=True)
     batch, time = of.integer("batch_axis", 1), of.integer("time_axis", 0)
     if x.axes[time : time + 1] != ("t",) or x.axes[batch : batch + 1] not in (("b",), (1,)):

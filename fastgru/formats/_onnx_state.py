@@ -60,7 +60,7 @@ def _repeated_rows(folder: Folder, value: Any, directions: int, units: int, layo
     Raises
     ------
     FormatError
-        If its rows differ by more than their number, or cannot be told.
+        If its rows are not all the same, or it cannot be determined.
     """
     made = [folder.value(value, sizes) for sizes in folder.batches]
     if any(
@@ -71,7 +71,7 @@ def _repeated_rows(folder: Folder, value: Any, directions: int, units: int, layo
     states = [_rows(found, directions, units, layout, repeated=False) for found in made]
     row = states[0][:, :1]
     if any(state.shape[1] == 0 or (state != row).any() for state in states):
-        raise FormatError("initial_h cannot be told: its rows depend on the sizes of inputs")
+        raise FormatError("initial_h cannot be determined: its rows depend on the sizes of inputs")
     return row
 
 
@@ -89,9 +89,9 @@ def _repeated(folder: Folder, value: Any) -> Any:
 def _rows(found: Any, directions: int, units: int, layout: int | None, repeated: bool) -> Array:
     """States (directions, batch, units) of a value; a repeated one may lack axes, or have shorter ones."""
     if isinstance(found, Unknown):
-        raise FormatError(f"initial_h cannot be told: {found.reason}")
+        raise FormatError(f"initial_h cannot be determined: {found.reason}")
     if not isinstance(found, np.ndarray):
-        raise FormatError(f"initial_h cannot be told: it depends on {found.value}")
+        raise FormatError(f"initial_h cannot be determined: it depends on {found.value}")
     states = floats("initial_h", found)
     if layout is None and states.ndim == 2:
         states = states[np.newaxis]
@@ -114,7 +114,7 @@ def check_lengths(node: Node, folder: Folder, time_axis: int) -> None:
     Raises
     ------
     FormatError
-        If they cannot be told.
+        If they cannot be determined.
     """
     if not node.inputs()["sequence_lens"]:
         return
@@ -126,7 +126,7 @@ def check_lengths(node: Node, folder: Folder, time_axis: int) -> None:
     for sizes in folder.apart:
         lengths = folder.value(value, sizes)
         if isinstance(lengths, Unknown):
-            raise FormatError(f"sequence_lens cannot be told: {lengths.reason}")
+            raise FormatError(f"sequence_lens cannot be determined: {lengths.reason}")
         shape = folder.shape(node.source("X"), sizes)
         whole &= shape is not None and len(shape) == 3 and bool((lengths == shape[time_axis]).all())
     if not whole:

@@ -110,13 +110,13 @@ def check_trips(node: Any, scope: Scope, going: Any, sequence: Any, features: in
         case Fixed(value) if is_all(folder.value(value), True, folder):
             pass
         case _:
-            raise FormatError("its condition is not that there is a step left")
+            raise FormatError("its condition must be that steps are left, got another one")
     if trips and not (bounds and _is_endless(folder.value(scope.get(trips)))):
         bounds.append(scope.get(trips))
     checks = [(bound, None) for bound in bounds] + ([(scope.get(first), True)] if first else [])
     begins = not first or is_all(folder.value(scope.get(first), SINGLE), True, folder)
     if not bounds or not begins or not _are(checks, sequence, features, folder):
-        raise FormatError("the number of its trips is not known to be that of the steps of its sequence")
+        raise FormatError("its number of trips is not known to be the number of steps of its sequence")
 
 
 def _is_endless(found: Any) -> bool:

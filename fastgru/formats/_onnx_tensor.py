@@ -41,7 +41,7 @@ class Reader:
     folder : Path or None
         Where the model's file lies; None: external data is refused.
     limit : int
-        The most bytes that tensors and all that is computed of them may take, together.
+        The most bytes that tensors and all that is computed from them may take, together.
     """
 
     def __init__(self, folder: Path | None, limit: int) -> None:
@@ -65,7 +65,7 @@ class Reader:
         if size > self._limit:
             raise FormatError(
                 "its tensors, and what nodes make of them, take more memory than a file of its size may: "
-                "GRU nodes share tensors so often, or constants are expanded"
+                "many GRU nodes share tensors, or constants are expanded"
             )
         self._limit -= size
 
@@ -121,7 +121,7 @@ class Reader:
         """Bytes of a tensor in a file beside the model: a plain file in the same folder or below."""
         keys = [entry.key for entry in tensor.external_data]
         if len(set(keys)) != len(keys):
-            raise FormatError(f"{what} says something twice of its external data")
+            raise FormatError(f"{what} must have each key of its external data once, got one twice")
         entries = {entry.key: entry.value for entry in tensor.external_data}
         location = entries.get("location", "")
         if self._folder is None:

@@ -46,12 +46,12 @@ LAST_RESORT = (
 
 
 class Attempt(NamedTuple):
-    """Which sizes that a file declares hold.
+    """Which of the sizes that a file declares are taken as fixed.
 
     Attributes
     ----------
     batch, steps : bool
-        False: any number, whatever the file declares.
+        False: calls may have any batch, any number of timesteps, whatever the file declares.
     """
 
     batch: bool
@@ -73,7 +73,7 @@ def live_model(model: Any, weights_dtype: str | None) -> Model:
 
 
 def _model_of(proto: Any, folder: Any, names: int, weights_dtype: str | None) -> Model:
-    """The model, with as few of the declared sizes fixed as can be."""
+    """The model, with as few fixed sizes as possible."""
     if len(proto.graph.node) > MOST_NODES:
         raise FormatError(f"a model must have at most {MOST_NODES} nodes, got {len(proto.graph.node)}")
     opset = _onnx_graph.opset_of(proto)
@@ -99,7 +99,7 @@ def _declares(graph: Any) -> bool:
 
 
 class _Reading:
-    """A graph on its way to a model."""
+    """Reads a graph into a model."""
 
     def __init__(
         self, proto: Any, walk: Walk, folder: Folder, attempt: Attempt, weights_dtype: str | None
@@ -131,14 +131,14 @@ class _Reading:
         returned = [(value.name, _onnx_graph.find(scope, value.name)) for value in self._proto.graph.output]
         missing = [name for name, value in returned if value is None]
         if missing:
-            raise FormatError(f"its output {missing[0]!r:.80} is computed nowhere")
+            raise FormatError(f"its output {missing[0]!r:.80} is computed by no node")
         order = list(self._order([value for _, value in returned]))
         inputs = self._inputs(order, [value for _, value in returned])
         for node, inside in order:
             self._read(node, inside)
         self._complain()
         if not inputs:
-            raise FormatError("it has no input that is read")
+            raise FormatError("the model must have an input that its nodes read, got none")
         self._written = {one.name for one in inputs}
         outputs = [self._output(name, value) for name, value in returned]
         self._complain()
@@ -157,15 +157,17 @@ class _Reading:
         )
 
     def _complain(self) -> None:
-        """Say all that stands in the way."""
+        """Raise an error that names all operators that are not computed, if there are any."""
         if not self._problems:
             return
         shown = "; ".join(self._problems[:SHOWN])
         more = f"; and {len(self._problems) - SHOWN} more" if len(self._problems) > SHOWN else ""
-        raise FormatError(f"the model is not computed as a whole for {shown}{more}: {LAST_RESORT}")
+        raise FormatError(
+            f"the model has operators that fastgru does not compute: {shown}{more}: {LAST_RESORT}"
+        )
 
     def _order(self, values: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-        """The nodes that values depend on and that are no constants, in running order."""
+        """The nodes that values depend on, without those that are constants, in running order."""
         done: set[Any] = set()
         begun: set[Any] = set()
         pending = [value for value in reversed(values) if isinstance(value, Output)]
@@ -191,13 +193,13 @@ class _Reading:
                 pending += wanted
                 continue
             if wanted:
-                raise FormatError("a value is an input of what it is computed from")
+                raise FormatError("a value depends on itself")
             done.add(key)
             pending.pop()
             yield top.node, top.inside
 
     def _read_by(self, value: Output) -> list[Any]:
-        """What the node of a value reads: of loops and normalizations, what they are computed of."""
+        """The values that the node of a value reads; for a loop or normalization, those it begins with."""
         node, inside = value.node, value.inside
         key = id(node), id(inside)
         if _onnx_graph.is_loop(node) and key not in self._loops:
@@ -217,7 +219,7 @@ class _Reading:
     # ---- inputs ----------------------------------------------------------------------------
 
     def _inputs(self, order: Sequence[tuple[Any, Any]], returned: Sequence[Any]) -> list[Input]:
-        """Note the inputs that are read, whose axes are what nodes make of them."""
+        """Note the inputs that are read. How nodes use them says what their axes are."""
         scope, roles = self._main.scope, self._roles
         read = {
             key_of(source) for node, inside in order for source in self._read_by(Output(node, 0, inside))
@@ -303,15 +305,18 @@ class _Reading:
             else:
                 names = ", ".join(str(each) for each in roles)
                 raise FormatError(
-                    f"its input {name!r:.80} must have sizes of all axes but batch and timesteps, got "
-                    f"{sizes} (0: open), used as {names}"
+                    f"its input {name!r:.80} must have a size for each axis but batch and timesteps, got "
+                    f"{sizes} (0: none) for axes that are used as {names}"
                 )
         is_index = kind in INTEGERS
         groups = [axis for axis in axes if isinstance(axis, int) and axis != 1]
         if len(groups) == 1 and "f" not in axes and not is_index:
             axes[axes.index(groups[0])], width, groups = "f", groups[0], []
         if len(groups) > 1 or (is_index and (groups or "f" in axes or steps is None)):
-            raise FormatError(f"its input {name!r:.80} has the axes {sizes}, of which not all are known")
+            raise FormatError(
+                f"its input {name!r:.80} must have axes that are known to be batch, timesteps or features, "
+                f"got the sizes {sizes}"
+            )
         if "b" not in axes:
             self._fix(1, name)
         if steps is not None and not self._builder.first:
@@ -324,7 +329,7 @@ class _Reading:
 
     def _fix(self, batch: int, name: str) -> None:
         if self._builder.batch not in (None, batch):
-            raise FormatError(f"its input {name!r:.80} has another batch than the others: {batch}")
+            raise FormatError(f"its input {name!r:.80} must have the batch of the others, got {batch}")
         self._builder.batch = batch
 
     def _put(self, source: Any, x: Any) -> None:
@@ -393,11 +398,11 @@ class _Reading:
     def _loop(self, node: Any, inside: Any, found: Any) -> None:
         """Make nodes of a loop that is a GRU."""
         if isinstance(found, str):
-            raise OperatorError(f"it is not read as a GRU, for {found}")
+            raise OperatorError(f"it is not read as a GRU, because {found}")
         x = self._what(found.sequence)
         initial = self._what(found.initial)
         if not isinstance(x, Tracked):
-            raise OperatorError("its sequence must be computed of an input of the model")
+            raise OperatorError("its sequence must be computed from an input of the model")
         of = Operator(self._builder, node, inside, [x])
         start = initial if isinstance(initial, Tracked) else None
         for name, y in _onnx_recurrent.loop(of, found, x, start).items():
@@ -410,7 +415,9 @@ class _Reading:
         """The value of an output of the model, with its name."""
         x = self._what(source)
         if not isinstance(x, Tracked) or any(x.pads) or x.turned:
-            self._problems.append(f"its output {name!r:.80}, which is no value that is computed of inputs")
+            self._problems.append(
+                f"its output {name!r:.80}: it must be computed from inputs, and not be padded"
+            )
             return Tracked(name, (), 1, None)
         if x.indices:
             raise FormatError(f"its output {name!r:.80} is an input of integers")

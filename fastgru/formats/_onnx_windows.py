@@ -12,7 +12,7 @@ Rule = Callable[[Operator], Sequence[Tracked]]
 
 
 def _place_of_time(x: Tracked) -> tuple[Tracked, int]:
-    """A value (batch, features, timesteps), maybe with an axis of one besides; and the axis of timesteps."""
+    """A value (batch, features, timesteps), which may have more axes of size 1; and its axis of timesteps."""
     x = x.featured(1) if len(x.axes) > 1 else x
     if len(x.axes) < 3 or x.axes[:2] != ("b", "f") or x.groups > 1 or x.place("t") < 2:
         names = ", ".join(said(axis) for axis in x.axes)
@@ -21,7 +21,7 @@ def _place_of_time(x: Tracked) -> tuple[Tracked, int]:
 
 
 def _one(of: Operator, name: str, x: Tracked, place: int, default: int = 1) -> int:
-    """What an attribute says of the timesteps; of an axis of one it must say nothing."""
+    """What an attribute says of the timesteps; of other axes it must say 1."""
     found = of.numbers(name)
     if found is None:
         return default
@@ -31,12 +31,12 @@ def _one(of: Operator, name: str, x: Tracked, place: int, default: int = 1) -> i
     if number < 1 or any(
         each != 1 for axis, each in enumerate(found) if axis != place - 2 and name != "strides"
     ):
-        raise OperatorError(f"its {name} must be of timesteps alone, got {found!s:.80}")
+        raise OperatorError(f"its {name} must be 1 but for the timesteps, got {found!s:.80}")
     return number
 
 
 def _padding(of: Operator, x: Tracked, place: int, span: int, stride: int) -> str:
-    """Keras' name of how windows reach over both ends."""
+    """Keras' name for the padding."""
     auto = of.text("auto_pad", "NOTSET")
     if auto == "SAME_UPPER" and not any(x.pads):
         return "same"
@@ -49,7 +49,7 @@ def _padding(of: Operator, x: Tracked, place: int, span: int, stride: int) -> st
         raise OperatorError(f"its pads must be {2 * count} integers, got {pads!s:.80}")
     before, after = pads[place - 2], pads[count + place - 2]
     if min(pads) < 0 or sum(pads) != before + after:
-        raise OperatorError(f"its pads must be of timesteps alone, got {pads!s:.80}")
+        raise OperatorError(f"its pads must be 0 but for the timesteps, got {pads!s:.80}")
     return padding_of(x.steps, before + x.pads[0], after + x.pads[1], span, stride)
 
 
@@ -69,8 +69,8 @@ def padding_of(steps: Steps | None, before: int, after: int, span: int, stride: 
     if before + after == whole and before == whole // 2:
         return "same"
     raise OperatorError(
-        f"its pads ({before}, {after}) of windows of {span} steps, every {stride}, are neither 'valid' nor "
-        "'same' nor 'causal' as Keras has them"
+        f"its pads must be 'valid', 'same' or 'causal' as in Keras, got ({before}, {after}) for windows of "
+        f"{span} steps with strides of {stride}"
     )
 
 
@@ -80,8 +80,8 @@ def _windowed(x: Tracked, padding: str, span: int, stride: int) -> Steps:
 
 
 def convolution(of: Operator) -> list[Tracked]:
-    """Along time, with any groups, strides and dilations. Pads as `valid`, `same` or `causal` of Keras have
-    them.
+    """Along time, with any groups, strides and dilations. Its pads must be those of `valid`, `same` or
+    `causal` in Keras.
     """
     x = of.value(padded=True)
     x, place = _place_of_time(x)
@@ -89,7 +89,7 @@ def convolution(of: Operator) -> list[Tracked]:
     if kernel.ndim != len(x.axes):
         raise OperatorError(f"W must have {len(x.axes)} axes, got {kernel.shape}")
     if any(size != 1 for axis, size in enumerate(kernel.shape) if axis > 1 and axis != place):
-        raise OperatorError(f"W must be of timesteps alone, got {kernel.shape}")
+        raise OperatorError(f"W must have the size 1 along all axes after timesteps, got {kernel.shape}")
     filters, channels, size = kernel.shape[0], kernel.shape[1], kernel.shape[place]
     kernel = kernel.reshape(filters, channels, size)
     groups = of.integer("group", 1)
@@ -124,7 +124,7 @@ def convolution(of: Operator) -> list[Tracked]:
 
 
 def pool(of: Operator) -> list[Tracked]:
-    """Along time, with pads as `valid` or `same` of Keras have them; without ceil_mode."""
+    """Along time, without ceil_mode. Its pads must be those of `valid` or `same` in Keras."""
     x = of.value()
     x, place = _place_of_time(x)
     size = _one(of, "kernel_shape", x, place)
@@ -135,7 +135,7 @@ def pool(of: Operator) -> list[Tracked]:
     span = (size - 1) * dilation + 1
     padding = _padding(of, x, place, span, stride)
     if padding == "causal" or (padding == "same" and of.integer("count_include_pad", 0)):
-        raise OperatorError("its pads count as timesteps")
+        raise OperatorError("it counts padding as timesteps, or has the pads of 'causal'")
     largest = of.kind == "MaxPool"
     settings = {"padding": padding, "strides": stride, "dilation": dilation}
     steps = _windowed(x, padding, span, stride)
@@ -152,7 +152,7 @@ def whole_pool(of: Operator) -> list[Tracked]:
 
 
 def pad(of: Operator) -> list[Tracked]:
-    """Zeros before or after timesteps that a Conv reads."""
+    """By zeros before or after timesteps, if a Conv reads the result."""
     x = of.value()
     if of.text("mode", "constant") != "constant":
         raise OperatorError("it must pad with zeros")
@@ -178,7 +178,7 @@ def pad(of: Operator) -> list[Tracked]:
         or after < 0
         or any(x.pads)
     ):
-        raise OperatorError("it must add zeros before or after timesteps")
+        raise OperatorError("it must add zeros, before or after timesteps alone")
     return [x._replace(pads=(before, after))]
 
 

@@ -1,4 +1,4 @@
-"""Keys of a state dict: which of them are of a GRU, and what stands for its weights.
+"""Keys of a state dict: which of them belong to a GRU, and how its weights are computed from them.
 
 PyTorch's weight_norm, spectral_norm and prune, and WeightDrop of language models, keep other tensors in place
 of a weight. Each is put together here as the module computes it in evaluation. Whatever else has the name of
@@ -32,7 +32,7 @@ LISTED = 6  # keys in a message
 
 
 class Weight(NamedTuple):
-    """A weight, or what stands for it.
+    """A weight, or the tensors from which it is computed.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What lies where in a file of PyTorch: tensors in dicts, lists and modules, by the names of a state dict."""
+"""The tensors of a PyTorch file, in dicts, lists and modules at any depth, by the names of a state dict."""
 
 import math
 from collections.abc import Iterator

@@ -10,34 +10,34 @@ from fastgru.model import Model
 
 
 def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = None) -> Model:
-    """The whole network of a model file.
+    """Load the whole network of a model file. Nothing in the file is run.
 
     Parameters
     ----------
     path : str, path-like, bytes or binary file object
-        Keras: ``.keras``, the folder that Keras 3 makes with ``zipped=False``, ``.h5`` of a model, or weights
-        in ``.h5`` or ``.weights.h5`` with `config`. ONNX. fastgru's own ``.npz``. Told by content.
+        A file of Keras, of ONNX or of `Model.save`, which is recognised by its content. Of Keras it is a
+        ``.keras`` file, the folder that Keras 3 makes with ``zipped=False``, an ``.h5`` file of a whole
+        model, or with `config` an ``.h5`` or ``.weights.h5`` file of weights.
     weights_dtype : {None, 'float16', 'int8'}
-        What packed weights of float32 are kept as.
+        The type of packed weights of a float32 model; None: float32, or what a file of fastgru has.
     config : str, path-like, bytes or binary file object, optional
-        For weights of Keras: the architecture, from `to_json` of the model.
+        For weights of Keras: the model's architecture, which its `to_json` returns.
 
     Returns
     -------
     Model
-        Of Keras: `lengths` and `mask` of a call pass through an Embedding, which in Keras drops them. A layer
-        with stateful=True is read as one that is not: every call starts anew, and what keeps states is a
-        stream.
+        Unlike in Keras, the `lengths` and the `mask` of a call pass through an Embedding. A layer with
+        stateful=True starts every call anew: a stream keeps states.
 
     Raises
     ------
     FormatError
-        If the file is damaged, of another format, or has layers that fastgru does not compute: names all of
-        them. It is a ValueError. Nothing in the file is run.
+        If the file is damaged, of an unknown format, or has layers that fastgru does not compute. The message
+        names all of these. A FormatError is a ValueError.
     OSError
         If the file cannot be opened.
     ImportError
-        If the format's library is not installed; names the extra that brings it.
+        If the format's library is not installed. The message names the extra that installs it.
     ValueError
         If `weights_dtype` is none of these.
 
@@ -82,14 +82,14 @@ def load_model(path: Any, weights_dtype: str | None = None, *, config: Any = Non
 
 
 def from_keras_model(model: Any, weights_dtype: str | None = None) -> Model:
-    """The network that a model of Keras is: of `tf_keras`, of TensorFlow or of Keras 3.
+    """Make a model of a model of Keras that is in memory.
 
     Parameters
     ----------
     model : keras.Model
-        Sequential or functional, built.
+        A built Sequential or functional model of `tf_keras`, TensorFlow or Keras 3.
     weights_dtype : {None, 'float16', 'int8'}
-        As of `load_model`.
+        As for `load_model`.
 
     Returns
     -------
@@ -100,24 +100,24 @@ def from_keras_model(model: Any, weights_dtype: str | None = None) -> Model:
     TypeError
         If it is no model of Keras.
     ValueError
-        If it is another class than Sequential or a functional model, or has layers that fastgru does not
-        compute: names all of them.
+        If it is neither Sequential nor functional, or has layers that fastgru does not compute. The message
+        names all of these.
 
     Notes
     -----
-    The model gets copies of the weights: what is trained afterwards does not change it.
+    The weights are copied: training the Keras model afterwards does not change them.
     """
     return _keras_whole.live_model(model, weights_dtype)
 
 
 def from_onnx_model(model: Any, weights_dtype: str | None = None) -> Model:
-    """The network that an ONNX model is.
+    """Make a model of an ONNX model.
 
     Parameters
     ----------
     model : onnx.ModelProto, str, path-like or bytes
     weights_dtype : {None, 'float16', 'int8'}
-        As of `load_model`.
+        As for `load_model`.
 
     Returns
     -------
@@ -128,7 +128,7 @@ def from_onnx_model(model: Any, weights_dtype: str | None = None) -> Model:
     TypeError
         If it is no model of ONNX.
     ValueError
-        If it has operators that fastgru does not compute: names them.
+        If it has operators that fastgru does not compute. The message names them.
     ImportError
         If `model` is a file, and `onnx` is not installed.
 

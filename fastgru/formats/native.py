@@ -23,7 +23,9 @@ def header(members: _zip.Archive, classes: Sequence[str]) -> dict[str, Any]:
     if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
         raise FormatError("the header must be an object with a config")
     if found.get("format") != FORMAT:
-        raise FormatError(f"the format must be {FORMAT}, got {found.get('format')!r}: of a newer fastgru?")
+        raise FormatError(
+            f"the format must be {FORMAT}, got {found.get('format')!r}: a newer fastgru may read it"
+        )
     if found.get("class_name") not in classes:
         whole = ", a whole model: fastgru.load_model reads it" if found.get("class_name") == "Model" else ""
         raise FormatError(

@@ -1,4 +1,4 @@
-"""One line that makes the GRUs of a Keras model run on fastgru, and one that takes it back.
+"""One line that makes the GRUs of a Keras model run on fastgru, and one line that undoes it.
 
 For Keras 3 on each of its backends that runs a GRU (torch, jax, tensorflow, numpy), and for tf_keras.
 """

@@ -1,4 +1,4 @@
-"""What stands in place of a layer's `call`: fastgru where it fits, Keras' own for all else."""
+"""The replacement of a layer's `call`: fastgru where it gives the same results, else Keras' own."""
 
 import inspect
 import types
@@ -12,7 +12,7 @@ from fastgru.keras._variant import Variant
 
 
 class Call:
-    """The function of an optimized layer's method `call`, with the signature of its own one.
+    """The function that replaces a layer's method `call`, with the same signature.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Call:
         return found if isinstance(found, cls) and found.layer is layer else None
 
     def _computed(self, given: dict[str, Any]) -> Any:
-        """What the layer returns for these arguments of `call`; None if Keras' own has to say."""
+        """What the layer returns for these arguments of `call`; None if Keras has to compute it."""
         layer = self.layer
         variant, variables = self._now()
         if variant is None or not _infers(given.get("training")) or given.get("constants") is not None:
@@ -99,7 +99,7 @@ class Call:
         ]
 
     def _now(self) -> tuple[Variant | None, list[Any]]:
-        """The layer with its settings as they are now, None if fastgru has none such; and its variables."""
+        """The layer with its present settings, None if fastgru cannot run it; and its variables."""
         known, variant, variables = self._known
         settings = self._settings()
         if settings != known:
@@ -110,7 +110,7 @@ class Call:
         return variant, variables
 
     def _settings(self) -> tuple[Any, ...]:
-        """What may be set at any time, and changes what is computed."""
+        """The settings that change what is computed, and may be set at any time."""
         layer = self.layer
         found = [
             layer.return_sequences,

@@ -1,4 +1,4 @@
-"""What is done to whole models: their recurrent layers are found, changed, changed back and reported."""
+"""Find the recurrent layers of a model, change them, change them back, and report on them."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ Model = TypeVar("Model")
 
 
 class Entry(NamedTuple):
-    """What has become of one recurrent layer.
+    """One recurrent layer of a model.
 
     Attributes
     ----------
     name : str
-        The layer's.
+        The layer's name.
     kind : str
         Its class: GRU, Bidirectional, RNN, or another recurrent one, which fastgru does not run.
     changed : bool
         True if its inference runs on fastgru.
     reason : str
-        Why it does not; or what it costs, and when Keras' own computation runs nevertheless.
+        Why it does not run on fastgru; or what running there costs, and which calls Keras still computes.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class Report(list[Entry]):
-    """A list of `Entry`, one for each recurrent layer; as a string a line each, then what fastgru costs."""
+    """A list of an `Entry` for each recurrent layer. Printed, it has a line for each, and then the costs."""
 
     def __str__(self) -> str:
         lines = [
@@ -45,10 +45,10 @@ class Report(list[Entry]):
 
 
 def optimize(model: Model, *, weights_dtype: Any = None) -> Model:
-    """Have the GRUs of a model run on fastgru in inference.
+    """Make the GRUs of a model run on fastgru in inference.
 
-    Every layer keeps its name, variables, config, masks, states and training: only its `call` is another
-    one, which hands to Keras' own what fastgru does not compute. Nothing of it is saved, pickled or copied.
+    Every layer keeps its name, variables, config, masks, states and training. Only its `call` is replaced, by
+    one that leaves to Keras what fastgru does not compute. It is not saved, pickled or copied.
 
     Parameters
     ----------
@@ -86,10 +86,10 @@ def optimize(model: Model, *, weights_dtype: Any = None) -> Model:
 
 
 def restore(model: Model) -> Model:
-    """Take back what `optimize` did.
+    """Undo `optimize`.
 
-    Functions that have been traced or compiled with the model in them, but for its own `predict` and
-    `evaluate`, go on as they were traced, with the same results.
+    Functions that have been traced or compiled with the model in them go on as they were traced, with the
+    same results. Its own `predict` and `evaluate` are traced anew.
 
     Parameters
     ----------
@@ -115,7 +115,7 @@ def restore(model: Model) -> Model:
 
 @contextlib.contextmanager
 def optimized(model: Model, *, weights_dtype: Any = None) -> Iterator[Model]:
-    """Have the GRUs of a model run on fastgru while a block runs.
+    """Make the GRUs of a model run on fastgru in a `with` block.
 
     Layers that were optimized before stay so afterwards, as they were.
 
@@ -147,7 +147,7 @@ def optimized(model: Model, *, weights_dtype: Any = None) -> Iterator[Model]:
 
 
 def report(model: Any) -> Report:
-    """What runs on fastgru, what does not, and why.
+    """Say which layers of a model run on fastgru, and why others do not.
 
     Parameters
     ----------
@@ -156,7 +156,7 @@ def report(model: Any) -> Report:
     Returns
     -------
     Report
-        A list with an `Entry` for each recurrent layer, those in a Bidirectional too; printed, a line each.
+        A list of an `Entry` for each recurrent layer, those in a Bidirectional included.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The GRUs of a PyTorch model on fastgru: one line takes them there, one takes them back."""
+"""The GRUs of a PyTorch model on fastgru: one line makes them run there, and one line undoes it."""
 
 try:
     import torch as _torch

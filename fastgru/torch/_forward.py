@@ -1,4 +1,4 @@
-"""What stands in for a module's `forward`: PyTorch's own, or fastgru where that gives the same."""
+"""The replacement of a module's `forward`: fastgru where it gives the same results, else PyTorch's own."""
 
 import copy
 import weakref
@@ -44,7 +44,7 @@ class Forward:
     threads : int
         Of a call, at most; 0: those of the process.
     reason : str or None
-        Why the last call that was PyTorch's to compute was.
+        Why PyTorch computed the last call that fastgru did not.
     """
 
     def __init__(self, module: Any) -> None:

@@ -18,17 +18,17 @@ FORWARDS: dict[type, type[Forward]] = {torch.nn.GRU: GRUForward, torch.nn.GRUCel
 def optimize(model: Any, *, weights_dtype: str | None = None, num_threads: int | None = None) -> Any:
     """Run the GRUs of a model on fastgru, where that gives what PyTorch would.
 
-    Every `torch.nn.GRU` and `torch.nn.GRUCell` in it, and itself if it is one, but no subclass of them, keeps
-    its class, parameters, hooks and place; its `forward` alone is another. Calls for a gradient, on other
-    devices or of other types than float32 and float64, with active dropout, under autocast, and while
-    something traces or transforms them, are PyTorch's own as before.
+    The `forward` of every `torch.nn.GRU` and `torch.nn.GRUCell` in the model, itself included, is replaced.
+    Their classes, parameters, hooks and places stay, and subclasses are left alone. PyTorch computes as
+    before the calls that need a gradient, are on other devices or of other types than float32 and float64,
+    have active dropout, are under autocast, or are traced or transformed.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Changed in place. Optimized once more, it has its weights read anew.
+        It is changed in place. If it is optimized already, its weights are read anew.
     weights_dtype : {None, 'float32', 'float16', 'int8'}, keyword
-        As of `fastgru.GRU`: with 'float16' or 'int8' calls compute with kernels rounded to that, while
+        As for `fastgru.GRU`: with 'float16' or 'int8' calls compute with kernels rounded to that type, and
         parameters stay as they are.
     num_threads : int, optional, keyword
         Threads that a call may have, by default as many as `fastgru.set_num_threads` says: 1 at first.
@@ -45,8 +45,7 @@ def optimize(model: Any, *, weights_dtype: str | None = None, num_threads: int |
     TypeError
         If it is no module.
     ValueError
-        If the weights' type is none of these, or the CPU does not convert it, or there cannot be that many
-        threads.
+        If `weights_dtype` is none of these, the CPU cannot convert from it, or `num_threads` is not 1 to 64.
 
     Examples
     --------

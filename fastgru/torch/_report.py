@@ -1,4 +1,4 @@
-"""What of a model runs on fastgru, and what does not, and why."""
+"""Which modules of a model run on fastgru, and why others do not."""
 
 from typing import Any, NamedTuple
 
@@ -20,9 +20,9 @@ class Entry(NamedTuple):
     changed : bool
         True if `optimize` has changed it.
     reason : str or None
-        Why it was not, or why all its calls are PyTorch's as it is now. None: nothing prevents fastgru.
+        Why it has not been changed, or why PyTorch computes all its calls; None: nothing prevents fastgru.
     last : str or None
-        Why the last call that was PyTorch's to compute was; None if there was none since `optimize`.
+        Why PyTorch computed the last call that fastgru did not; None if there was none since `optimize`.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Entry(NamedTuple):
         if self.reason is not None:
             text += f": {self.reason}"
         if self.last is not None:
-            text += f"; PyTorch computed a call, for {self.last}"
+            text += f"; PyTorch computed a call, because {self.last}"
         return text
 
 
 class Report(tuple[Entry, ...]):
-    """All recurrent modules of a model, an entry each; as a string a line each."""
+    """An entry for each recurrent module of a model. Printed, it has a line for each."""
 
     __slots__ = ()
 
@@ -69,7 +69,7 @@ def hindrance(module: Any) -> str | None:
 
 
 def report(model: Any) -> Report:
-    """What of a model runs on fastgru, and what does not, and why.
+    """Say which modules of a model run on fastgru, and why others do not.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def report(model: Any) -> Report:
     Returns
     -------
     Report
-        An `Entry` for each RNN, LSTM, GRU and cell in it; printed, a line each.
+        An `Entry` for each RNN, LSTM, GRU and cell in it. Printed, it has a line for each.
 
     Raises
     ------

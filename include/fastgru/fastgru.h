@@ -77,14 +77,14 @@ struct fastgru_layer {
     const struct fastgru_format *kernels;  /* f32, f64, f16 or i8 of an instruction set    */
     ptrdiff_t features;
     ptrdiff_t units;
-    int dense;                       /* 1: no GRU, but units = g(x.kernel + bias)          */
+    int dense;                       /* 1: no GRU, but a dense layer, x.kernel + bias      */
     int reset_after;
     int activation;                  /* g and its parameter                                */
     int recurrent_activation;        /* f and its parameter                                */
     double alpha;
     double recurrent_alpha;
-    const float *scales;             /* i8: (2, 3 * units) of the columns of both kernels, dense
-                                        (units); NULL: the largest weight of each by 127   */
+    const float *scales;             /* i8: (2, 3 * units)  the step of each column of both kernels;
+                                        dense (units); NULL: its largest weight / 127      */
 
     const void *biases;              /* (panels, 4, vlen)  z, r, candidate, its recurrent; reset
                                         after, z and r with their recurrent ones; dense
@@ -182,7 +182,7 @@ struct fastgru_format {
     size_t weight_size;              /* bytes of a packed weight                           */
     int quantized;                   /* 1: weights are integers, and so are what they multiply */
     ptrdiff_t vlen;                  /* units that are computed side by side               */
-    int full_tile;                   /* rows that keep the arithmetic busy; 0: bits depend on how many there are */
+    int full_tile;                   /* rows that keep the arithmetic busy; 0: bits depend on the number of rows */
     ptrdiff_t step_units[2];         /* reset before, reset after: scratch of a row in a step, in units */
     void (*pack)(
         const struct fastgru_layer *layer,

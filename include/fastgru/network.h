@@ -20,18 +20,18 @@
 extern "C" {
 #endif
 
-/* What a node writes, x being what it reads and y its other value. A node of two values may read one that has no
- * timesteps, for each of the other's. */
+/* What a node writes, where x is the value that it reads, and y the second one if it reads two. If only one of the two
+ * has timesteps, the other is used at each of them. */
 enum fastgru_kind {
     FASTGRU_GRU,
     FASTGRU_CAST,                    /* x in another type                                  */
     FASTGRU_SUM, FASTGRU_MUL, FASTGRU_AVE, FASTGRU_SUB, FASTGRU_MAX, FASTGRU_MIN,  /* of x and y */
     FASTGRU_COPY,                    /* columns from `from` on into those from `column` on */
     FASTGRU_DENSE,                   /* activation(x.kernel + bias)                        */
-    FASTGRU_CONVOLUTION,             /* the same of windows: (size, channels) side by side */
-    FASTGRU_DEPTHWISE,               /* the same of each channel: weights (size, channels, multiplier), bias */
-    FASTGRU_EMBEDDING,               /* weights (limit, width): the row that x, an int32, says */
-    FASTGRU_ACTIVATION,
+    FASTGRU_CONVOLUTION,             /* the same, where x is a window: its (size, channels) numbers side by side */
+    FASTGRU_DEPTHWISE,               /* a convolution of each channel: weights (size, channels, multiplier), bias */
+    FASTGRU_EMBEDDING,               /* row x, an int32, of weights (limit, width)         */
+    FASTGRU_ACTIVATION,              /* activation(x)                                      */
     FASTGRU_SOFTMAX, FASTGRU_LOG_SOFTMAX,  /* of each step                                 */
     FASTGRU_PRELU,                   /* x where x >= 0, else x * weights                   */
     FASTGRU_SCALE,                   /* x * weights + bias                                 */
@@ -40,24 +40,25 @@ enum fastgru_kind {
                                         without a mean if `size` is 1                      */
     FASTGRU_DIFFERS,                 /* a mask: 1 if a number of the step is not alpha     */
     FASTGRU_NONZERO,                 /* a mask: 1 if the index x is not 0                  */
-    FASTGRU_BOTH,                    /* of two masks                                       */
-    FASTGRU_EITHER,                  /* a mask x, 1 where `mask` hides nothing               */
-    FASTGRU_SELECT,                  /* x, y where it is masked                            */
-    FASTGRU_HIDE,                    /* x, zeros where it is masked                        */
-    FASTGRU_MEAN, FASTGRU_MOST,      /* over all timesteps, or windows; the mean over all without masked ones */
-    FASTGRU_LAST, FASTGRU_FIRST,     /* a timestep                                         */
-    FASTGRU_REPEAT,                  /* x, without timesteps, as each of them              */
+    FASTGRU_BOTH,                    /* a mask: 1 where the masks x and y both are         */
+    FASTGRU_EITHER,                  /* a mask: 1 where the mask x or `mask` is            */
+    FASTGRU_SELECT,                  /* x, or y where `mask` is 0                          */
+    FASTGRU_HIDE,                    /* x, or zeros where `mask` is 0                      */
+    FASTGRU_MEAN, FASTGRU_MOST,      /* mean, maximum of all timesteps, or of each window; a mean of all leaves
+                                        out those where `mask` is 0                        */
+    FASTGRU_LAST, FASTGRU_FIRST,     /* the last, the first timestep                       */
+    FASTGRU_REPEAT,                  /* x, which has no timesteps, at each timestep        */
     FASTGRU_RESHAPE,                 /* the numbers of a row, in another shape             */
     FASTGRU_TRANSPOSE                /* timesteps as features                              */
 };
 
-/* Timesteps that values have in common: those of an input, or fixed, or of windows of another clock's. */
+/* Timesteps that values have in common: those of an input, the windows of another clock's timesteps, or a fixed number. */
 struct fastgru_clock {
     int input;                       /* its number, or -1                                  */
-    int from;                        /* another clock before this one, or -1               */
-    ptrdiff_t span;                  /* steps of a window; 1: windows reach over both ends */
+    int from;                        /* the clock, before this one, that its windows are of; or -1 */
+    ptrdiff_t span;                  /* timesteps of a window; 1 if there is padding       */
     ptrdiff_t stride;
-    ptrdiff_t steps;                 /* if it has neither                                  */
+    ptrdiff_t steps;                 /* the fixed number, if input and from are -1         */
 };
 
 struct fastgru_value {
@@ -66,8 +67,8 @@ struct fastgru_value {
     int last;                        /* 1: no timesteps, (batch, width), as the output of the last one alone */
     int clock;                       /* its number, unless `last`: 0 for that of the first input */
     int whole;                       /* set by fastgru_connect: not chunk by chunk         */
-    int output;                      /* set by fastgru_connect: its number, or -1          */
-    int segment;                     /* set by fastgru_connect: the last that writes it    */
+    int output;                      /* set by fastgru_connect: its number among the outputs, or -1 */
+    int segment;                     /* set by fastgru_connect: that of the last node that writes it */
 };
 
 enum fastgru_padding { FASTGRU_VALID, FASTGRU_SAME, FASTGRU_CAUSAL };  /* as Keras has them */
@@ -80,7 +81,7 @@ struct fastgru_node {
     int other;                       /* the second one, if it reads two                    */
     int output;                      /* the value that it writes                           */
     ptrdiff_t column;                /* GRU, COPY: where in the output's width it begins   */
-    ptrdiff_t from;                  /* COPY                                               */
+    ptrdiff_t from;                  /* COPY: the first column of x                        */
     const struct fastgru_layer *layer;  /* GRU, DENSE, CONVOLUTION                         */
     int go_backwards;
     int reverse_output;              /* 1: outputs are written from the last timestep on   */
@@ -97,7 +98,7 @@ struct fastgru_node {
     const void *bias;                /* or NULL: none                                      */
     ptrdiff_t limit;                 /* rows of an embedding                               */
     int from_end;                    /* 1: negative indices count from the end             */
-    ptrdiff_t size;                  /* of windows: steps that they read; 0: all           */
+    ptrdiff_t size;                  /* of windows: steps that they read; 0: all. COPY: columns */
     ptrdiff_t stride;
     ptrdiff_t dilation;
     int padding;

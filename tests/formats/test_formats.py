@@ -247,7 +247,7 @@ SOFTMAX = {"class_name": "Softmax", "config": {"axis": 7}}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda h: h.update(format=2), "the format must be 1, got 2: of a newer fastgru?"),
+        (lambda h: h.update(format=2), "the format must be 1, got 2: a newer fastgru may read it"),
         (lambda h: h.update(format=None), "the format must be 1, got None"),
         (lambda h: h.update(class_name="LSTM"), "the class must be one of GRU, Bidirectional, Stack, got"),
         (lambda h: h.update(config=[1]), "the header must be an object with a config"),

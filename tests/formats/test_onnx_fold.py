@@ -546,7 +546,7 @@ def test_a_state_that_cannot_be_told_is_an_error(kind):
     graph = Graph(17, random)
     names = {key: graph.constant(array) for key, array in weights_of(random).items()}
     graph.gru(names, state=untold(graph, kind))
-    with pytest.raises(fastgru.FormatError, match=r"initial_h (cannot be told|must have the shape)"):
+    with pytest.raises(fastgru.FormatError, match=r"initial_h (cannot be determined|must have the shape)"):
         fastgru.from_onnx(graph.model(opsets=[helper.make_opsetid("own", 1)]))
 
 
@@ -591,7 +591,9 @@ def test_lengths_that_are_something_else_are_warned_of():
     with pytest.warns(UserWarning, match="gru: sequence_lens comes from sizes of inputs; give every call"):
         fastgru.from_onnx(graph.model())
     graph.nodes[-1].input[4] = "nowhere"
-    with pytest.raises(fastgru.FormatError, match="sequence_lens cannot be told: a value that is read is"):
+    with pytest.raises(
+        fastgru.FormatError, match="sequence_lens cannot be determined: a value that is read is"
+    ):
         fastgru.from_onnx(graph.model())
 
 

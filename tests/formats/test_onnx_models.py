@@ -309,7 +309,7 @@ def test_paddings_that_keras_lacks_are_refused(rng):
     g = Graph(rng)
     x = g.input("x", ["b", 4, "t"])
     g.output(g.add("Conv", x, g.constant((3, 4, 5)), pads=[2, 2], strides=[2]), 3)
-    refused(g, r"its pads \(2, 2\) of windows of 5 steps, every 2")
+    refused(g, r"got \(2, 2\) for windows of 5 steps with strides of 2")
 
 
 def damaged(change):
@@ -373,7 +373,7 @@ def infinite(graph):
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (cycle, "is an input of what it is computed from"),
+        (cycle, "a value depends on itself"),
         (missing, r"\(Relu\), which reads a value that is nowhere"),
         (no_input, "MatMul"),
         (wrong_perm, r"\(Transpose\): its perm must be an order of 3 axes"),
@@ -382,8 +382,8 @@ def infinite(graph):
         (huge, "kernel"),
         (huge_input, "features"),
         (unknown_rank, "its input 'x' must have a shape"),
-        (open_features, "its input 'x' must have sizes of all axes but batch and timesteps"),
-        (no_output, "its output 'nowhere' is computed nowhere"),
+        (open_features, "its input 'x' must have a size for each axis but batch and timesteps"),
+        (no_output, "its output 'nowhere' is computed by no node"),
         (infinite, r"\(MatMul\): its second input must be finite"),
     ],
 )

@@ -385,7 +385,7 @@ def test_a_report_says_what_runs_where_and_why():
     report = fastgru.torch.report(model)
     assert str(report).splitlines()[:3] == [
         "gru: GRU, fastgru",
-        "cell: GRUCell, fastgru; PyTorch computed a call, for a gradient is wanted",
+        "cell: GRUCell, fastgru; PyTorch computed a call, because a gradient is wanted",
         "lstm: LSTM, PyTorch: it is no GRU",
     ]
     fastgru.torch.restore(model)

@@ -236,12 +236,12 @@ REFUSED = {
         ValueError,
         r"lengths must have shape \(2,\)",
     ),
-    "lengths alone": (gru, {"lengths": [1, 2]}, ValueError, "lengths must be that of a calibration"),
+    "lengths alone": (gru, {"lengths": [1, 2]}, ValueError, "lengths must come with a calibration"),
     "states alone": (
         gru,
         {"initial_state": np.zeros((2, UNITS), "f4")},
         ValueError,
-        "initial_state must be that of a calibration",
+        "initial_state must come with a calibration",
     ),
     "other states": (
         gru,

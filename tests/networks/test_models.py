@@ -727,7 +727,7 @@ def test_a_merge_masks_what_one_of_its_values_masks(seed, choice):
             wanted = formula(model, x, y, mask=given)
             np.testing.assert_allclose(model([x, y], mask=given), wanted, atol=3e-5)
     with pytest.raises(
-        ValueError, match="as many timesteps as each other where 'merge_3' puts them together"
+        ValueError, match="the same number of timesteps, because 'merge_3' puts them together"
     ):
         model([x, y[:, :11]])
     with pytest.raises(
@@ -925,13 +925,13 @@ def test_nodes_that_do_not_fit_are_named():
         "Dense 'd' reads 'z', which no node before it writes": lambda: Dense(
             name="d", inputs=("z",), outputs=("y",), kernel=make.kernel(7, 2)
         ),
-        "Identity 'i' writes 'x', which is there already": lambda: Identity(
+        "Identity 'i' must write a value of a new name, got 'x', which is written already": lambda: Identity(
             name="i", inputs=("x",), outputs=("x",)
         ),
         "Slice 's' must take some of 7 features, got 2 to 9": lambda: Slice(
             name="s", inputs=("x",), outputs=("y",), start=2, stop=9
         ),
-        "Reshape 'r' must read a shape that is known, got (None, 7)": lambda: Reshape(
+        "Reshape 'r' must read a known number of timesteps, got (None, 7)": lambda: Reshape(
             name="r", inputs=("x",), outputs=("y",), shape=(-1,)
         ),
         "Convolution 'c' must have strides of 1 or more, got 0": lambda: Convolution(

@@ -459,7 +459,7 @@ WRONG_ROWS = {
     "more than huge": (
         [2**70],
         ValueError,
-        r"rows must be less than 2\*\*63 either way, got 1180591620717411303424",
+        r"rows must lie between -2\*\*63 and 2\*\*63, got 1180591620717411303424",
     ),
     "a bool": (True, TypeError, "rows must be integers, got bool"),
     "a mask": (np.array([True, False]), TypeError, "rows must be integers, got bool"),
@@ -1048,7 +1048,7 @@ WRONG_SLOTS = {
     "more than huge": (
         lambda a, b, gone: [a, 2**70],
         ValueError,
-        r"slots must be less than 2\*\*63 either way",
+        r"slots must lie between -2\*\*63 and 2\*\*63",
     ),
     "twice": (lambda a, b, gone: [b, a, b], ValueError, "slots must hold each one once, got 2 twice"),
     "floats": (lambda a, b, gone: [0.0, 2.0], TypeError, "slots must be integers, got float64"),

@@ -201,5 +201,5 @@ def test_widths_that_double_end():
     norm = layer("LayerNormalization", ["c24"], name="norm", axis=[2], scale=False, center=False, epsilon=0.1)
     config["layers"] = [*layers[:26], norm]
     config["output_layers"] = [["norm", 0, 0]]
-    with pytest.raises(fastgru.FormatError, match="wider than a file of its size may have them"):
+    with pytest.raises(fastgru.FormatError, match="wider than a file of its size can hold weights for"):
         load_model(written(model, {}))

@@ -2,7 +2,7 @@
 
 What is sound, and must load where nothing hostile is beside it: GRU nodes of opsets 7 to 22, forward, reverse
 and bidirectional, with all activations, biases, initial states and layouts; weights as initializers, as
-constants, behind Identity and Expand, computed of constants, in raw bytes or lists of numbers (packed or
+constants, behind Identity and Expand, computed from constants, in raw bytes or lists of numbers (packed or
 not), of every float type, in files beside the model; nodes in the graphs of If, Loop and Scan, which see the
 values of the graphs around them, and in functions; unknown fields, fields in any order, messages in pieces.
 
