@@ -200,12 +200,18 @@ static uint64_t next_phase(const struct helper *me, struct set **set)
     return next && is_done(*set, next - 1) ? next : 0;
 }
 
-/* Sleep until the leader wakes this helper, unless there is work. */
+/* 1 if this helper and the leader take CPU time from each other. */
+static int is_in_the_way(void)
+{
+    return sched_getcpu() == atomic_load_explicit(&leader_cpu, memory_order_relaxed);
+}
+
+/* Sleep until the leader wakes this helper, unless there is work and the helper is not in the way. */
 static void sleep_helper(struct helper *me)
 {
     struct set *set;
     atomic_store(&me->asleep, 1);
-    if (next_phase(me, &set) && atomic_exchange(&me->asleep, 0))
+    if (next_phase(me, &set) && !is_in_the_way() && atomic_exchange(&me->asleep, 0))
         return;                      /* before it was woken                                */
     while (sem_wait(&me->wake) && errno == EINTR)
         ;
@@ -225,13 +231,16 @@ static void *help(void *argument)
             const double time = now();
             const int called = atomic_load_explicit(&taken, memory_order_relaxed);
             since = since ? since : time;
-            if (time - since > (called ? AWAKE_IN_CALL : AWAKE) || (time - since > ON_ONE_CPU
-                    && sched_getcpu() == atomic_load_explicit(&leader_cpu, memory_order_relaxed))) {
+            if (time - since > (called ? AWAKE_IN_CALL : AWAKE) || (time - since > ON_ONE_CPU && is_in_the_way())) {
                 sleep_helper(me);
                 since = 0;
             } else if (time - since > YIELD) {
                 sched_yield();
             }
+        }
+        if (is_in_the_way() && !atomic_load_explicit(&stall_every, memory_order_relaxed)) {
+            sleep_helper(me);
+            continue;
         }
         const uint64_t done = (uint64_t)work(set, phase, me->thread);
         atomic_store_explicit(
@@ -367,7 +376,6 @@ struct fastgru_team *fastgru_team_take(int threads, size_t bytes, double nanosec
         team.helped = helped_by(threads);
         atomic_store_explicit(&members, threads, memory_order_relaxed);
         move(set);
-        atomic_store_explicit(&leader_cpu, sched_getcpu(), memory_order_relaxed);
         return &team;
     }
     atomic_fetch_add_explicit(&alone, 1, memory_order_relaxed);
@@ -389,6 +397,7 @@ void fastgru_team_open(struct fastgru_team *t, const struct fastgru_phase *phase
     set->phases[number & 1] = *phase;
     t->with_helpers[number & 1] = with_helpers;
     t->units += units;
+    atomic_store_explicit(&leader_cpu, sched_getcpu(), memory_order_relaxed);
     if (with_helpers && 4 * phase->patience > LEAST_ASLEEP)
         gather(t->threads, 1);
     atomic_store_explicit(&set->left[number & 1].value, number << 12 | units, memory_order_relaxed);
