@@ -43,6 +43,7 @@ modules = [
         depends=depends,
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
         extra_compile_args=[] if sys.platform == "win32" else unix,
+        extra_link_args=[] if sys.platform == "win32" else ["-pthread"],
     )
     for name in ("_plans", "_core", "_kernels", "_blas_engine", "_calls", "_streams", "_pool", "_tensors")
 ]

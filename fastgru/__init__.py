@@ -38,6 +38,7 @@ __all__ = [
     "from_onnx_model",
     "from_torch",
     "get_include",
+    "get_num_threads",
     "get_sources",
     "initializers",
     "load",
@@ -45,6 +46,7 @@ __all__ = [
     "load_model",
     "quantize",
     "regularizers",
+    "set_num_threads",
     "set_random_seed",
     "show_config",
 ]
@@ -68,6 +70,8 @@ _HOMES = {
     "from_onnx_model": "formats.models",
     "load_model": "formats.models",
     "show_config": "_config",
+    "get_num_threads": "_threads",
+    "set_num_threads": "_threads",
 } | dict.fromkeys(["FormatError", "from_keras", "from_onnx", "from_torch", "load", "load_all"], "formats")
 
 

@@ -52,6 +52,7 @@ class Graph:
 
     def __init__(self, features: int, dtype: np.dtype[Any], plans: Mapping[Any, Plan]) -> None:
         self.plans = plans
+        self.threads = 0  # of a call, at most; 0: those of the process
         self._dtype = dtype
         self._values: list[tuple[int, np.dtype[Any], bool, int]] = [(features, dtype, False, 0)]
         self._inputs = 1
@@ -144,6 +145,7 @@ class Graph:
             states=[(state.width, state.dtype) for state in self.states],
             chunk_bytes=CHUNK_BYTES,
             chunk_steps=CHUNK_STEPS,
+            threads=self.threads,
         )
 
 
@@ -327,6 +329,7 @@ class ModelGraph(Graph):
             chunk_bytes=CHUNK_BYTES,
             chunk_steps=CHUNK_STEPS,
             isa=_config.CHOICE.isa,
+            threads=self.threads,
             least=least,
             **({"most": min(fixed)} if fixed else {}),
         )

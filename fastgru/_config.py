@@ -8,10 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
-from fastgru import _kernels
+from fastgru import _kernels, _threads
 
 MISSING = "not installed"
-VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+VARIABLES = (
+    "FASTGRU_ENGINE",
+    "FASTGRU_ISA",
+    "FASTGRU_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
 
 
 class Choice(NamedTuple):
@@ -49,6 +56,7 @@ def choose(environment: Mapping[str, str]) -> Choice:
 
 
 CHOICE = choose(os.environ)
+_threads.from_environment(os.environ)
 
 
 def engine_of(packed_as: str | None) -> str:
@@ -105,6 +113,7 @@ def _facts() -> dict[str, str]:
         "usable isas": ", ".join(_kernels.isas()),
         "float16 weights": "yes" if CHOICE.isa in _kernels.float16_isas() else "no",
         "int8 weights": "yes, multiplied as bytes" if CHOICE.isa in _kernels.dot_isas() else "yes, widened",
+        "threads": _threads.shown(),
         "blas": _blas(),
         "numpy": _version("numpy"),
         "scipy": _version("scipy"),

@@ -18,6 +18,7 @@ cdef class Network:
     cdef tuple default_states                           # of calls without an initial state, or None
     cdef bint short                                     # `call` runs it
     cdef Py_ssize_t least, most                         # timesteps of the first input
+    cdef public int threads                             # of a call, at most; 0: those of the process
     cdef int typenum
     cdef int output_types[FASTGRU_OUTPUTS]
     cdef States states

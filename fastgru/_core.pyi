@@ -46,7 +46,9 @@ class Network:
         isa: str | None = None,
         least: int = 1,
         most: int = ...,
+        threads: int = 0,
     ) -> None: ...
+    threads: int
     def call(
         self,
         x: object,

@@ -4,7 +4,8 @@
 
 Trusts its callers: the Python half has checked all user input.
 
-Safe without a GIL, too: nothing in a Network changes but its spare memory, which is exchanged atomically.
+Safe without a GIL, too: nothing in a Network changes but its spare memory, which is exchanged atomically, and
+`threads`, which results do not depend on.
 """
 
 from cpython.mem cimport PyMem_RawFree
@@ -81,12 +82,14 @@ cdef class Network:
         The instruction set of the nodes that have no plan.
     least, most : int
         Timesteps that inputs may have in a call of `call`.
+    threads : int
+        Of a call, at most: 0 means those of the process. It may be set.
     """
 
     def __init__(
         self, values, nodes, outputs, bint time_major, bint return_state, bint optional=False,
         tuple default_states=None, *, int inputs=1, clocks=(), states=(), size_t chunk_bytes=0,
-        Py_ssize_t chunk_steps=0, isa=None, Py_ssize_t least=1, Py_ssize_t most=PY_SSIZE_T_MAX,
+        Py_ssize_t chunk_steps=0, isa=None, Py_ssize_t least=1, Py_ssize_t most=PY_SSIZE_T_MAX, int threads=0,
     ):
         cdef const fastgru_kernels *kernels = kernels_of(isa)
         cdef int i, count = len(nodes)
@@ -133,7 +136,7 @@ cdef class Network:
         for i in range(len(outputs)):
             self.net.outputs[i], self.output_types[i] = outputs[i], dtypes[outputs[i]].num
         self.net.chunk_bytes, self.net.chunk_steps = chunk_bytes, chunk_steps
-        self.least, self.most = least, most
+        self.least, self.most, self.threads = least, most, threads
         self.short = inputs <= 1 + FEW_INPUTS and not self.net.values[0].last and self.dtype.kind == "f"
         for i in range(1, inputs):
             self.short &= dtypes[i].num == self.typenum
@@ -439,6 +442,7 @@ cdef inline void describe(Network self, fastgru_run_of *run, cnp.ndarray x, mask
         run.batch, run.timesteps = cnp.PyArray_DIMS(x)[batch_axis], cnp.PyArray_DIMS(x)[time_axis]
         run.x_batch_stride, run.x_time_stride = stride(x, batch_axis), stride(x, time_axis)
     run.mask, run.mask_batch_stride, run.mask_time_stride, run.lengths, run.first = NULL, 0, 0, NULL, 0
+    run.threads = self.threads
     if mask is not None and not (run.batch == run.timesteps == 1 and (<const char *> cnp.PyArray_DATA(mask))[0]):
         run.mask = <const unsigned char *> cnp.PyArray_DATA(<cnp.ndarray> mask)
         run.mask_batch_stride = cnp.PyArray_STRIDES(<cnp.ndarray> mask)[batch_axis]
@@ -489,5 +493,5 @@ cdef Memory *prepared(
 ) except NULL:
     """Describe a run without masks, and take memory for it; the caller sets its states later."""
     memset(run, 0, sizeof(run[0]))
-    run.batch, run.timesteps = rows, timesteps
+    run.batch, run.timesteps, run.threads = rows, timesteps, network.threads
     return fitting(network, run, spare, own)

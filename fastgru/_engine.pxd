@@ -1,4 +1,4 @@
-"""The C engine as Cython sees it; fastgru.h and network.h in include/fastgru document it."""
+"""The C engine as Cython sees it; fastgru.h, network.h and threads.h in include/fastgru document it."""
 
 cdef extern from "fastgru/fastgru.h" nogil:
     enum:
@@ -169,6 +169,7 @@ cdef extern from "fastgru/network.h" nogil:
         const Py_ssize_t *lengths
         Py_ssize_t first
         unsigned walk
+        int threads
         void *memory
 
     int fastgru_connect(fastgru_network *) noexcept
@@ -176,3 +177,19 @@ cdef extern from "fastgru/network.h" nogil:
     void fastgru_run_network "fastgru_run"(const fastgru_network *, fastgru_run_of *) noexcept
     void fastgru_cast(Py_ssize_t n, const void *x, size_t x_size, Py_ssize_t x_stride, void *y,
                       size_t y_size) noexcept
+
+
+cdef extern from "fastgru/threads.h" nogil:
+    struct fastgru_thread_counts:
+        unsigned long long calls
+        unsigned long long alone
+        unsigned long long helped
+        unsigned long long lost
+
+    void fastgru_set_threads(int threads) noexcept
+    int fastgru_get_threads() noexcept
+    void fastgru_limit_threads(int threads) noexcept
+    int fastgru_threads_limit() noexcept
+    void fastgru_settle() noexcept
+    void fastgru_stall_threads(unsigned microseconds, unsigned every) noexcept
+    fastgru_thread_counts fastgru_count_threads() noexcept

@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate
+from fastgru import _threads, _validate
 from fastgru._calls import Caller, Holding, Lock, commit
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import Graph
@@ -67,8 +67,23 @@ def flag(name: str) -> property:
     return property(get, change, doc=f"The constructor's `{name}`; it may be set.")
 
 
+def threads() -> property:
+    """The attribute `num_threads`."""
+
+    def get(layer: "Layer") -> int | None:
+        return layer._threads or None
+
+    def change(layer: "Layer", value: Any) -> None:
+        layer._threads = _threads.asked(value)
+        layer._changed()
+
+    return property(get, change, doc="The constructor's `num_threads`; it may be set.")
+
+
 class Layer(Member, Exports, Streamable, Caller):
     """A layer, wherever its weights are kept."""
+
+    _threads = 0  # also of one that was pickled before there were threads
 
     def __init__(
         self,
@@ -76,6 +91,7 @@ class Layer(Member, Exports, Streamable, Caller):
         dtype: Any = None,
         trainable: Any = True,
         weights: Any = None,
+        num_threads: Any = None,
         **kwargs: Any,
     ) -> None:
         self._batch_input_shape = _validate.batch_input_shape(kwargs)
@@ -87,7 +103,10 @@ class Layer(Member, Exports, Streamable, Caller):
         self._given_weights = None if weights is None else _validate.weight_list(weights)
         self._lock = Lock()
         _layers.add(self)
+        self.num_threads = num_threads
         self.name = _unique_name(type(self)) if name is None else _validate.layer_name(name)
+
+    num_threads = threads()
 
     # ---- building and weights --------------------------------------------------------------
 
@@ -218,6 +237,7 @@ class Layer(Member, Exports, Streamable, Caller):
 
     def _stepping(self, plans: Mapping[Any, Plan], return_state: bool) -> Network:
         graph = Graph(next(iter(plans.values())).features, self._input_dtype, plans)
+        graph.threads = self._threads
         return graph.network(self._add_to(graph, 0, False), bool(self.time_major), return_state, False)
 
     # ---- config and copies -----------------------------------------------------------------
@@ -329,6 +349,7 @@ class Layer(Member, Exports, Streamable, Caller):
         """A network of the layer with the flags of the call, for inputs of this dtype."""
         plans = {part: parts[part].plan for part in self._parts}
         graph = Graph(next(iter(plans.values())).features, dtype, plans)
+        graph.threads = self._threads
         outputs = self._add_to(graph, 0, not call.sequences)
         defaults = tuple(part._default_state for part in plans)
         return graph.network(

@@ -12,8 +12,10 @@ import numpy as np
 from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
     FASTGRU_ACTIVATION_COUNT, fastgru_activation_names, fastgru_cast, fastgru_connect, fastgru_format,
-    fastgru_has_dot, fastgru_kernels, fastgru_kernels_at, fastgru_layer, fastgru_network, fastgru_pack,
-    fastgru_packed_size, fastgru_run_network, fastgru_run_of, fastgru_workspace,
+    fastgru_count_threads, fastgru_get_threads, fastgru_has_dot, fastgru_kernels, fastgru_kernels_at, fastgru_layer,
+    fastgru_limit_threads, fastgru_network, fastgru_pack, fastgru_packed_size, fastgru_run_network, fastgru_run_of,
+    fastgru_set_threads, fastgru_settle, fastgru_stall_threads, fastgru_thread_counts, fastgru_threads_limit,
+    fastgru_workspace,
 )
 from fastgru._memory cimport ALIGNMENT, aligned
 
@@ -100,6 +102,9 @@ cdef class Plan:
             self.ready.functions = &kernels.f32_functions if kernel.itemsize == 4 else &kernels.f64_functions
             self.arrays = refer_to(&self.ready, kernel, recurrent_kernel, bias)
 
+    def __dealloc__(self):
+        fastgru_settle()  # a helper may still read the weights
+
     @property
     def dtype(self):
         """Of all arrays."""
@@ -164,6 +169,40 @@ cdef tuple pack(fastgru_layer *layer, cnp.ndarray kernel, cnp.ndarray recurrent_
         layer, cnp.PyArray_DATA(kernel), NULL if recurrent_kernel is None else cnp.PyArray_DATA(recurrent_kernel),
         NULL if bias is None else cnp.PyArray_DATA(bias), aligned(cnp.PyArray_DATA(packed)))
     return (packed,)
+
+
+# ---- threads ------------------------------------------------------------------------------------------
+
+
+def set_threads(int threads):
+    """Threads of calls that do not say how many they may have."""
+    fastgru_set_threads(threads)
+
+
+def get_threads():
+    """The same, as far as the process may have them."""
+    return fastgru_get_threads()
+
+
+def limit_threads(int threads):
+    """The most threads of any call."""
+    fastgru_limit_threads(threads)
+
+
+def threads_limit():
+    """The most threads of any call."""
+    return fastgru_threads_limit()
+
+
+def stall_threads(unsigned microseconds, unsigned every):
+    """For tests: let threads sleep before one of this many pieces of work, and helpers help in every call; 0: as usual."""
+    fastgru_stall_threads(microseconds, every)
+
+
+def count_threads():
+    """Calls with helpers, and without any, units that helpers did, and helpers that were not waited for."""
+    cdef fastgru_thread_counts counts = fastgru_count_threads()
+    return counts.calls, counts.alone, counts.helped, counts.lost
 
 
 # ---- the engine, for modules that are not linked with it ---------------------------------------------

@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "float16")}
 BLAS_LIMIT = 2**31 - 1  # sizes are C int
+MOST_THREADS = 64  # of a call
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,11 @@ def positive(name: str, value: Any, most: int = BLAS_LIMIT) -> int:
 def units(value: Any) -> int:
     """Number of units as a plain positive int."""
     return positive("units", value, BLAS_LIMIT // 3)
+
+
+def num_threads(value: Any) -> int:
+    """A number of threads as a plain int from 1 to 64."""
+    return positive("num_threads", value, MOST_THREADS)
 
 
 def duration(name: str, value: Any) -> float:

@@ -1,6 +1,7 @@
 """Whole networks: the layers around GRUs, and GRUs, as one."""
 
 import contextlib
+import functools
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _config, _layouts, _progress, _validate, _validate_models
+from fastgru import _config, _layouts, _progress, _threads, _validate, _validate_models
 from fastgru._calls import ModelCaller, indices_of
 from fastgru._cascade import Cascade, Part
 from fastgru._compile import CALL_MASK, NO_MASK, ModelGraph
@@ -50,7 +51,7 @@ class Model(ModelCaller, Streamable):
 
     For arguments that do not fit, it raises a ValueError or a TypeError that names them.
 
-    It is immutable: any number of threads may share it.
+    It is immutable, `num_threads` apart: any number of threads may share it.
 
     Parameters
     ----------
@@ -67,6 +68,8 @@ class Model(ModelCaller, Streamable):
         Names of an input and of the output that is its next value. A stream keeps these as states.
     batch : int, optional
         The only batch that calls may have.
+    num_threads : int, optional
+        Threads that a call may have, by default as many as `fastgru.set_num_threads` says; it may be set.
 
     Raises
     ------
@@ -98,7 +101,9 @@ class Model(ModelCaller, Streamable):
         weights_dtype: str | None = None,
         states: Sequence[tuple[str, str]] = (),
         batch: int | None = None,
+        num_threads: int | None = None,
     ) -> None:
+        self._threads = _threads.asked(num_threads)
         self._inputs = tuple(map(_validate_models.model_input, inputs))
         self._nodes, self._outputs = tuple(nodes), tuple(outputs)
         self._states = tuple((first, last) for first, last in states)
@@ -176,6 +181,16 @@ class Model(ModelCaller, Streamable):
         return self._outputs
 
     @property
+    def num_threads(self) -> int | None:
+        """Threads that a call may have; None: as many as `fastgru.set_num_threads` says."""
+        return self._threads or None
+
+    @num_threads.setter
+    def num_threads(self, value: int | None) -> None:
+        self._threads = _threads.asked(value)
+        self._compiled.network.threads = self._threads
+
+    @property
     def state_names(self) -> tuple[tuple[str, str], ...]:
         """Names of inputs, and of the outputs that are their next values: the states of a stream."""
         return self._states
@@ -220,6 +235,7 @@ class Model(ModelCaller, Streamable):
             self._weights_dtype,
             streaming,
         )
+        graph.threads = self._threads
         values: dict[str, Value] = {}
         for number, one in enumerate(inputs):
             clock = graph.clocks_of_inputs[number]
@@ -404,17 +420,16 @@ class Model(ModelCaller, Streamable):
     # ---- copies, files and a table ---------------------------------------------------------
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given = (
-            self._inputs,
-            self._nodes,
-            self._outputs,
-            self.name,
-            self.dtype,
-            self._weights_dtype,
-            self._states,
-            self._batch,
+        made = functools.partial(
+            Model,
+            name=self.name,
+            dtype=self.dtype,
+            weights_dtype=self._weights_dtype,
+            states=self._states,
+            batch=self._batch,
+            num_threads=self.num_threads,
         )
-        return _restored, given
+        return made, (self._inputs, self._nodes, self._outputs)
 
     def __copy__(self) -> "Model":
         return self
@@ -472,14 +487,6 @@ class Model(ModelCaller, Streamable):
 def _fits(array: Array, one: Input, least: int) -> bool:
     """True for indices with a number of timesteps that the input takes."""
     return array.shape[1] >= least and one.shape[0] in (None, array.shape[1])
-
-
-def _restored(
-    inputs: Any, nodes: Any, outputs: Any, name: str, dtype: str, weights_dtype: Any, states: Any, batch: Any
-) -> Model:
-    """A model from what `__reduce__` gives."""
-    given = {"name": name, "dtype": dtype, "weights_dtype": weights_dtype, "states": states, "batch": batch}
-    return Model(inputs, nodes, outputs, **given)
 
 
 def _shown(shape: Shape) -> str:

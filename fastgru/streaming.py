@@ -5,7 +5,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fastgru import _validate, _validate_streams
+from fastgru import _threads, _validate, _validate_streams
 from fastgru._cascade import Cascade
 from fastgru._pool import Claim, Slots
 from fastgru._streams import Alone, Steps
@@ -26,13 +26,15 @@ class Streamable:
         """
         raise NotImplementedError
 
-    def stream(self, batch: int = 1) -> "Stream":
+    def stream(self, batch: int = 1, *, num_threads: int | None = None) -> "Stream":
         """A `fastgru.Stream`: the layer's state, advanced as inputs arrive, a step or more at a time.
 
         Parameters
         ----------
         batch : int
             Rows that are advanced together.
+        num_threads : int, optional
+            Threads that a step may have; by default those of the layer.
 
         Raises
         ------
@@ -43,16 +45,20 @@ class Streamable:
         TypeError
             If `batch` is no integer.
         """
-        return Stream(self, batch)
+        return Stream(self, batch, num_threads=num_threads)
 
 
-def _cascade_of(layer: Any) -> Cascade:
-    """What a stream of a layer runs."""
+def _cascade_of(layer: Any, num_threads: int | None) -> Cascade:
+    """What a stream of a layer runs, on this many threads."""
     if not isinstance(layer, Streamable):
         raise TypeError(
             f"layer must be a GRU, a Stack or a Model, got {layer!r} of type {type(layer).__name__}"
         )
-    return layer._cascade()
+    threads = _threads.asked(num_threads)
+    cascade = layer._cascade()
+    if threads and cascade.network is not None:
+        cascade.network.threads = threads
+    return cascade
 
 
 def _one_or_all(several: list[Any]) -> Any:
@@ -121,8 +127,8 @@ class Stream(Steps):
     ((1, 4), (1, 4))
     """
 
-    def __init__(self, layer: Any, batch: int = 1) -> None:
-        cascade, batch = _cascade_of(layer), _validate.positive("batch", batch)
+    def __init__(self, layer: Any, batch: int = 1, *, num_threads: int | None = None) -> None:
+        cascade, batch = _cascade_of(layer, num_threads), _validate.positive("batch", batch)
         states, outputs = tuple(cascade.default_states(batch)), cascade.zeros(batch)
         super().__init__(cascade.network, states, outputs, cascade.input_kinds)
         self._cascade, self._batch = cascade, batch  # not before: a second call of __init__ has been refused
@@ -245,6 +251,8 @@ class StreamPool(Slots):
         As for `Stream`. The pool keeps the weights that the layer has now.
     capacity : int
         Slots that may be open at a time. Each takes the bytes of its state, and 17 more.
+    num_threads : int, optional, keyword
+        As of `Stream`.
 
     Raises
     ------
@@ -275,8 +283,8 @@ class StreamPool(Slots):
     1
     """
 
-    def __init__(self, layer: Any, capacity: int) -> None:
-        cascade, capacity = _cascade_of(layer), _validate.positive("capacity", capacity)
+    def __init__(self, layer: Any, capacity: int, *, num_threads: int | None = None) -> None:
+        cascade, capacity = _cascade_of(layer, num_threads), _validate.positive("capacity", capacity)
         first = tuple(state[0] for state in cascade.default_states(1))
         states = tuple(np.zeros((capacity, len(state)), state.dtype) for state in first)
         super().__init__(cascade.network, states, capacity, cascade.input_kinds)

@@ -48,8 +48,10 @@
 
 #if defined(__GNUC__) && !defined(_WIN32)
 #define HIDDEN __attribute__((visibility("hidden")))  /* between files of the engine alone */
+#define VISIBLE __attribute__((visibility("default")))  /* for whoever loads the library              */
 #else
 #define HIDDEN
+#define VISIBLE
 #endif
 
 #if !FASTGRU_SCALAR && defined(__x86_64__)

@@ -181,13 +181,14 @@ static void FORMAT(cover)(
     const struct fastgru_pass *passes,  /* (count)                                         */
     ptrdiff_t count)
 {
-    const ptrdiff_t panels = (ptrdiff_t)panel_count, fours = (panels + 3) / 4;
+    const ptrdiff_t from = passes->first_panel, panels = passes->end_panel ? passes->end_panel : (ptrdiff_t)panel_count;
+    const ptrdiff_t fours = (panels - from + 3) / 4;
     ptrdiff_t most = 0;              /* rows of a pass                                     */
     for (ptrdiff_t i = 0; i < count; ++i)
         most = passes[i].rows > most ? passes[i].rows : most;
     most = TILE_NEXT(most);
     for (ptrdiff_t i = 0; i < fours; ++i) {
-        const ptrdiff_t first = 4 * (passes->backwards ? fours - 1 - i : i);
+        const ptrdiff_t first = from + 4 * (passes->backwards ? fours - 1 - i : i);
         const ptrdiff_t end = first + 4 < panels ? first + 4 : panels;
         for (ptrdiff_t panel = first, wide = TILE_PANELS(most); panel < end; panel += wide) {
             while (wide > end - panel)
@@ -247,12 +248,17 @@ static void FORMAT(project_all)(const struct fastgru_layer *layer, struct fastgr
     memset(&pass, 0, sizeof pass);
     pass.fetch = fastgru_weights(layer) >= FASTGRU_MANY_BYTES;  /* many rows read the weights of a panel */
     pass.backwards = projection->backwards;
+    pass.first_panel = projection->first_panel;
+    pass.end_panel = projection->end_panel;
     pass.x_stride = by_rows ? projection->x_batch_stride : projection->x_time_stride;
     pass.xw_stride = by_rows ? projection->xw_stride : projection->xw_time_stride;
 #if QUANTIZED
-    FORMAT(quantize_all)(layer, projection);
+    if (projection->part != FASTGRU_PROJECT_PRODUCTS)
+        FORMAT(quantize_all)(layer, projection);
     pass.x_stride = pass.xw_stride;
 #endif
+    if (projection->part == FASTGRU_PROJECT_FACTORS)
+        return;
     for (ptrdiff_t i = 0; i < count; ++i) {
         const ptrdiff_t row = projection->x_rows ? projection->x_rows[i] : i;
         const ptrdiff_t left = projection->lengths ? projection->lengths[i] - projection->start : steps;
@@ -278,9 +284,12 @@ static void FORMAT(step)(const struct fastgru_layer *layer, const struct fastgru
 {
 #if QUANTIZED
     struct fastgru_pass quantized = *pass;
-    quantized.factors = (real *)pass->scratch + pass->rows * layer->kernels->step_units[layer->reset_after] * layer->units;
+    if (!pass->factors)
+        quantized.factors = (real *)pass->scratch
+            + pass->rows * layer->kernels->step_units[layer->reset_after] * layer->units;
     quantized.factors_stride = fastgru_quantized_width(layer->units);
-    FORMAT(quantize_states)(layer, &quantized, pass->h);
+    if (pass->half != FASTGRU_UPDATE_HALF)
+        FORMAT(quantize_states)(layer, &quantized, pass->h);
     if (pass->x_rows) {
         quantized.x = (real *)pass->xw + fastgru_sums_width(layer);
         quantized.x_stride = pass->xw_stride;
@@ -292,13 +301,16 @@ static void FORMAT(step)(const struct fastgru_layer *layer, const struct fastgru
 #endif
     if (layer->reset_after) {
         FORMAT(cover)(FORMAT(tiles_advance), layer, layer->panel_count, pass, 1);
-    } else {
-        FORMAT(cover)(FORMAT(tiles_reset), layer, layer->panel_count, pass, 1);
-#if QUANTIZED
-        FORMAT(quantize_states)(layer, pass, pass->scratch);
-#endif
-        FORMAT(cover)(FORMAT(tiles_update), layer, fastgru_candidate_count(layer), pass, 1);
+        return;
     }
+    if (pass->half != FASTGRU_UPDATE_HALF)
+        FORMAT(cover)(FORMAT(tiles_reset), layer, layer->panel_count, pass, 1);
+    if (pass->half == FASTGRU_RESET_HALF)
+        return;
+#if QUANTIZED
+    FORMAT(quantize_states)(layer, pass, pass->scratch);
+#endif
+    FORMAT(cover)(FORMAT(tiles_update), layer, fastgru_candidate_count(layer), pass, 1);
 }
 
 #undef FACTORS

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "sequence.h"
+#include "team.h"
 #include "workspace.h"
 
 /* A chunk: some timesteps of the rows of a block. */
@@ -77,6 +79,7 @@ static void run_gru(
         network, w, node->output, chunk,
         node->reverse_output ? all_steps(network, run, w, node) - 1 - chunk->first : chunk->first);
     const struct masking mask = mask_of(network, run, w, node, chunk);
+    const int threads = fastgru_threads_of(run->threads);
     struct fastgru_call *call = w->calls + n;
     out.data += (size_t)node->column * itemsize;
     state = state ? state + offset : w->states[n] ? w->states[n] : is_state(network, run, node) ? out.data : NULL;
@@ -104,7 +107,8 @@ static void run_gru(
         call->out_batch_stride = out.batch_stride;
         call->out_time_stride = value->last ? 0 : node->reverse_output ? -out.time_stride : out.time_stride;
     }
-    fastgru_sequence(node->layer, call);
+    if (threads < 2 || !fastgru_share(node->layer, call, threads))
+        fastgru_sequence(node->layer, call);
     run->walk = call->walk;
     if (!call->out && state != out.data)  /* the last output is the state */
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)

@@ -3,26 +3,13 @@
  * Blocks of rows go through all timesteps together; the steps go by chunks whose x.kernel is computed ahead, unless
  * fastgru_blocking finds that not worth while. Rows and elements are of any format: arrays are addressed in bytes. */
 
-#include "layout.h"
-
-/* Where an array begins, this many elements on. */
-static char *at(const void *array, ptrdiff_t elements, const struct fastgru_layer *layer)
-{
-    return (char *)(uintptr_t)array + elements * (ptrdiff_t)layer->kernels->itemsize;
-}
-
-static size_t state_bytes(const struct fastgru_layer *layer, ptrdiff_t rows)
-{
-    return (size_t)(rows * layer->units) * layer->kernels->itemsize;
-}
+#include "sequence.h"
 
 /* ---- masks -------------------------------------------------------------------------------------- */
 
-/* The actions of the rows from `first_row` on at one step; returns 1 if any of them steps. */
-static int decide(
-    const struct fastgru_call *call, ptrdiff_t first_row, ptrdiff_t rows, ptrdiff_t time,
-    unsigned char *seen,             /* (rows)  in and out: 1 once the row has stepped     */
-    unsigned char *actions)          /* (rows)  overwritten                                */
+int fastgru_decide(
+    const struct fastgru_call *call, ptrdiff_t first_row, ptrdiff_t rows, ptrdiff_t time, unsigned char *seen,
+    unsigned char *actions)
 {
     const unsigned char *mask = actions;
     ptrdiff_t stride = 1;
@@ -49,9 +36,9 @@ static int decide(
 static void skip(const struct fastgru_layer *layer, const struct fastgru_pass *pass)
 {
     for (ptrdiff_t row = 0; pass->out && row < pass->rows; ++row) {
-        char *out = at(pass->out, row * pass->out_stride, layer);
+        char *out = element(pass->out, row * pass->out_stride, layer);
         if (pass->actions[row] == FASTGRU_ROW_KEEPS)
-            memcpy(out, at(pass->h, row * layer->units, layer), state_bytes(layer, 1));
+            memcpy(out, element(pass->h, row * layer->units, layer), state_bytes(layer, 1));
         else
             memset(out, 0, state_bytes(layer, 1));
     }
@@ -68,10 +55,10 @@ static void run_block(
     const ptrdiff_t timesteps = call->timesteps, chunk = blocks->steps ? blocks->steps : 1;
     const int masked = call->mask || call->lengths;
     const struct fastgru_scratch scratch = fastgru_lay_out_scratch(layer, blocks, (char *)call->scratch);
-    const char *x = at(call->x, first_row * call->x_batch_stride, layer);
-    const char *initial = call->initial_state ? at(call->initial_state, first_row * layer->units, layer) : NULL;
+    const char *x = element(call->x, first_row * call->x_batch_stride, layer);
+    const char *initial = call->initial_state ? element(call->initial_state, first_row * layer->units, layer) : NULL;
     char *spare = scratch.states[0];
-    char *state = call->state ? at(call->state, first_row * layer->units, layer) : scratch.states[1];
+    char *state = call->state ? element(call->state, first_row * layer->units, layer) : scratch.states[1];
     unsigned char *seen = call->seen ? call->seen + first_row : scratch.seen;
     struct fastgru_projection projection;
     struct fastgru_pass pass;
@@ -106,7 +93,7 @@ static void run_block(
             memset(&projection, 0, sizeof projection);
             projection.rows = rows;
             projection.steps = steps;
-            projection.x = at(x, start * call->x_time_stride, layer);
+            projection.x = element(x, start * call->x_time_stride, layer);
             projection.x_batch_stride = call->x_batch_stride;
             projection.x_time_stride = call->x_time_stride;
             projection.xw = scratch.xw;
@@ -119,15 +106,15 @@ static void run_block(
         for (ptrdiff_t i = 0; i < steps; ++i) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - i : start + i;
             if (blocks->steps) {
-                pass.xw = at(scratch.xw, (time - start) * projection.xw_time_stride, layer);
+                pass.xw = element(scratch.xw, (time - start) * projection.xw_time_stride, layer);
             } else {
-                pass.x = at(x, time * call->x_time_stride, layer);
+                pass.x = element(x, time * call->x_time_stride, layer);
                 pass.x_stride = call->x_batch_stride;
             }
             if (call->out)
-                pass.out = at(call->out, first_row * call->out_batch_stride + (first + i) * call->out_time_stride,
+                pass.out = element(call->out, first_row * call->out_batch_stride + (first + i) * call->out_time_stride,
                               layer);
-            if (masked && !decide(call, first_row, rows, time, seen, scratch.actions)) {
+            if (masked && !fastgru_decide(call, first_row, rows, time, seen, scratch.actions)) {
                 skip(layer, &pass);
                 continue;
             }
@@ -156,7 +143,7 @@ static void put(
     if (!call->out_time_stride && steps > 1)
         steps = 1;
     for (ptrdiff_t step = first; call->out && step < first + steps; ++step) {
-        char *out = at(call->out, row * call->out_batch_stride + step * call->out_time_stride, layer);
+        char *out = element(call->out, row * call->out_batch_stride + step * call->out_time_stride, layer);
         if (h)
             memcpy(out, h, state_bytes(layer, 1));
         else
@@ -170,7 +157,7 @@ static void enter(
     char *h)                         /* (units)  overwritten: its state                    */
 {
     if (call->initial_state)
-        memcpy(h, at(call->initial_state, row * layer->units, layer), state_bytes(layer, 1));
+        memcpy(h, element(call->initial_state, row * layer->units, layer), state_bytes(layer, 1));
     else
         memset(h, 0, state_bytes(layer, 1));
     if (call->go_backwards)
@@ -187,7 +174,7 @@ static void leave(
     if (call->seen)
         call->seen[row] = (unsigned char)stepped;
     if (call->state)
-        memcpy(at(call->state, row * layer->units, layer), h, state_bytes(layer, 1));
+        memcpy(element(call->state, row * layer->units, layer), h, state_bytes(layer, 1));
     if (!call->go_backwards)
         put(layer, call, row, length, call->timesteps - length, kept);
 }
@@ -216,7 +203,7 @@ OUTLINE void run_ragged(
 
     if (!call->go_backwards)
         for (; active < count; ++active)
-            enter(layer, call, rows[active], lengths[active], at(h, active * units, layer));
+            enter(layer, call, rows[active], lengths[active], element(h, active * units, layer));
     for (ptrdiff_t done = 0, steps; done < most; done += steps) {
         /* the next steps: all that many rows take part in, or a chunk of the others */
         const int few = call->go_backwards ? most - done > many : done >= many;
@@ -231,7 +218,7 @@ OUTLINE void run_ragged(
             memset(&projection, 0, sizeof projection);
             projection.rows = count < blocks->few ? count : blocks->few;
             projection.steps = steps;
-            projection.x = at(call->x, start * call->x_time_stride, layer);
+            projection.x = element(call->x, start * call->x_time_stride, layer);
             projection.x_batch_stride = call->x_batch_stride;
             projection.x_time_stride = call->x_time_stride;
             projection.x_rows = rows;
@@ -246,19 +233,19 @@ OUTLINE void run_ragged(
         for (ptrdiff_t step = 0; step < steps; ++step) {
             const ptrdiff_t time = call->go_backwards ? start + steps - 1 - step : start + step;
             for (; call->go_backwards && active < count && lengths[active] > time; ++active)
-                enter(layer, call, rows[active], lengths[active], at(h, active * units, layer));
+                enter(layer, call, rows[active], lengths[active], element(h, active * units, layer));
             for (; !call->go_backwards && lengths[active - 1] <= time; --active)
-                leave(layer, call, rows[active - 1], lengths[active - 1], at(h, (active - 1) * units, layer));
+                leave(layer, call, rows[active - 1], lengths[active - 1], element(h, (active - 1) * units, layer));
             pass.rows = active;
             pass.x_rows = few ? 0 : active;
             for (ptrdiff_t i = 0; i < pass.x_rows; ++i)
-                memcpy(at(scratch.x, i * features, layer),
-                       at(call->x, rows[i] * call->x_batch_stride + time * call->x_time_stride, layer),
+                memcpy(element(scratch.x, i * features, layer),
+                       element(call->x, rows[i] * call->x_batch_stride + time * call->x_time_stride, layer),
                        (size_t)features * layer->kernels->itemsize);
             if (few)
-                pass.xw = at(scratch.xw, (time - start) * projection.xw_time_stride, layer);
+                pass.xw = element(scratch.xw, (time - start) * projection.xw_time_stride, layer);
             if (call->out)
-                pass.out = at(call->out, (call->go_backwards ? call->timesteps - 1 - time : time)
+                pass.out = element(call->out, (call->go_backwards ? call->timesteps - 1 - time : time)
                               * call->out_time_stride, layer);
             pass.h = h;
             pass.h_next = next;
@@ -269,9 +256,9 @@ OUTLINE void run_ragged(
         }
     }
     for (; call->go_backwards && active < count; ++active)  /* without a step */
-        enter(layer, call, rows[active], 0, at(h, active * units, layer));
+        enter(layer, call, rows[active], 0, element(h, active * units, layer));
     for (ptrdiff_t i = 0; i < active; ++i)
-        leave(layer, call, rows[i], lengths[i], at(h, i * units, layer));
+        leave(layer, call, rows[i], lengths[i], element(h, i * units, layer));
 }
 
 /* ---- a call ------------------------------------------------------------------------------------------ */

@@ -7,6 +7,7 @@
     python -m benchmarks.race --only fastgru,onnxruntime       these contenders only
     python -m benchmarks.race stream --add fastgru-sse2        one more: another instruction set
     python -m benchmarks.race stream --paced                   a frame every 10 ms, too
+    python -m benchmarks.race --threads 2 --busy 1 --details   beside a busy neighbour: how late are the last
     python -m benchmarks.race ways                             fastgru alone: the ways to call it
     python -m benchmarks.race --write-docs                     all regimes, and into docs/ what was measured
     python -m benchmarks.race models --write-docs              the same of whole models only
@@ -22,6 +23,7 @@ import functools
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,6 +122,7 @@ def parse(arguments: Sequence[str] | None, everyone: Contenders) -> argparse.Nam
     add("--rounds", type=count, metavar="N", help=f"blocks of each (default: {ROUNDS})")
     add("--threads", type=count, default=1, metavar="N", help="that each may use (default: 1)")
     add("--cold", action="store_true", help="evict the caches before each call")
+    add("--busy", type=int, default=0, metavar="N", help="busy loops that run beside it (default: 0)")
     add("--paced", action="store_true", help="streams on a clock, too: a frame every 10 ms")
     add("--details", action="store_true", help="a row for each contender: median, min, p99, difference")
     add(
@@ -186,9 +189,12 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
     rounds, seconds, most = (
         (QUICK_ROUNDS, QUICK_SECONDS, QUICK_MOST) if options.quick else (ROUNDS, SECONDS, MOST)
     )
-    record = Record(options.rounds or rounds, seconds, options.threads, options.cold)
+    record = Record(options.rounds or rounds, seconds, options.threads, options.cold, options.busy)
     events = plan(options.what, options.quick)
     with ExitStack() as stack:
+        for _ in range(options.busy):
+            loop = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(loop.kill)
         progress = stack.enter_context(progress_bar())
         bar = progress.add_task("starting", total=None)
         progress.refresh()

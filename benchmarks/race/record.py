@@ -68,6 +68,7 @@ class Record:
     seconds: float
     threads: int = 1
     cold: bool = False
+    busy: int = 0  # loops that ran beside it
     machine: Machine = field(default_factory=machine)
     load: float = 0.0  # average of the last minute, after the race
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -120,6 +121,7 @@ class Record:
             "seconds": self.seconds,
             "threads": self.threads,
             "cold": self.cold,
+            "busy": self.busy,
             "versions": self.versions,
             "failures": self.failures,
             "left_out": self.left_out,

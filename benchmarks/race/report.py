@@ -56,7 +56,8 @@ def _print(table: Table, console: Console) -> None:
 def heading(record: Record) -> str:
     """What ran this, what was run, how busy the machine was and what it could do."""
     machine = record.machine
-    busy = " [bold red]- the machine was busy, run this again[/]" if record.load > BUSY else ""
+    others = record.load - record.busy
+    busy = " [bold red]- the machine was busy, run this again[/]" if others > BUSY else ""
     peak = ""
     if record.peak and record.integer_peak:
         peak = (
@@ -65,11 +66,12 @@ def heading(record: Record) -> str:
         )
     threads = "one thread" if record.threads == 1 else f"{record.threads} threads"
     caches = "weights not in the caches" if record.cold else "weights in the caches as far as they fit"
+    beside = f", beside {record.busy} busy loops" if record.busy else ""
     return (
         f"{machine.date}, {machine.cpu}, {machine.cores} cores, {machine.instruction_set}\n"
         f"Python {machine.python}, {', '.join(versions(record))}\n"
-        f"{threads} each, {caches}\n"
-        f"load average {record.load:.1f}, of which {record.threads} is this race{busy}{peak}"
+        f"{threads} each, {caches}{beside}\n"
+        f"load average {record.load:.1f}, of which {record.threads + record.busy} is this race{busy}{peak}"
     )
 
 

@@ -15,7 +15,7 @@ from fastgru.formats import _model, _zip, native
 from fastgru.model import Input, Model, Output
 
 LARGEST = 2**31  # that the absolute value of an integer must be less than
-UNBOUNDED = ("the least of ", "the most of ", "the fill of ")  # fields that may be infinite, as messages begin
+UNBOUNDED = ("the least of ", "the most of ", "the fill of ")  # fields that may be infinite, in messages
 
 
 def archive_model(members: _zip.Archive, weights_dtype: str | None = None) -> Model:

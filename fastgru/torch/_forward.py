@@ -41,6 +41,8 @@ class Forward:
     ----------
     weights_dtype : str or None
         As of `fastgru.GRU`.
+    threads : int
+        Of a call, at most; 0: those of the process.
     reason : str or None
         Why PyTorch computed the last call that fastgru did not.
     """
@@ -48,11 +50,11 @@ class Forward:
     def __init__(self, module: Any) -> None:
         self.reference = weakref.ref(module)
         self.attached = False
-        self.renew(None)
+        self.renew(None, 0)
 
-    def renew(self, weights_dtype: str | None) -> None:
-        """Have weights read anew, for calls that compute with this type of them."""
-        self.weights_dtype = weights_dtype
+    def renew(self, weights_dtype: str | None, threads: int) -> None:
+        """Have weights read anew, for calls that compute with this type of them on this many threads."""
+        self.weights_dtype, self.threads = weights_dtype, threads
         self.packed: Packed | None = None
         self.reason: str | None = None
 
@@ -116,7 +118,7 @@ class Forward:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """For what copies a module's `__dict__` item by item, as parametrized modules do."""
         made = type(self)(copy.deepcopy(self.module, memo))
-        made.renew(self.weights_dtype)
+        made.renew(self.weights_dtype, self.threads)
         made.attached = self.attached
         return made
 
@@ -172,7 +174,7 @@ class Forward:
         data = inputs.data if type(inputs) is PackedSequence else inputs
         if type(data) not in TYPES or data.dtype not in DTYPES or not data.is_cpu:  # nor are the weights then
             raise Unfit(ARGUMENTS)
-        self.packed = packed = Packed(*self.weights(module), self.weights_dtype)
+        self.packed = packed = Packed(*self.weights(module), self.weights_dtype, self.threads)
         return packed
 
     def check_gradient(self, module: Any, inputs: Any, hx: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastgru import _config, _validate
+from fastgru import _config, _threads, _validate
 from fastgru._kernels import float16_isas
 from fastgru.torch._forward import CellForward, Forward, GRUForward, forward_of
 from fastgru.torch._report import checked, hindrance
@@ -15,7 +15,7 @@ from fastgru.torch._report import checked, hindrance
 FORWARDS: dict[type, type[Forward]] = {torch.nn.GRU: GRUForward, torch.nn.GRUCell: CellForward}
 
 
-def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
+def optimize(model: Any, *, weights_dtype: str | None = None, num_threads: int | None = None) -> Any:
     """Run the GRUs of a model on fastgru, where that gives what PyTorch would.
 
     The `forward` of every `torch.nn.GRU` and `torch.nn.GRUCell` in the model, itself included, is replaced.
@@ -30,6 +30,10 @@ def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
     weights_dtype : {None, 'float32', 'float16', 'int8'}, keyword
         As for `fastgru.GRU`: with 'float16' or 'int8' calls compute with kernels rounded to that type, and
         parameters stay as they are.
+    num_threads : int, optional, keyword
+        Threads that a call may have, by default as many as `fastgru.set_num_threads` says: 1 at first.
+        `torch.set_num_threads` has no effect on them. In a model that is compiled or exported the default
+        holds.
 
     Returns
     -------
@@ -41,7 +45,7 @@ def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
     TypeError
         If it is no module.
     ValueError
-        If `weights_dtype` is none of these, or the CPU cannot convert from it.
+        If `weights_dtype` is none of these, the CPU cannot convert from it, or `num_threads` is not 1 to 64.
 
     Examples
     --------
@@ -55,13 +59,14 @@ def optimize(model: Any, *, weights_dtype: str | None = None) -> Any:
     """
     checked(model)
     _validate.weights_dtype(weights_dtype, np.dtype(np.float32), _config.CHOICE.isa in float16_isas())
+    threads = _threads.asked(num_threads)
     for module in model.modules():
         forward = forward_of(module)
         if forward is None and hindrance(module) is None:
             forward = FORWARDS[type(module)](module)
             forward.attach()
         if forward is not None:
-            forward.renew(weights_dtype)
+            forward.renew(weights_dtype, threads)
     return model
 
 
@@ -91,14 +96,16 @@ def restore(model: Any) -> Any:
 
 
 @contextlib.contextmanager
-def optimized(model: Any, *, weights_dtype: str | None = None) -> Iterator[Any]:
+def optimized(
+    model: Any, *, weights_dtype: str | None = None, num_threads: int | None = None
+) -> Iterator[Any]:
     """Run the GRUs of a model on fastgru in a `with` block, then as they ran before it.
 
     Parameters
     ----------
     model : torch.nn.Module
         What `with ... as` names, too.
-    weights_dtype : {None, 'float32', 'float16', 'int8'}, keyword
+    weights_dtype, num_threads : keyword
         As of `optimize`.
 
     Raises
@@ -107,12 +114,12 @@ def optimized(model: Any, *, weights_dtype: str | None = None) -> Iterator[Any]:
         As `optimize`.
     """
     before = [
-        (forward, forward.weights_dtype)
+        (forward, forward.weights_dtype, forward.threads)
         for module in checked(model).modules()
         if (forward := forward_of(module)) is not None
     ]
-    optimize(model, weights_dtype=weights_dtype)
-    kept = {id(forward) for forward, _ in before}
+    optimize(model, weights_dtype=weights_dtype, num_threads=num_threads)
+    kept = {id(forward) for forward, *_ in before}
     try:
         yield model
     finally:
@@ -120,5 +127,5 @@ def optimized(model: Any, *, weights_dtype: str | None = None) -> Iterator[Any]:
             forward = forward_of(module)
             if forward is not None and id(forward) not in kept:
                 forward.detach()
-        for forward, own_dtype in before:
-            forward.renew(own_dtype)
+        for forward, own_dtype, own_threads in before:
+            forward.renew(own_dtype, own_threads)

@@ -59,6 +59,8 @@ class Packed(TensorCalls):
     sizes : Sizes
     weights_dtype : str or None
         As of `fastgru.GRU`.
+    threads : int
+        Of a call, at most; 0: those of the process.
 
     Attributes
     ----------
@@ -74,7 +76,9 @@ class Packed(TensorCalls):
         If PyTorch has to compute with them.
     """
 
-    def __init__(self, weights: Mapping[str, Any], sizes: Sizes, weights_dtype: str | None) -> None:
+    def __init__(
+        self, weights: Mapping[str, Any], sizes: Sizes, weights_dtype: str | None, threads: int = 0
+    ) -> None:
         packed_as = check(weights, sizes, weights_dtype)
         tensors = tuple(weights.values())
         self.dtype = tensors[0].dtype
@@ -83,11 +87,11 @@ class Packed(TensorCalls):
         # First the marks: who writes while weights are read has them read again.
         super().__init__(tuple(weights), tensors, self.width, TYPES)
         plans = _plans([tensor.detach().numpy() for tensor in tensors], sizes, packed_as)
-        network = _network(plans, DTYPES[self.dtype])
+        network = _network(plans, DTYPES[self.dtype], threads)
         self._run_on(network)
         self.alone = [network]
         if len(plans) > 1:
-            self.alone = [_network({node: plan}, DTYPES[self.dtype]) for node, plan in plans.items()]
+            self.alone = [_network({node: plan}, DTYPES[self.dtype], threads) for node, plan in plans.items()]
 
 
 def _shapes(sizes: Sizes) -> Iterable[tuple[int, ...]]:
@@ -149,10 +153,11 @@ def _plans(arrays: Sequence[Array], sizes: Sizes, packed_as: str | None) -> dict
     return plans
 
 
-def _network(plans: Mapping[Direction, Plan], dtype: np.dtype[Any]) -> Network:
+def _network(plans: Mapping[Direction, Plan], dtype: np.dtype[Any], threads: int) -> Network:
     """These GRUs, one level after the other, time-major: all outputs, and states where an array is given."""
     first = next(iter(plans.values()))
     graph = Graph(first.features, dtype, plans)
+    graph.threads = threads
     value = 0
     for _, level in itertools.groupby(plans, lambda node: node.level):
         nodes = list(level)

@@ -161,6 +161,7 @@ struct fastgru_network_call {
                                         states are those of the timesteps before, or go_backwards, after. For masks
                                         it is 0, or not: then rows have had a step    */
     unsigned walk;                   /* in and out: as in fastgru_call                     */
+    int threads;                     /* at most; 0: fastgru_get_threads                    */
     void *memory;                    /* fastgru_workspace bytes, aligned to 64, laid out by it */
 };
 
@@ -196,7 +197,13 @@ struct fastgru_projection {
     ptrdiff_t xw_stride;             /* in and out: of a row                               */
     ptrdiff_t xw_time_stride;        /* in and out                                         */
     int backwards;                   /* 1 from the last panel to the first                 */
+    ptrdiff_t first_panel;           /* those that are computed ...                        */
+    ptrdiff_t end_panel;             /* ... up to this one; 0: all                         */
+    int part;                        /* fastgru_projection_part, of quantized weights      */
 };
+
+/* Quantized, x.kernel is multiplied from factors that lie behind it in xw. */
+enum fastgru_projection_part { FASTGRU_PROJECT, FASTGRU_PROJECT_FACTORS, FASTGRU_PROJECT_PRODUCTS };
 
 /* What a row does in a step: compute; or, if masked, keep its state and output that or zeros. */
 enum fastgru_row_action { FASTGRU_ROW_STEPS, FASTGRU_ROW_KEEPS, FASTGRU_ROW_ZEROES };
@@ -212,15 +219,22 @@ struct fastgru_pass {
     const void *h;                   /* (rows, units)      state before the step           */
     void *h_next;                    /* (rows, units)      overwritten; must not alias h   */
     void *scratch;                   /* (rows, step_units * units)  overwritten            */
-    const void *factors;             /* quantized: (rows, factors_stride)  what is multiplied: h, or r * h */
-    ptrdiff_t factors_stride;
+    const void *factors;             /* quantized: (rows, factors_stride)  overwritten: what is multiplied, h
+                                        or r * h; NULL: behind scratch                     */
+    ptrdiff_t factors_stride;        /* set by the step                                    */
     void *out;                       /* (rows, units)      overwritten; or NULL            */
     ptrdiff_t out_stride;
     const ptrdiff_t *out_rows;       /* (rows)             the row of out of each; NULL: its own */
     const unsigned char *actions;    /* (rows)             fastgru_row_action; NULL: all step */
     int fetch;                       /* 1 if weights are not in the second-level cache     */
     int backwards;                   /* 1 from the last panel to the first                 */
+    ptrdiff_t first_panel;           /* those that are computed ...                        */
+    ptrdiff_t end_panel;             /* ... up to this one; 0: all                         */
+    int half;                        /* fastgru_step_half, reset before                    */
 };
+
+/* Reset before, a step is r * h of all units, and then the rest: then panels are those of candidates. */
+enum fastgru_step_half { FASTGRU_WHOLE_STEP, FASTGRU_RESET_HALF, FASTGRU_UPDATE_HALF };
 
 /* ---- numbers --------------------------------------------------------------------------- */
 

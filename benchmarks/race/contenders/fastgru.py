@@ -23,7 +23,9 @@ class FastGRU(Contender):
         return ("fastgru", "numpy", "scipy")
 
     def start(self, threads: int) -> None:
-        import fastgru  # noqa: F401 - it starts no threads
+        import fastgru
+
+        fastgru.set_num_threads(threads)
 
     def prepare(self, task: Task, arrays: Arrays) -> Call:
         import fastgru

@@ -1,0 +1,95 @@
+"""What a second thread brings: python -m benchmarks.threads [N], for N threads.
+
+Each layer is called by turns with one thread and with N, in blocks. A line has the median and the 99th percentile
+of both in microseconds, the median of the blocks' ratios, and how many calls had helpers. Run it while nothing else
+runs.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+import fastgru
+from fastgru import _plans
+
+BLOCKS, SECONDS = 12, 0.05
+SHAPES = [
+    (1, 100, 128),
+    (1, 100, 256),
+    (1, 100, 512),
+    (1, 1, 512),
+    (1, 1, 1024),
+    (8, 50, 256),
+    (16, 50, 256),
+    (64, 50, 256),
+    (64, 50, 512),
+    (64, 1, 256),
+]
+OTHERS = [
+    ("reset before", {"reset_after": False}),
+    ("float16 weights", {"weights_dtype": "float16"}),
+    ("int8 weights", {"weights_dtype": "int8"}),
+    ("float64", {"dtype": "float64"}),
+]
+
+
+def layers(threads: int) -> Iterator[tuple[str, tuple[int, int, int], fastgru.GRU | fastgru.Bidirectional]]:
+    """What is measured: a name, a shape, and a layer."""
+
+    def gru(units: int, **options: object) -> fastgru.GRU:
+        usual = {"reset_after": True, "recurrent_activation": "sigmoid", "return_sequences": True}
+        return fastgru.GRU(units, num_threads=threads, **(usual | options))  # type: ignore[arg-type]
+
+    for shape in SHAPES:
+        yield "", shape, gru(shape[2])
+    for name, options in OTHERS:
+        yield name, (1, 100, 256), gru(256, **options)
+    yield "Bidirectional", (1, 100, 256), fastgru.Bidirectional(gru(256), num_threads=threads)
+
+
+def main(threads: int = 2) -> None:
+    """Measure all, and print a line for each."""
+    for name, (batch, timesteps, units), layer in layers(threads):
+        x = np.random.default_rng(0).normal(size=(batch, timesteps, units)).astype(layer.dtype)
+        out = layer(x)
+        times: dict[int, list[float]] = {1: [], threads: []}
+        ratios, seconds = [], min(block(layer, x, out, 0.0) for _ in range(5))[0]
+        before = _plans.count_threads()[0]
+        for _ in range(BLOCKS):
+            medians = []
+            for number in times:
+                layer.num_threads = number
+                layer(x, out=out)
+                found = block(layer, x, out, max(SECONDS, 3 * seconds))
+                times[number] += found
+                medians.append(statistics.median(found))
+            ratios.append(medians[0] / medians[1])
+        shown = ", ".join(
+            f"{number}: {1e6 * np.median(each):.0f} / {1e6 * np.percentile(each, 99):.0f} us"
+            for number, each in times.items()
+        )
+        helped = _plans.count_threads()[0] - before
+        print(
+            f"{batch}x{timesteps}x{units}x{units} {name}: {shown}, "
+            f"{statistics.median(ratios):.2f} times as fast, {helped} of {len(times[threads]) + BLOCKS} calls with helpers",
+            flush=True,
+        )
+
+
+def block(layer: object, x: object, out: object, seconds: float) -> list[float]:
+    """Seconds of each call within that time, at least one."""
+    assert callable(layer)
+    found = []
+    end = time.perf_counter() + seconds
+    while not found or time.perf_counter() < end:
+        start = time.perf_counter()
+        layer(x, out=out)
+        found.append(time.perf_counter() - start)
+    return found
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))

@@ -1,0 +1,148 @@
+"""How many threads a call may have: what the program asks for, and what the process is allowed."""
+
+import functools
+import importlib.util
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fastgru import _plans, _validate
+
+VARIABLE = "FASTGRU_NUM_THREADS"
+
+
+def bounds(environment: Mapping[str, str], cgroup: Path = Path("/sys/fs/cgroup")) -> dict[str, int]:
+    """What bounds the threads of a call, by name.
+
+    These are the CPUs that the process may run on; its container's quota of CPU time, rounded down to whole
+    CPUs but 1 at least; and OMP_NUM_THREADS.
+    """
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    found = {"CPUs": len(allowed)}
+    quota = _quota(cgroup)
+    if quota is not None:
+        found["cpu.max"] = max(int(quota), 1)
+    asked = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    if asked.isdecimal() and int(asked) > 0:
+        found["OMP_NUM_THREADS"] = int(asked)
+    return found
+
+
+def _quota(cgroup: Path) -> float | None:
+    """The CPUs that the process may use on average, by the least cpu.max from its control group upwards."""
+    least = None
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+    folder = cgroup / own.lstrip("/")
+    for place in (folder, *folder.parents):
+        try:
+            quota, period = (place / "cpu.max").read_text().split()[:2]
+            if quota != "max":
+                cpus = int(quota) / int(period)
+                least = cpus if least is None else min(least, cpus)
+        except (OSError, ValueError, ZeroDivisionError):
+            pass  # the root has none
+        if place == cgroup:
+            break
+    return least
+
+
+def asked(num_threads: int | None) -> int:
+    """The checked number of threads of a layer's calls; 0 for None, which means those of the process."""
+    if num_threads is None:
+        return 0
+    number = _validate.num_threads(num_threads)
+    if number > 1:
+        _prepare()
+    return number
+
+
+def set_num_threads(num_threads: int) -> None:
+    """Let calls have this many threads that do not say how many: 1 at first.
+
+    Layers, models, streams and pools may say it themselves, by `num_threads`.
+    The environment variable FASTGRU_NUM_THREADS does the same when fastgru is imported. No call has more than
+    there are CPUs that the process may run on, than its container's quota of CPU time allows, or than the
+    variable OMP_NUM_THREADS says. Results have the same bits for any number.
+
+    Parameters
+    ----------
+    num_threads : int
+        1 to 64, the thread that calls being one of them.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+    TypeError
+        If it is no integer.
+
+    Examples
+    --------
+    >>> import fastgru
+    >>> fastgru.set_num_threads(2)
+    >>> fastgru.get_num_threads() <= 2
+    True
+    >>> fastgru.set_num_threads(1)
+    """
+    _plans.set_threads(asked(_validate.num_threads(num_threads)))
+
+
+def get_num_threads() -> int:
+    """The threads of calls that do not say how many they may have, as far as the process may have them."""
+    return _plans.get_threads()
+
+
+def from_environment(environment: Mapping[str, str]) -> None:
+    """Do what FASTGRU_NUM_THREADS says, if it is set.
+
+    Raises
+    ------
+    ValueError
+        If it is no number from 1 to 64.
+    """
+    text = environment.get(VARIABLE)
+    if not text:
+        return
+    if not text.isdecimal() or not 1 <= int(text) <= _validate.MOST_THREADS:
+        raise ValueError(f"{VARIABLE} must be a number from 1 to {_validate.MOST_THREADS}, got {text!r}")
+    set_num_threads(int(text))
+
+
+def shown() -> str:
+    """What holds, and why, for `show_config`."""
+    _prepare()
+    found = ", ".join(f"{name} {most}" for name, most in bounds(os.environ).items())
+    return f"{_plans.get_threads()} of at most {_plans.threads_limit()}: {found}"
+
+
+@functools.cache
+def _prepare() -> None:
+    """Bound the threads of all calls, and let threadpoolctl see and limit them if it is installed."""
+    _plans.limit_threads(min(bounds(os.environ).values()))
+    if importlib.util.find_spec("threadpoolctl") is None:
+        return
+    import threadpoolctl  # not with fastgru: most programs ask for no threads
+
+    class Controller(threadpoolctl.LibController):  # type: ignore[misc]
+        """fastgru's threads, as threadpoolctl has those of BLAS and OpenMP: the most of a call."""
+
+        user_api = "fastgru"
+        internal_api = "fastgru"
+        filename_prefixes = (Path(_plans.__file__).name.partition(".")[0],)
+        check_symbols = ("fastgru_limit_threads", "fastgru_threads_limit")
+
+        def get_version(self) -> Any:
+            return importlib.import_module("fastgru").__version__
+
+        def get_num_threads(self) -> Any:
+            return self.dynlib.fastgru_threads_limit()
+
+        def set_num_threads(self, num_threads: int) -> Any:
+            return self.dynlib.fastgru_limit_threads(num_threads)
+
+    threadpoolctl.register(Controller)
