@@ -64,7 +64,7 @@ $(C_LIBRARY)/lib/libfastgru.so: $(OBJECTS)
 $(C_LIBRARY)/lib/pkgconfig/fastgru.pc: $(HEADER) fastgru/__init__.py
 	printf '%s\n' 'prefix=$${pcfiledir}/../..' 'Name: fastgru' 'Version: $(VERSION)' \
 	    'Description: The GRU layer of Keras, for inference on CPUs' 'Cflags: -I$${prefix}/include' \
-	    'Libs: -L$${prefix}/lib -Wl,-rpath,$${prefix}/lib -lfastgru' > $@
+	    'Libs: -L$${prefix}/lib -Wl,-rpath,$${prefix}/lib -lfastgru -pthread' > $@
 
 lint: $(VENV)/lint $(VENV)/built
 	$(BIN)/ruff check

@@ -1,8 +1,8 @@
 """What a second thread brings: python -m benchmarks.threads [N], for N threads.
 
-Each layer is called by turns with one thread and with N, in blocks. A line has the median and the 99th percentile
-of both in microseconds, the median of the blocks' ratios, and how many calls had helpers. Run it while nothing else
-runs.
+Each layer is called by turns with one thread and with N, in blocks. A line has the median and the 99th
+percentile of both in microseconds, the median of the blocks' ratios, and how many calls had helpers. Run it
+while nothing else runs.
 """
 
 import statistics
@@ -71,10 +71,10 @@ def main(threads: int = 2) -> None:
             f"{number}: {1e6 * np.median(each):.0f} / {1e6 * np.percentile(each, 99):.0f} us"
             for number, each in times.items()
         )
-        helped = _plans.count_threads()[0] - before
+        helped = f"{_plans.count_threads()[0] - before} of {len(times[threads]) + BLOCKS}"
         print(
             f"{batch}x{timesteps}x{units}x{units} {name}: {shown}, "
-            f"{statistics.median(ratios):.2f} times as fast, {helped} of {len(times[threads]) + BLOCKS} calls with helpers",
+            f"{statistics.median(ratios):.2f} times as fast, {helped} calls with helpers",
             flush=True,
         )
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
-    FASTGRU_ACTIVATION_COUNT, fastgru_activation_names, fastgru_cast, fastgru_connect, fastgru_format,
-    fastgru_count_threads, fastgru_get_threads, fastgru_has_dot, fastgru_kernels, fastgru_kernels_at, fastgru_layer,
-    fastgru_limit_threads, fastgru_network, fastgru_pack, fastgru_packed_size, fastgru_run_network, fastgru_run_of,
-    fastgru_set_threads, fastgru_settle, fastgru_stall_threads, fastgru_thread_counts, fastgru_threads_limit,
-    fastgru_workspace,
+    FASTGRU_ACTIVATION_COUNT, fastgru_activation_names, fastgru_cast, fastgru_connect,
+    fastgru_count_threads, fastgru_format, fastgru_get_threads, fastgru_has_dot, fastgru_kernels,
+    fastgru_kernels_at, fastgru_layer, fastgru_limit_threads, fastgru_network, fastgru_pack,
+    fastgru_packed_size, fastgru_run_network, fastgru_run_of, fastgru_set_threads, fastgru_settle,
+    fastgru_stall_threads, fastgru_thread_counts, fastgru_threads_limit, fastgru_workspace,
 )
 from fastgru._memory cimport ALIGNMENT, aligned
 
@@ -195,7 +195,7 @@ def threads_limit():
 
 
 def stall_threads(unsigned microseconds, unsigned every):
-    """For tests: let threads sleep before one of this many pieces of work, and helpers help in every call; 0: as usual."""
+    """For tests: let threads sleep before one of this many pieces of work, and helpers help in every call; 0: not."""
     fastgru_stall_threads(microseconds, every)
 
 

@@ -1,9 +1,10 @@
 """A progress bar on a terminal, which rich draws."""
 
 import contextlib
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
-from typing import IO
+from typing import IO, Any
 
 NAME = 24  # columns of what is in progress, at most: the rest of 80 is for the bar
 
@@ -60,3 +61,25 @@ def progress(
     with Progress(*columns, console=Console(file=stream)) as bar:
         task = bar.add_task(printable(what), total=total)
         yield lambda done: bar.advance(task, done)
+
+
+@contextlib.contextmanager
+def predicting(given: Any, total: int, batch_size: int) -> Iterator[Callable[[int], Any]]:
+    """What `Model.predict` calls with the number of rows that are done: what it was given, or a bar.
+
+    There is none for `total` rows of one batch, for False, and without rich.
+    """
+    if callable(given):
+        yield given
+    elif given is False or total <= batch_size or importlib.util.find_spec("rich") is None:
+        yield lambda done: None
+    else:
+        with progress("predicting", total, "rows") as advance:
+            before = 0
+
+            def tell(done: int) -> None:
+                nonlocal before
+                advance(done - before)
+                before = done
+
+            yield tell

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def _prepare() -> None:
         check_symbols = ("fastgru_limit_threads", "fastgru_threads_limit")
 
         def get_version(self) -> Any:
-            return importlib.import_module("fastgru").__version__
+            return sys.modules["fastgru"].__version__
 
         def get_num_threads(self) -> Any:
             return self.dynlib.fastgru_threads_limit()

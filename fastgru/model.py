@@ -1,8 +1,6 @@
 """Whole networks: the layers around GRUs, and GRUs, as one."""
 
-import contextlib
 import functools
-import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -362,7 +360,8 @@ class Model(ModelCaller, Streamable):
         found: list[list[Array]] = [[] for _ in self._outputs]
         axes = [_layouts.batch_axis(one.layout) for one in self._outputs]
         done = 0
-        with _told(progress, x, batch_size) as tell:
+        total = len(x) if isinstance(x, np.ndarray) and x.ndim else 0
+        with _progress.predicting(progress, total, batch_size) as tell:
             for rows in self._batches(x, batch_size):
                 results = self(rows)
                 for kept, result in zip(found, [results] if len(found) == 1 else results, strict=True):
@@ -492,23 +491,3 @@ def _fits(array: Array, one: Input, least: int) -> bool:
 def _shown(shape: Shape) -> str:
     """A shape with its batch, as Keras prints it."""
     return str((None, *shape))
-
-
-@contextlib.contextmanager
-def _told(progress: Any, x: Any, batch_size: int) -> Iterator[Callable[[int], Any]]:
-    """A function to call with the number of rows that are done."""
-    total = len(x) if isinstance(x, np.ndarray) and x.ndim else 0
-    if callable(progress):
-        yield progress
-    elif progress is False or total <= batch_size or importlib.util.find_spec("rich") is None:
-        yield lambda done: None
-    else:
-        with _progress.progress("predicting", total, "rows") as advance:
-            before = 0
-
-            def tell(done: int) -> None:
-                nonlocal before
-                advance(done - before)
-                before = done
-
-            yield tell

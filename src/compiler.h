@@ -57,12 +57,15 @@
 #if !FASTGRU_SCALAR && defined(__x86_64__)
 #define X86_64 1
 #define ARM64 0
+#define RELAX _mm_pause()            /* in a loop that waits for another thread            */
 #include <immintrin.h>
 #elif !FASTGRU_SCALAR && defined(__aarch64__)
 #define X86_64 0
 #define ARM64 1
+#define RELAX __asm__ volatile("yield")
 #include <arm_neon.h>
 #else
+#define RELAX ((void)0)
 #define X86_64 0
 #define ARM64 0
 #endif

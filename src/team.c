@@ -31,7 +31,7 @@
 
 #include "team.h"
 
-#if defined(__linux__) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L && !defined(__STDC_NO_ATOMICS__)
+#if FASTGRU_HELPERS
 
 #include <errno.h>
 #include <pthread.h>
@@ -95,8 +95,7 @@ static struct set sets[SETS];
 static struct helper helpers[FASTGRU_THREADS];
 static struct word current;          /* number of the set that the leader works in         */
 static _Atomic int members;          /* threads that have shares                           */
-static _Atomic int leader_cpu, taken, limit = FASTGRU_THREADS, usual = 1;
-static _Atomic unsigned stall, stall_every;
+static _Atomic int leader_cpu, taken;
 static _Atomic unsigned long long calls, alone, lost;
 
 /* of the leader */
@@ -111,15 +110,6 @@ static double now(void)
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
-}
-
-static void relax(void)
-{
-#if X86_64
-    _mm_pause();
-#elif ARM64
-    __asm__ volatile("yield");
-#endif
 }
 
 /* ---- words ------------------------------------------------------------------------------------ */
@@ -171,9 +161,7 @@ static ptrdiff_t work(struct set *set, uint64_t phase, int thread)
     ptrdiff_t done = 0, first, end;
     for (int i = 0; i < threads; ++i)
         while (claim_from(set, phase, (thread + i) % threads, !i, &first, &end)) {
-            const unsigned every = atomic_load_explicit(&stall_every, memory_order_relaxed);
-            if (every && (phase + (uint64_t)thread) % every == 0)
-                usleep(atomic_load_explicit(&stall, memory_order_relaxed));
+            fastgru_stall(phase + (uint64_t)thread);
             set->phases[phase & 1].run(set->phases[phase & 1].what, thread, first, end);
             for (ptrdiff_t unit = first; set->phases[phase & 1].flags && unit < end; ++unit)
                 atomic_store_explicit(&set->finished[phase & 1][unit], 1, memory_order_release);
@@ -225,7 +213,7 @@ static void *help(void *argument)
         uint64_t phase;
         double since = 0;
         for (unsigned spins = 0; !(phase = next_phase(me, &set)); ++spins) {
-            relax();
+            RELAX;
             if (spins % SPINS)
                 continue;
             const double time = now();
@@ -238,7 +226,7 @@ static void *help(void *argument)
                 sched_yield();
             }
         }
-        if (is_in_the_way() && !atomic_load_explicit(&stall_every, memory_order_relaxed)) {
+        if (is_in_the_way() && !fastgru_stalls()) {
             sleep_helper(me);
             continue;
         }
@@ -347,16 +335,9 @@ static void move(struct set *set)
     atomic_store_explicit(&current.value, (uint64_t)(set - sets), memory_order_release);
 }
 
-int fastgru_threads_of(int asked)
-{
-    const int threads = asked ? asked : atomic_load_explicit(&usual, memory_order_relaxed);
-    const int most = atomic_load_explicit(&limit, memory_order_relaxed);
-    return threads < most ? threads : most;
-}
-
 struct fastgru_team *fastgru_team_take(int threads, size_t bytes, double nanoseconds)
 {
-    const int eager = atomic_load_explicit(&stall_every, memory_order_relaxed) > 0;
+    const int eager = fastgru_stalls();
     struct set *set = NULL;
     double time;
     if (nanoseconds < LEAST && !eager)
@@ -444,7 +425,7 @@ int fastgru_team_run(struct fastgru_team *t)
         double since = 0;
         work(set, phase, 0);
         for (unsigned spins = 1; !is_done(set, phase); ++spins) {
-            relax();
+            RELAX;
             if (spins % SPINS)
                 continue;
             const double time = now();
@@ -479,42 +460,11 @@ void fastgru_team_give_back(struct fastgru_team *t)
 
 /* ---- the process ------------------------------------------------------------------------------------ */
 
-static int within(int threads)
-{
-    return threads < 1 ? 1 : threads < FASTGRU_THREADS ? threads : FASTGRU_THREADS;
-}
-
-void fastgru_set_threads(int threads)
-{
-    atomic_store(&usual, within(threads));
-}
-
-int fastgru_get_threads(void)
-{
-    return fastgru_threads_of(0);
-}
-
-VISIBLE void fastgru_limit_threads(int threads)
-{
-    atomic_store(&limit, within(threads));
-}
-
-VISIBLE int fastgru_threads_limit(void)
-{
-    return atomic_load(&limit);
-}
-
 void fastgru_settle(void)
 {
     for (int i = 0; i < SETS; ++i)
         while (!is_free(sets + i))
             usleep(20);
-}
-
-void fastgru_stall_threads(unsigned microseconds, unsigned every)
-{
-    atomic_store(&stall, microseconds);
-    atomic_store(&stall_every, every);
 }
 
 struct fastgru_thread_counts fastgru_count_threads(void)
@@ -527,7 +477,6 @@ struct fastgru_thread_counts fastgru_count_threads(void)
 
 #else                                /* no helpers                                         */
 
-int fastgru_threads_of(int asked) { (void)asked; return 1; }
 struct fastgru_team *fastgru_team_take(int threads, size_t bytes, double nanoseconds)
 {
     (void)threads, (void)bytes, (void)nanoseconds;
@@ -538,12 +487,7 @@ void fastgru_team_open(struct fastgru_team *t, const struct fastgru_phase *phase
 int fastgru_team_run(struct fastgru_team *t) { (void)t; return 1; }
 int fastgru_team_finished(struct fastgru_team *t, ptrdiff_t unit) { (void)t, (void)unit; return 0; }
 void fastgru_team_give_back(struct fastgru_team *t) { (void)t; }
-void fastgru_set_threads(int threads) { (void)threads; }
-int fastgru_get_threads(void) { return 1; }
-VISIBLE void fastgru_limit_threads(int threads) { (void)threads; }
-VISIBLE int fastgru_threads_limit(void) { return 1; }
 void fastgru_settle(void) { }
-void fastgru_stall_threads(unsigned microseconds, unsigned every) { (void)microseconds, (void)every; }
 struct fastgru_thread_counts fastgru_count_threads(void)
 {
     const struct fastgru_thread_counts none = {0, 0, 0, 0};

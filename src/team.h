@@ -11,6 +11,12 @@
 #include "compiler.h"
 #include "fastgru/threads.h"
 
+#if defined(__linux__) && defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L && !defined(__STDC_NO_ATOMICS__)
+#define FASTGRU_HELPERS 1
+#else
+#define FASTGRU_HELPERS 0            /* a call has one thread                              */
+#endif
+
 struct fastgru_team;
 
 struct fastgru_phase {
@@ -30,6 +36,10 @@ enum { FASTGRU_UNITS = 4095, FASTGRU_FLAGS = 256 };
 
 /* The threads that a call may have which asks for this many, 0 for the process's number: 1 at least. */
 HIDDEN int fastgru_threads_of(int asked);
+
+/* 1 if tests have threads stalled, and do so for one of their pieces of work. */
+HIDDEN int fastgru_stalls(void);
+HIDDEN void fastgru_stall(uint64_t piece);
 
 /* Become the leader of up to `threads` threads. Returns NULL if the call is to run alone: another one leads, helpers
  * are not worth while, or there is no memory. */

@@ -305,6 +305,7 @@ ROOMS = [
     ["_writers", "_description", "_keras_config"],
     ["activations", "initializers", "regularizers", "constraints"],
     ["_compile", "_config", "_loop", "_roofline"],
+    ["_threads"],
     ["_validate", "_validate_streams", "_validate_models", "_layouts"],
     ["_registry", "_random", "_include", "_errors", "_progress"],
 ]

@@ -1,0 +1,74 @@
+/* threads.c - how many threads a call may have, by the program and by what limits it. */
+
+#define _GNU_SOURCE                  /* usleep                                             */
+
+#include "team.h"
+
+#if FASTGRU_HELPERS
+
+#include <stdatomic.h>
+#include <unistd.h>
+
+static _Atomic int usual = 1, limit = FASTGRU_THREADS;
+static _Atomic unsigned stall, stall_every;
+
+static int within(int threads)
+{
+    return threads < 1 ? 1 : threads < FASTGRU_THREADS ? threads : FASTGRU_THREADS;
+}
+
+int fastgru_threads_of(int asked)
+{
+    const int threads = asked ? asked : atomic_load_explicit(&usual, memory_order_relaxed);
+    const int most = atomic_load_explicit(&limit, memory_order_relaxed);
+    return threads < most ? threads : most;
+}
+
+void fastgru_set_threads(int threads)
+{
+    atomic_store(&usual, within(threads));
+}
+
+int fastgru_get_threads(void)
+{
+    return fastgru_threads_of(0);
+}
+
+VISIBLE void fastgru_limit_threads(int threads)
+{
+    atomic_store(&limit, within(threads));
+}
+
+VISIBLE int fastgru_threads_limit(void)
+{
+    return atomic_load(&limit);
+}
+
+void fastgru_stall_threads(unsigned microseconds, unsigned every)
+{
+    atomic_store(&stall, microseconds);
+    atomic_store(&stall_every, every);
+}
+
+int fastgru_stalls(void)
+{
+    return atomic_load_explicit(&stall_every, memory_order_relaxed) > 0;
+}
+
+void fastgru_stall(uint64_t piece)
+{
+    const unsigned every = atomic_load_explicit(&stall_every, memory_order_relaxed);
+    if (every && piece % every == 0)
+        usleep(atomic_load_explicit(&stall, memory_order_relaxed));
+}
+
+#else
+
+int fastgru_threads_of(int asked) { (void)asked; return 1; }
+void fastgru_set_threads(int threads) { (void)threads; }
+int fastgru_get_threads(void) { return 1; }
+VISIBLE void fastgru_limit_threads(int threads) { (void)threads; }
+VISIBLE int fastgru_threads_limit(void) { return 1; }
+void fastgru_stall_threads(unsigned microseconds, unsigned every) { (void)microseconds, (void)every; }
+
+#endif
