@@ -11,8 +11,10 @@ SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd includ
 
 .PHONY: demo test check sanitize c-library lint docs browse bench compare race clean
 
-# One thread of OpenBLAS for each worker: its threads spin while they wait, and workers take all cores.
+# One thread of OpenBLAS and of OpenMP (PyTorch) for each worker: their threads spin while they wait, and workers take
+# all cores.
 test check sanitize: export OPENBLAS_NUM_THREADS := 1
+test check sanitize: export OMP_NUM_THREADS := 1
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise

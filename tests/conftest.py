@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import gc
 import hashlib
 import os
 import subprocess
@@ -14,6 +15,39 @@ from fastgru import _config, _core, _kernels
 
 TENSORFLOW = {"keras", "tensorflow"}  # fixtures
 OUTSIDE = {*TENSORFLOW, "engine"}
+
+
+class Examples:
+    """Leave modules of the package alone that have no examples: those of backends import every framework."""
+
+    @staticmethod
+    def pytest_ignore_collect(collection_path):
+        if collection_path.suffix == ".py" and Path(fastgru.__file__).parent in collection_path.parents:
+            return ">>>" not in collection_path.read_text() or None
+        return None
+
+
+def pytest_configure(config):
+    """Collect tests in half the time: nearly all that is made then stays."""
+    config.pluginmanager.register(Examples())
+    gc.disable()
+
+
+def pytest_collection_finish():
+    settle()
+    gc.enable()
+
+
+def settle():
+    """Take what is there for what stays: whoever collects garbage then does not look through frameworks."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled():
+    """What the files before have left or imported stays."""
+    settle()
 
 
 def pytest_collection_modifyitems(items):
@@ -57,6 +91,7 @@ def keras():
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tf_keras
 
+    settle()
     return tf_keras
 
 

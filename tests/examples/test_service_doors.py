@@ -6,7 +6,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import numpy as np
 import pytest
@@ -226,7 +226,7 @@ def test_who_is_silent_is_closed_and_pings_do_not_count(modules):
 def test_a_hasty_caller_waits_for_itself_alone(modules):
     denoiser = Echo(3)
     # After the first frame of a call, the second is read a thousand seconds later.
-    with hosting(modules, denoiser, rate=1e-3) as address, call(address) as hasty:
+    with hosting(modules, denoiser, rate=1e-3, idle=5.0) as address, call(address) as hasty:
         for _ in range(100):
             hasty.send(SOUND.tobytes())
         np.testing.assert_array_equal(answer(hasty), SOUND[0])
@@ -234,7 +234,8 @@ def test_a_hasty_caller_waits_for_itself_alone(modules):
             with call(address) as other:
                 assert_served(other)
         assert denoiser.frames == 21
-        hasty.socket.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # where all this took longer than 5 s
+            hasty.socket.shutdown(socket.SHUT_RDWR)
         wait_for_places(address, 0)
 
 

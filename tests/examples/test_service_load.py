@@ -8,6 +8,7 @@ import socket
 import struct
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 
 import numpy as np
@@ -23,6 +24,7 @@ from service_clients import (
     recorded,
     run,
     serving,
+    wait_for_places,
 )
 
 
@@ -87,11 +89,12 @@ def test_load_needs_a_folder(address, tmp_path):
 
 
 def test_load_says_when_the_server_ends_before_it(tmp_path):
-    with serving("--clients", 2, "--seconds", 8) as (server, address):
+    with serving("--clients", 2) as (server, address), ThreadPoolExecutor() as pool:
         port = address.rpartition(":")[2]
-        done = run("load", "--port", port, "--clients", 2, "--seconds", 20, "-o", tmp_path)
-        assert server.wait(PATIENCE) == 0
-    assert_refused(done, address, status=1)
+        load = pool.submit(run, "load", "--port", port, "--clients", 2, "--seconds", 5, "-o", tmp_path)
+        wait_for_places(address, 2)
+        server.send_signal(signal.SIGINT)
+        assert_refused(load.result(), address, status=1)
 
 
 def test_an_answer_that_never_came_counts_as_the_latest(modules):

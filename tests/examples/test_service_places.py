@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -194,7 +195,8 @@ def test_a_storm_of_leaving_takes_no_place(stage, modules, rng, ahead):
     assert len(denoiser) == 0
 
 
-def test_those_who_never_ask_are_let_go(modules):
+def test_those_who_never_ask_are_let_go(modules, monkeypatch):
+    monkeypatch.setattr(modules["call"], "PATIENCE", 2.0)
     denoiser = Echo(PLACES)
     with hosting(modules, denoiser, per_address=4) as address:
         host, port = address.split(":")
@@ -223,7 +225,8 @@ def test_only_the_call_whose_frame_fails_ends(modules, rng):
         wait_for_places(address, PLACES - 1)
 
 
-def test_who_is_there_at_the_end_is_told_and_leaves_no_place_taken(modules):
+def test_who_is_there_at_the_end_is_told_and_leaves_no_place_taken(modules, monkeypatch):
+    monkeypatch.setattr(modules["call"], "PATIENCE", 2.0)
     denoiser = Echo(PLACES)
     with ExitStack() as clients:
         with hosting(modules, denoiser) as address:
@@ -260,10 +263,10 @@ def flood(address, message):
 )
 def test_a_flood_takes_no_memory(message):
     with serving("--clients", PLACES, "--rate", 1e6, "--idle", 1000) as (server, address):
-        with call(address) as good:
+        with call(address) as good, ThreadPoolExecutor(5) as pool:
             talk(good, np.zeros((20, HOP), np.int16))
             before = resident(server.pid)
-            flooders = [flood(address, message) for _ in range(5)]
+            flooders = list(pool.map(flood, [address] * 5, [message] * 5))
             talk(good, np.zeros((20, HOP), np.int16))
             grown = resident(server.pid) - before
         for client in flooders:

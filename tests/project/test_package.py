@@ -179,6 +179,15 @@ def wheel(distributions):
     return distributions[1]
 
 
+def installed(environment, *packages):
+    """The Python of a new environment that has these alone, not even the pip that installs them."""
+    venv.create(environment)
+    executable = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [sys.executable, "-m", "pip", "--python", executable, "install", "--quiet", *packages]
+    subprocess.run(install, env=os.environ | {"PYTHONPATH": ""}, check=True)
+    return executable
+
+
 @of_distributions
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="only a clone knows which files are the project's")
 def test_the_sdist_holds_the_files_of_the_project_and_nothing_that_is_made(distributions):
@@ -220,9 +229,7 @@ def test_a_wheel_from_the_sdist_holds_the_package_and_its_headers(wheel):
 @of_distributions
 def test_the_wheel_works_in_a_clean_environment(wheel, tmp_path):
     environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
-    executable = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
-    subprocess.run([executable, "-m", "pip", "install", "--quiet", wheel], check=True)
+    executable = installed(environment, wheel)
     code = """
 import numpy as np, fastgru, pathlib
 print(fastgru.GRU(3)(np.zeros((2, 4, 5), np.float32)).shape)
@@ -239,11 +246,7 @@ print(*(pathlib.Path(file).relative_to(package) for file in fastgru.get_sources(
 @of_distributions
 @PACKED
 def test_the_wheel_works_with_numpy_alone(wheel, tmp_path):
-    environment = tmp_path / "environment"
-    venv.create(environment, with_pip=True)
-    executable = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
-    install = [executable, "-m", "pip", "install", "--quiet", "--no-deps", "numpy", wheel]
-    subprocess.run(install, env=os.environ | {"PYTHONPATH": ""}, check=True)
+    executable = installed(tmp_path / "environment", "--no-deps", "numpy", wheel)
     printed = python(WITHOUT_SCIPY, executable=executable, cwd=tmp_path, PYTHONPATH="")
     assert_works_without_scipy(printed)
 
