@@ -195,7 +195,7 @@ def threads_limit():
 
 
 def stall_threads(unsigned microseconds, unsigned every):
-    """For tests: have threads sleep before one of this many pieces of work, and helpers in all calls; 0: as usual."""
+    """For tests: have threads sleep before one of this many pieces of work, and help in all calls; 0: as usual."""
     fastgru_stall_threads(microseconds, every)
 
 
