@@ -63,10 +63,11 @@ static struct masking mask_of(
     return mask;
 }
 
-/* Run a GRU on a chunk. */
-static void run_gru(
+/* Describe the call of a GRU on a chunk; returns its state, and where the chunk's outputs begin. */
+INLINE char *describe_gru(
     const struct fastgru_network *network, struct fastgru_network_call *run, const struct workspace *w, int n,
-    const struct chunk *chunk)
+    const struct chunk *chunk,
+    struct part *outputs)            /* overwritten                                        */
 {
     const struct fastgru_node *node = network->nodes + n;
     const struct fastgru_value *value = network->values + node->output;
@@ -79,7 +80,6 @@ static void run_gru(
         network, w, node->output, chunk,
         node->reverse_output ? all_steps(network, run, w, node) - 1 - chunk->first : chunk->first);
     const struct masking mask = mask_of(network, run, w, node, chunk);
-    const int threads = fastgru_threads_of(run->threads);
     struct fastgru_call *call = w->calls + n;
     out.data += (size_t)node->column * itemsize;
     state = state ? state + offset : w->states[n] ? w->states[n] : is_state(network, run, node) ? out.data : NULL;
@@ -107,17 +107,66 @@ static void run_gru(
         call->out_batch_stride = out.batch_stride;
         call->out_time_stride = value->last ? 0 : node->reverse_output ? -out.time_stride : out.time_stride;
     }
-    if (threads < 2 || !fastgru_share(node->layer, call, threads))
-        fastgru_sequence(node->layer, call);
-    run->walk = call->walk;
-    if (!call->out && state != out.data)  /* the last output is the state */
+    *outputs = out;
+    return state;
+}
+
+/* Copy what a GRU's call does not write by itself. */
+INLINE void conclude_gru(
+    const struct fastgru_network *network, const struct workspace *w, int n, const struct chunk *chunk,
+    const char *state, const struct part *out)
+{
+    const struct fastgru_node *node = network->nodes + n;
+    const size_t itemsize = network->values[node->output].itemsize, width = (size_t)node->layer->units * itemsize;
+    if (!w->calls[n].out && state != out->data)  /* the last output is the state */
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
-            memcpy(out.data + row * out.batch_stride * (ptrdiff_t)itemsize, state + (size_t)row * width, width);
+            memcpy(out->data + row * out->batch_stride * (ptrdiff_t)itemsize, state + (size_t)row * width, width);
     if (node->final) {
         const struct part final = part_of(network, w, node->final, chunk, 0);
         for (ptrdiff_t row = 0; row < chunk->rows; ++row)
             memcpy(at(&final, row, 0), state + (size_t)row * width, width);
     }
+}
+
+/* Run a GRU on a chunk. */
+static void run_gru(
+    const struct fastgru_network *network, struct fastgru_network_call *run, const struct workspace *w, int n,
+    const struct chunk *chunk)
+{
+    const struct fastgru_layer *layer = network->nodes[n].layer;
+    const int threads = fastgru_threads_of(run->threads);
+    struct part out;
+    const char *state = describe_gru(network, run, w, n, chunk, &out);
+    if (threads < 2 || !fastgru_share(layer, w->calls + n, threads))
+        fastgru_sequence(layer, w->calls + n);
+    run->walk = w->calls[n].walk;
+    conclude_gru(network, w, n, chunk, state, &out);
+}
+
+/* 1 if a GRU and the node after it are GRUs that read the same, over all timesteps, and not each other. */
+static int are_two(const struct fastgru_network *network, int n)
+{
+    const struct fastgru_node *a = network->nodes + n, *b = a + 1;
+    return n + 1 < network->node_count && a->kind == FASTGRU_GRU && b->kind == FASTGRU_GRU
+        && is_alone(network, n) && is_alone(network, n + 1) && a->input == b->input && !a->final && !b->initial;
+}
+
+/* Run both on a chunk of all timesteps, by two threads. Returns 0, and has done nothing, if each is to run by itself. */
+OUTLINE int run_two(
+    const struct fastgru_network *network, struct fastgru_network_call *run, const struct workspace *w, int n,
+    const struct chunk *chunk)
+{
+    const struct fastgru_layer *const layers[2] = {network->nodes[n].layer, network->nodes[n + 1].layer};
+    struct fastgru_call *const calls[2] = {w->calls + n, w->calls + n + 1};
+    const char *states[2];
+    struct part outs[2];
+    for (int i = 0; i < 2; ++i)
+        states[i] = describe_gru(network, run, w, n + i, chunk, outs + i);
+    if (!fastgru_share_two(layers, calls))
+        return 0;
+    for (int i = 0; i < 2; ++i)
+        conclude_gru(network, w, n + i, chunk, states[i], outs + i);
+    return 1;
 }
 
 /* Run any other node on a chunk. */
@@ -174,6 +223,7 @@ INLINE void place(
 void fastgru_run(const struct fastgru_network *network, struct fastgru_network_call *run)
 {
     const struct workspace *w = (const struct workspace *)run->memory;
+    const int threads = fastgru_threads_of(run->threads);
     struct chunk chunk;
     place(network, w, 0, run->x, run->x_batch_stride, run->x_time_stride);
     for (int i = 1; i < network->input_count; ++i)
@@ -201,6 +251,10 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
                 chunk.steps = all - chunk.first < steps ? all - chunk.first : steps;
                 if (run->lengths)
                     clip(run, w, &chunk);
+                if (threads > 1 && are_two(network, start) && run_two(network, run, w, start, &chunk)) {
+                    ++end;
+                    continue;
+                }
                 for (int n = start; n < end; ++n)
                     if (network->nodes[n].kind == FASTGRU_GRU)
                         run_gru(network, run, w, n, &chunk);

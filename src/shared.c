@@ -50,7 +50,7 @@ static void run(struct job *job, struct fastgru_team *team, struct item now)
     }
 }
 
-/* ---- a call ------------------------------------------------------------------------------------------ */
+/* ---- calls ------------------------------------------------------------------------------------------- */
 
 /* Nanoseconds that a step takes alone: as many as its operations do, or its weights from the cache. */
 static double step_nanoseconds(const struct fastgru_layer *layer, ptrdiff_t rows)
@@ -61,11 +61,25 @@ static double step_nanoseconds(const struct fastgru_layer *layer, ptrdiff_t rows
     return products > reads ? products : reads;
 }
 
+/* Run a job that has been cut; returns 0 if it is to run alone. */
+static int run_with_team(struct job *job, double nanoseconds)
+{
+    struct fastgru_team *team = fastgru_team_take(job->threads, job->places.bytes, nanoseconds);
+    struct item first;
+    if (!team)
+        return 0;
+    memset(&first, 0, sizeof first);
+    first.rows = job->rows;
+    first.steps = job->steps;
+    first.step = -1;
+    run(job, team, first);
+    fastgru_team_give_back(team);
+    return 1;
+}
+
 int fastgru_share(const struct fastgru_layer *layer, struct fastgru_call *call, int threads)
 {
-    struct fastgru_team *team;
     struct job job;
-    struct item first;
     ptrdiff_t steps = 0;             /* of all rows                                        */
     const int many = call->batch >= MANY_ROWS;
     if (!layer->kernels->full_tile || (!many && layer->units < FEW_UNITS))
@@ -82,15 +96,25 @@ int fastgru_share(const struct fastgru_layer *layer, struct fastgru_call *call, 
     job.threads = threads;
     job.step_nanoseconds = step_nanoseconds(layer, call->batch);
     (many ? fastgru_plan_rows : fastgru_plan_panels)(&job);
-    team = fastgru_team_take(
-        threads, job.places.bytes, job.step_nanoseconds * (double)steps / (double)call->batch);
-    if (!team)
-        return 0;
-    memset(&first, 0, sizeof first);
-    first.rows = job.rows;
-    first.steps = job.steps;
-    first.step = -1;
-    run(&job, team, first);
-    fastgru_team_give_back(team);
-    return 1;
+    return run_with_team(&job, job.step_nanoseconds * (double)steps / (double)call->batch);
+}
+
+int fastgru_share_two(const struct fastgru_layer *const layers[2], struct fastgru_call *const calls[2])
+{
+    struct job_of_two two;
+    double nanoseconds = 0;
+    memset(&two, 0, sizeof two);
+    two.job.threads = 2;
+    for (int i = 0; i < 2; ++i) {
+        struct job *each = &two.each[i];
+        if (!layers[i]->kernels->full_tile || layers[i]->units >= FEW_UNITS || calls[i]->batch >= MANY_ROWS)
+            return 0;                /* each is shared by itself                           */
+        each->layer = layers[i];
+        each->call = calls[i];
+        each->step_nanoseconds = step_nanoseconds(layers[i], calls[i]->batch);
+        nanoseconds += each->step_nanoseconds * (double)calls[i]->timesteps;
+    }
+    two.job.call = calls[0];
+    fastgru_plan_two(&two);
+    return run_with_team(&two.job, nanoseconds);
 }

@@ -58,21 +58,29 @@ struct job {
     int threads;
     ptrdiff_t rows, steps;           /* of an item, at most                                */
     ptrdiff_t unit;                  /* rows of one                                        */
+    ptrdiff_t first_unit;            /* rows: the number of the first one in a phase       */
     const ptrdiff_t *order;          /* rows: (batch)  by their lengths; or NULL           */
     size_t scratch_bytes;            /* of a thread                                        */
     struct places places;
     char *memory;
     unsigned char *seen;             /* panels: (rows)                                     */
     double step_nanoseconds;         /* of all rows, alone                                 */
-    int last;                        /* states at the end                                  */
     void (*fill)(struct job *job, struct item *item, struct fastgru_phase *phase);
     int (*advance)(const struct job *job, struct item *item);
     void (*finish)(struct job *job, const struct item *item);
     int (*recover)(struct job *job, struct fastgru_team *team, struct item *item, const char *old);
 };
 
-/* How jobs of both kinds are cut, and how much memory they take. */
+/* Two jobs of rows that run side by side; the first one's functions are those of both. */
+struct job_of_two {
+    struct job job;
+    struct job each[2];
+    size_t works[2];                 /* in the team's memory: what each does, by slots     */
+};
+
+/* How jobs are cut, and how much memory they take beyond what their places take already. */
 HIDDEN void fastgru_plan_rows(struct job *job);
+HIDDEN void fastgru_plan_two(struct job_of_two *two);
 HIDDEN void fastgru_plan_panels(struct job *job);
 
 /* ---- in common ------------------------------------------------------------------------------------ */

@@ -1,4 +1,5 @@
-/* shared_rows.c - many rows with helpers: a phase is some timesteps of all of them, and a unit a piece of the rows. */
+/* shared_rows.c - rows with helpers: a phase is some timesteps of all of them, and a unit a piece of the rows; or of two
+ * GRUs that do not depend on each other, and a unit one of them. */
 
 #include "shared.h"
 
@@ -146,7 +147,7 @@ static int recover_rows(struct job *job, struct fastgru_team *team, struct item 
         const size_t rows = left < (size_t)job->unit ? left : (size_t)job->unit;
         const size_t state_place = places->states[to] + first * state, seen_place = places->seen[to] + first;
         const size_t out_place = places->out[item->slot] + first * out;
-        if (!fastgru_team_finished(team, unit)) {
+        if (!fastgru_team_finished(team, job->first_unit + unit)) {
             phase.run(phase.what, 0, unit, unit + 1);
             continue;
         }
@@ -170,8 +171,10 @@ void fastgru_plan_rows(struct job *job)
     size_t step_bytes;
     job->rows = ((call->batch + blocks - 1) / blocks + 7) / 8 * 8;
     job->rows = job->rows < call->batch ? job->rows : call->batch;
-    job->unit = ((job->rows + shares - 1) / shares + 3) / 4 * 4;
-    job->unit = job->unit < PIECE_ROWS ? PIECE_ROWS : job->unit;
+    if (!job->unit) {
+        job->unit = ((job->rows + shares - 1) / shares + 3) / 4 * 4;
+        job->unit = job->unit < PIECE_ROWS ? PIECE_ROWS : job->unit;
+    }
     step_bytes = (size_t)job->rows * (size_t)(layer->features + layer->units) * itemsize;
     job->steps = (ptrdiff_t)(SPAN_BYTES / step_bytes);
     job->steps = job->steps < 1 ? 1 : job->steps < call->timesteps ? job->steps : call->timesteps;
@@ -196,4 +199,74 @@ void fastgru_plan_rows(struct job *job)
     job->advance = advance_rows;
     job->finish = finish_rows;
     job->recover = recover_rows;
+}
+
+/* ---- two GRUs ---------------------------------------------------------------------------------------- */
+
+static void run_two(const void *what, int thread, ptrdiff_t first, ptrdiff_t end)
+{
+    const void *const *works = (const void *const *)what;
+    for (; first < end; ++first)
+        run_rows(works[first], thread, 0, 1);
+}
+
+static void fill_two(struct job *job, struct item *item, struct fastgru_phase *phase)
+{
+    struct job_of_two *two = (struct job_of_two *)job;
+    const void **works = (const void **)(void *)(job->memory + two->works[item->slot]);
+    double patience = 0;
+    for (int i = 0; i < 2; ++i) {
+        two->each[i].memory = job->memory;
+        fill_rows(&two->each[i], item, phase);
+        works[i] = phase->what;
+        patience = phase->patience > patience ? phase->patience : patience;
+    }
+    phase->run = run_two;
+    phase->what = works;
+    phase->units = 2;
+    phase->patience = patience;
+}
+
+static int advance_two(const struct job *job, struct item *item)
+{
+    return advance_rows(&((const struct job_of_two *)job)->each[0], item);
+}
+
+static void finish_two(struct job *job, const struct item *item)
+{
+    for (int i = 0; i < 2; ++i)
+        finish_rows(&((struct job_of_two *)job)->each[i], item);
+}
+
+static int recover_two(struct job *job, struct fastgru_team *team, struct item *item, const char *old)
+{
+    for (int i = 0; i < 2; ++i) {
+        struct job *each = &((struct job_of_two *)job)->each[i];
+        each->memory = job->memory;
+        recover_rows(each, team, item, old);
+    }
+    return 1;
+}
+
+void fastgru_plan_two(struct job_of_two *two)
+{
+    struct job *job = &two->job;
+    for (int i = 0; i < 2; ++i)
+        two->works[i] = fastgru_take_part(&job->places, 2 * sizeof(void *));
+    for (int i = 0; i < 2; ++i) {
+        struct job *each = &two->each[i];
+        each->threads = job->threads;
+        each->unit = each->call->batch;
+        each->first_unit = i;
+        each->places.bytes = job->places.bytes;
+        fastgru_plan_rows(each);
+        job->places.bytes = each->places.bytes;
+    }
+    job->rows = two->each[0].rows;
+    job->steps = two->each[0].steps < two->each[1].steps ? two->each[0].steps : two->each[1].steps;
+    two->each[0].steps = two->each[1].steps = job->steps;
+    job->fill = fill_two;
+    job->advance = advance_two;
+    job->finish = finish_two;
+    job->recover = recover_two;
 }

@@ -90,7 +90,7 @@ def same(got, wanted):
 def test_any_call_has_the_bits_of_one_thread(data):
     draw = data.draw
     batch = draw(st.one_of(st.integers(1, 15), st.integers(16, 70)))
-    units = draw(st.integers(128, 150) if batch < 16 else st.integers(1, 40))
+    units = draw(st.sampled_from([range(128, 150), range(1, 40)]).flatmap(st.sampled_from))
     timesteps, features = draw(st.integers(1, 12)), draw(st.integers(1, 20))
     layer = layers(draw, units)
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -112,7 +112,8 @@ def test_any_call_has_the_bits_of_one_thread(data):
     _plans.stall_threads(100, draw(st.integers(1, 60)))
     before = asked()
     same(layer(x, **arguments), wanted)
-    assert asked() > before or masked == "lengths"
+    shared = batch >= 16 or units >= 128 or isinstance(layer, fastgru.Bidirectional)
+    assert (asked() > before) == shared or masked == "lengths"
 
 
 @pytest.mark.parametrize("threads", THREADS)
