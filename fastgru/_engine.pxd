@@ -180,6 +180,16 @@ cdef extern from "fastgru/network.h" nogil:
 
 
 cdef extern from "fastgru/threads.h" nogil:
+    struct fastgru_choice:
+        Py_ssize_t features
+        Py_ssize_t units
+        Py_ssize_t batch
+        Py_ssize_t timesteps
+        double alone
+        double helped
+        int pays
+
+    int fastgru_choice_at(int index, fastgru_choice *choice) noexcept
     struct fastgru_thread_counts:
         unsigned long long calls
         unsigned long long alone

@@ -70,8 +70,8 @@ def flag(name: str) -> property:
 def threads() -> property:
     """The attribute `num_threads`."""
 
-    def get(layer: "Layer") -> int | None:
-        return layer._threads or None
+    def get(layer: "Layer") -> int | str | None:
+        return _threads.given(layer._threads)
 
     def change(layer: "Layer", value: Any) -> None:
         layer._threads = _threads.asked(value)

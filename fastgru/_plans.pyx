@@ -11,11 +11,11 @@ import numpy as np
 
 from fastgru._blas_engine cimport refer_to
 from fastgru._engine cimport (
-    FASTGRU_ACTIVATION_COUNT, fastgru_activation_names, fastgru_cast, fastgru_connect,
-    fastgru_count_threads, fastgru_format, fastgru_get_threads, fastgru_has_dot, fastgru_kernels,
-    fastgru_kernels_at, fastgru_layer, fastgru_limit_threads, fastgru_network, fastgru_pack,
-    fastgru_packed_size, fastgru_run_network, fastgru_run_of, fastgru_set_threads, fastgru_settle,
-    fastgru_stall_threads, fastgru_thread_counts, fastgru_threads_limit, fastgru_workspace,
+    FASTGRU_ACTIVATION_COUNT, fastgru_activation_names, fastgru_cast, fastgru_choice, fastgru_choice_at,
+    fastgru_connect, fastgru_count_threads, fastgru_format, fastgru_get_threads, fastgru_has_dot,
+    fastgru_kernels, fastgru_kernels_at, fastgru_layer, fastgru_limit_threads, fastgru_network,
+    fastgru_pack, fastgru_packed_size, fastgru_run_network, fastgru_run_of, fastgru_set_threads,
+    fastgru_settle, fastgru_stall_threads, fastgru_thread_counts, fastgru_threads_limit, fastgru_workspace,
 )
 from fastgru._memory cimport ALIGNMENT, aligned
 
@@ -197,6 +197,17 @@ def threads_limit():
 def stall_threads(unsigned microseconds, unsigned every):
     """For tests: have threads sleep before one of this many pieces of work, and help in all calls; 0: as usual."""
     fastgru_stall_threads(microseconds, every)
+
+
+def choices():
+    """What 'auto' has found out: features, units, least rows and steps, nanoseconds alone and helped, and which."""
+    cdef fastgru_choice each
+    cdef list found = []
+    cdef int i = 0
+    while fastgru_choice_at(i, &each):
+        found.append((each.features, each.units, each.batch, each.timesteps, each.alone, each.helped, bool(each.pays)))
+        i += 1
+    return found
 
 
 def count_threads():

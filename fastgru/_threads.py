@@ -52,17 +52,22 @@ def _quota(cgroup: Path) -> float | None:
     return least
 
 
-def asked(num_threads: int | None) -> int:
+def asked(num_threads: Any) -> int:
     """The checked number of threads of a layer's calls; 0 for None, which means those of the process."""
     if num_threads is None:
         return 0
     number = _validate.num_threads(num_threads)
-    if number > 1:
+    if number != 1:
         _prepare()
     return number
 
 
-def set_num_threads(num_threads: int) -> None:
+def given(number: int) -> int | str | None:
+    """What `asked` was asked for."""
+    return "auto" if number < 0 else number or None
+
+
+def set_num_threads(num_threads: int | str) -> None:
     """Let calls have this many threads that do not say how many: 1 at first.
 
     Layers, models, streams and pools may say it themselves, by `num_threads`.
@@ -72,8 +77,9 @@ def set_num_threads(num_threads: int) -> None:
 
     Parameters
     ----------
-    num_threads : int
-        1 to 64, the thread that calls being one of them.
+    num_threads : int or 'auto'
+        1 to 64, the thread that calls being one of them. With 'auto' calls have as many as they may, if that is
+        faster: the first calls of each size measure it, and `show_config` says what they found.
 
     Raises
     ------
@@ -93,9 +99,9 @@ def set_num_threads(num_threads: int) -> None:
     _plans.set_threads(asked(_validate.num_threads(num_threads)))
 
 
-def get_num_threads() -> int:
+def get_num_threads() -> int | str:
     """The threads of calls that do not say how many they may have, as far as the process may have them."""
-    return _plans.get_threads()
+    return given(_plans.get_threads()) or 1
 
 
 def from_environment(environment: Mapping[str, str]) -> None:
@@ -104,21 +110,30 @@ def from_environment(environment: Mapping[str, str]) -> None:
     Raises
     ------
     ValueError
-        If it is no number from 1 to 64.
+        If it is neither a number from 1 to 64 nor auto.
     """
     text = environment.get(VARIABLE)
     if not text:
         return
-    if not text.isdecimal() or not 1 <= int(text) <= _validate.MOST_THREADS:
-        raise ValueError(f"{VARIABLE} must be a number from 1 to {_validate.MOST_THREADS}, got {text!r}")
-    set_num_threads(int(text))
+    if text != "auto" and not (text.isdecimal() and 1 <= int(text) <= _validate.MOST_THREADS):
+        raise ValueError(
+            f"{VARIABLE} must be a number from 1 to {_validate.MOST_THREADS} or auto, got {text!r}"
+        )
+    set_num_threads(text if text == "auto" else int(text))
 
 
 def shown() -> str:
     """What holds, and why, for `show_config`."""
     _prepare()
     found = ", ".join(f"{name} {most}" for name, most in bounds(os.environ).items())
-    return f"{_plans.get_threads()} of at most {_plans.threads_limit()}: {found}"
+    text = f"{get_num_threads()} of at most {_plans.threads_limit()}: {found}"
+    for features, units, batch, timesteps, alone, helped, pays in _plans.choices():
+        if alone and helped:
+            text += (
+                f"; {batch}x{timesteps}x{features}x{units} and up to twice as many rows and steps: "
+                f"{'helpers' if pays else 'alone'}, {helped:.0f} against {alone:.0f} ns"
+            )
+    return text
 
 
 @functools.cache

@@ -66,7 +66,7 @@ class Model(ModelCaller, Streamable):
         Names of an input and of the output that is its next value. A stream keeps these as states.
     batch : int, optional
         The only batch that calls may have.
-    num_threads : int, optional
+    num_threads : int or 'auto', optional
         Threads that a call may have, by default as many as `fastgru.set_num_threads` says; it may be set.
 
     Raises
@@ -99,7 +99,7 @@ class Model(ModelCaller, Streamable):
         weights_dtype: str | None = None,
         states: Sequence[tuple[str, str]] = (),
         batch: int | None = None,
-        num_threads: int | None = None,
+        num_threads: int | str | None = None,
     ) -> None:
         self._threads = _threads.asked(num_threads)
         self._inputs = tuple(map(_validate_models.model_input, inputs))
@@ -179,12 +179,12 @@ class Model(ModelCaller, Streamable):
         return self._outputs
 
     @property
-    def num_threads(self) -> int | None:
+    def num_threads(self) -> int | str | None:
         """Threads that a call may have; None: as many as `fastgru.set_num_threads` says."""
-        return self._threads or None
+        return _threads.given(self._threads)
 
     @num_threads.setter
-    def num_threads(self, value: int | None) -> None:
+    def num_threads(self, value: int | str | None) -> None:
         self._threads = _threads.asked(value)
         self._compiled.network.threads = self._threads
 

@@ -26,14 +26,14 @@ class Streamable:
         """
         raise NotImplementedError
 
-    def stream(self, batch: int = 1, *, num_threads: int | None = None) -> "Stream":
+    def stream(self, batch: int = 1, *, num_threads: int | str | None = None) -> "Stream":
         """A `fastgru.Stream`: the layer's state, advanced as inputs arrive, a step or more at a time.
 
         Parameters
         ----------
         batch : int
             Rows that are advanced together.
-        num_threads : int, optional
+        num_threads : int or 'auto', optional
             Threads that a step may have; by default those of the layer.
 
         Raises
@@ -48,7 +48,7 @@ class Streamable:
         return Stream(self, batch, num_threads=num_threads)
 
 
-def _cascade_of(layer: Any, num_threads: int | None) -> Cascade:
+def _cascade_of(layer: Any, num_threads: int | str | None) -> Cascade:
     """What a stream of a layer runs, on this many threads."""
     if not isinstance(layer, Streamable):
         raise TypeError(
@@ -127,7 +127,7 @@ class Stream(Steps):
     ((1, 4), (1, 4))
     """
 
-    def __init__(self, layer: Any, batch: int = 1, *, num_threads: int | None = None) -> None:
+    def __init__(self, layer: Any, batch: int = 1, *, num_threads: int | str | None = None) -> None:
         cascade, batch = _cascade_of(layer, num_threads), _validate.positive("batch", batch)
         states, outputs = tuple(cascade.default_states(batch)), cascade.zeros(batch)
         super().__init__(cascade.network, states, outputs, cascade.input_kinds)
@@ -251,7 +251,7 @@ class StreamPool(Slots):
         As for `Stream`. The pool keeps the weights that the layer has now.
     capacity : int
         Slots that may be open at a time. Each takes the bytes of its state, and 17 more.
-    num_threads : int, optional, keyword
+    num_threads : int or 'auto', optional, keyword
         As of `Stream`.
 
     Raises
@@ -283,7 +283,7 @@ class StreamPool(Slots):
     1
     """
 
-    def __init__(self, layer: Any, capacity: int, *, num_threads: int | None = None) -> None:
+    def __init__(self, layer: Any, capacity: int, *, num_threads: int | str | None = None) -> None:
         cascade, capacity = _cascade_of(layer, num_threads), _validate.positive("capacity", capacity)
         first = tuple(state[0] for state in cascade.default_states(1))
         states = tuple(np.zeros((capacity, len(state)), state.dtype) for state in first)

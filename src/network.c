@@ -137,7 +137,9 @@ static void run_gru(
     const int threads = fastgru_threads_of(run->threads);
     struct part out;
     const char *state = describe_gru(network, run, w, n, chunk, &out);
-    if (threads < 2 || !fastgru_share(layer, w->calls + n, threads))
+    const int shared = threads > 1 ? fastgru_share(layer, w->calls + n, threads)
+        : threads == FASTGRU_AUTO && fastgru_share_if_it_pays(layer, w->calls + n);
+    if (!shared)
         fastgru_sequence(layer, w->calls + n);
     run->walk = w->calls[n].walk;
     conclude_gru(network, w, n, chunk, state, &out);
@@ -251,7 +253,7 @@ void fastgru_run(const struct fastgru_network *network, struct fastgru_network_c
                 chunk.steps = all - chunk.first < steps ? all - chunk.first : steps;
                 if (run->lengths)
                     clip(run, w, &chunk);
-                if (threads > 1 && are_two(network, start) && run_two(network, run, w, start, &chunk)) {
+                if (threads != 1 && are_two(network, start) && run_two(network, run, w, start, &chunk)) {
                     ++end;
                     continue;
                 }

@@ -25,6 +25,9 @@ HIDDEN int fastgru_decide(
 /* Run a call on up to this many threads. Returns 0, and has done nothing, if it is to run alone. */
 HIDDEN int fastgru_share(const struct fastgru_layer *layer, struct fastgru_call *call, int threads);
 
+/* The same on as many as there may be, unless that has not been faster. */
+HIDDEN int fastgru_share_if_it_pays(const struct fastgru_layer *layer, struct fastgru_call *call);
+
 /* The same on two threads, of two calls that do not depend on each other and have as many rows and steps. */
 HIDDEN int fastgru_share_two(const struct fastgru_layer *const layers[2], struct fastgru_call *const calls[2]);
 

@@ -34,7 +34,7 @@ struct fastgru_phase {
 
 enum { FASTGRU_UNITS = 4095, FASTGRU_FLAGS = 256 };
 
-/* The threads that a call may have which asks for this many, 0 for the process's number: 1 at least. */
+/* The threads that a call may have which asks for this many, 0 for the process's number: 1 at least, or FASTGRU_AUTO. */
 HIDDEN int fastgru_threads_of(int asked);
 
 /* 1 if tests have threads stalled, and do so for one of their pieces of work. */

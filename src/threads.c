@@ -14,14 +14,14 @@ static _Atomic unsigned stall, stall_every;
 
 static int within(int threads)
 {
-    return threads < 1 ? 1 : threads < FASTGRU_THREADS ? threads : FASTGRU_THREADS;
+    return threads == FASTGRU_AUTO ? threads : threads < 1 ? 1 : threads < FASTGRU_THREADS ? threads : FASTGRU_THREADS;
 }
 
 int fastgru_threads_of(int asked)
 {
     const int threads = asked ? asked : atomic_load_explicit(&usual, memory_order_relaxed);
     const int most = atomic_load_explicit(&limit, memory_order_relaxed);
-    return threads < most ? threads : most;
+    return threads == FASTGRU_AUTO && most > 1 ? threads : threads < 1 || most < threads ? most : threads;
 }
 
 void fastgru_set_threads(int threads)
@@ -36,7 +36,7 @@ int fastgru_get_threads(void)
 
 VISIBLE void fastgru_limit_threads(int threads)
 {
-    atomic_store(&limit, within(threads));
+    atomic_store(&limit, threads < 1 ? 1 : within(threads));
 }
 
 VISIBLE int fastgru_threads_limit(void)

@@ -15,7 +15,7 @@ from fastgru.torch._report import checked, hindrance
 FORWARDS: dict[type, type[Forward]] = {torch.nn.GRU: GRUForward, torch.nn.GRUCell: CellForward}
 
 
-def optimize(model: Any, *, weights_dtype: str | None = None, num_threads: int | None = None) -> Any:
+def optimize(model: Any, *, weights_dtype: str | None = None, num_threads: int | str | None = None) -> Any:
     """Run the GRUs of a model on fastgru, where that gives what PyTorch would.
 
     The `forward` of every `torch.nn.GRU` and `torch.nn.GRUCell` in the model, itself included, is replaced.
@@ -30,7 +30,7 @@ def optimize(model: Any, *, weights_dtype: str | None = None, num_threads: int |
     weights_dtype : {None, 'float32', 'float16', 'int8'}, keyword
         As for `fastgru.GRU`: with 'float16' or 'int8' calls compute with kernels rounded to that type, and
         parameters stay as they are.
-    num_threads : int, optional, keyword
+    num_threads : int or 'auto', optional, keyword
         Threads that a call may have, by default as many as `fastgru.set_num_threads` says: 1 at first.
         `torch.set_num_threads` has no effect on them. In a model that is compiled or exported the default
         holds.
@@ -97,7 +97,7 @@ def restore(model: Any) -> Any:
 
 @contextlib.contextmanager
 def optimized(
-    model: Any, *, weights_dtype: str | None = None, num_threads: int | None = None
+    model: Any, *, weights_dtype: str | None = None, num_threads: int | str | None = None
 ) -> Iterator[Any]:
     """Run the GRUs of a model on fastgru in a `with` block, then as they ran before it.
 

@@ -161,7 +161,7 @@ struct fastgru_network_call {
                                         states are those of the timesteps before, or go_backwards, after. For masks
                                         it is 0, or not: then rows have had a step    */
     unsigned walk;                   /* in and out: as in fastgru_call                     */
-    int threads;                     /* at most; 0: fastgru_get_threads                    */
+    int threads;                     /* at most, or FASTGRU_AUTO; 0: fastgru_get_threads   */
     void *memory;                    /* fastgru_workspace bytes, aligned to 64, laid out by it */
 };
 

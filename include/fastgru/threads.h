@@ -6,19 +6,36 @@
 #ifndef FASTGRU_THREADS_H
 #define FASTGRU_THREADS_H
 
+#include <stddef.h>
+
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { FASTGRU_THREADS = 64 };       /* the most of a call, with the caller                */
+enum {
+    FASTGRU_THREADS = 64,            /* the most of a call, with the caller                */
+    FASTGRU_AUTO = -1                /* as many as there may be, for calls of sizes at which that has been faster */
+};
 
-/* Threads of calls that do not ask for a number of their own, 1 to FASTGRU_THREADS: 1 at first. */
+/* Threads of calls that do not ask for a number of their own, 1 to FASTGRU_THREADS or FASTGRU_AUTO: 1 at first. */
 void fastgru_set_threads(int threads);
 int fastgru_get_threads(void);
 
 /* The most threads of any call, whatever it asks for: FASTGRU_THREADS at first. */
 void fastgru_limit_threads(int threads);
 int fastgru_threads_limit(void);
+
+/* What FASTGRU_AUTO has found out of the index-th size of calls: 0 if there is none. */
+struct fastgru_choice {
+    ptrdiff_t features;
+    ptrdiff_t units;
+    ptrdiff_t batch;                 /* of the size, the least                             */
+    ptrdiff_t timesteps;             /* of the size, the least                             */
+    double alone;                    /* nanoseconds of a row's step; 0: not measured yet   */
+    double helped;                   /* the same with helpers; 0: there were none          */
+    int pays;                        /* 1 if calls of the size have helpers                */
+};
+int fastgru_choice_at(int index, struct fastgru_choice *choice);
 
 /* Wait for helpers that still read weights or memory of calls that are over. To be called before weights are freed or
  * packed anew, if any call had more than one thread. */

@@ -168,6 +168,41 @@ def test_calls_that_do_not_say_have_those_of_the_process(eager):
     assert asked() == before + 1
 
 
+@pytest.mark.parametrize(
+    "make", [fastgru.GRU, lambda units, **own: fastgru.Bidirectional(fastgru.GRU(units), **own)]
+)
+def test_auto_measures_the_first_calls_and_has_the_bits_of_one_thread(eager, make):
+    layer = make(131, num_threads="auto")
+    x = np.random.default_rng(0).normal(size=(3, 25, 17)).astype(np.float32)
+    before = asked()
+    results = [layer(x) for _ in range(30)]
+    assert asked() > before
+    layer.num_threads = 1
+    for result in results:
+        same(result, layer(x))
+    assert "3x25x17x131" not in fastgru.show_config("dicts")["threads"]
+    assert "2x16x17x131 and up to twice as many rows and steps: " in fastgru.show_config("dicts")["threads"]
+
+
+def test_auto_is_alone_where_helpers_are_not_worth_while():
+    layer = fastgru.GRU(129, num_threads="auto")
+    x = np.zeros((1, 1, 3), np.float32)
+    for _ in range(40):
+        layer(x)
+    (choice,) = [each for each in _plans.choices() if each[:2] == (3, 129)]
+    assert choice[4] > 0
+    assert choice[5:] == (0, False)
+
+
+def test_auto_is_said_as_it_was_given():
+    fastgru.set_num_threads("auto")
+    assert fastgru.get_num_threads() == "auto"
+    layer = fastgru.GRU(3, num_threads="auto")
+    assert layer.num_threads == pickle.loads(pickle.dumps(layer)).num_threads == "auto"
+    _plans.limit_threads(1)
+    assert fastgru.get_num_threads() == 1
+
+
 # ---- arguments and bounds ----------------------------------------------------------------------------
 
 
@@ -177,6 +212,7 @@ def test_calls_that_do_not_say_have_those_of_the_process(eager):
         (0, ValueError, "num_threads must be a positive integer, got 0"),
         (65, ValueError, "num_threads must be at most 64, got 65"),
         (1.5, TypeError, "num_threads must be an integer, got 1.5"),
+        ("all", TypeError, "num_threads must be an integer, got 'all'"),
     ],
 )
 def test_a_wrong_number_is_named(value, error, message):
@@ -232,6 +268,7 @@ print(fastgru.get_num_threads(), fastgru.show_config("dicts")["threads"])
     cpus = len(os.sched_getaffinity(0))
     assert outcome(program)[0] == "1"
     assert outcome(program, FASTGRU_NUM_THREADS="64")[0] == str(cpus)
+    assert outcome(program, FASTGRU_NUM_THREADS="auto")[0] == ("auto" if cpus > 1 else "1")
     assert outcome(program, FASTGRU_NUM_THREADS="64", OMP_NUM_THREADS="1")[0] == "1"
     shown = outcome(program, FASTGRU_NUM_THREADS="2", OMP_NUM_THREADS="7")
     assert shown[-2:] == ["OMP_NUM_THREADS", "7"]
@@ -242,7 +279,7 @@ print(fastgru.get_num_threads(), fastgru.show_config("dicts")["threads"])
         text=True,
         check=False,
     )
-    assert "FASTGRU_NUM_THREADS must be a number from 1 to 64, got 'two'" in finished.stderr
+    assert "FASTGRU_NUM_THREADS must be a number from 1 to 64 or auto, got 'two'" in finished.stderr
 
 
 def test_threadpoolctl_sees_and_limits_them():
