@@ -195,7 +195,7 @@ def threads_limit():
 
 
 def stall_threads(unsigned microseconds, unsigned every):
-    """For tests: have threads sleep before one of this many pieces of work, and help in all calls; 0: as usual."""
+    """For tests: threads sleep before one of this many pieces of work, and help in all calls; 0: as usual."""
     fastgru_stall_threads(microseconds, every)
 
 
@@ -205,7 +205,8 @@ def choices():
     cdef list found = []
     cdef int i = 0
     while fastgru_choice_at(i, &each):
-        found.append((each.features, each.units, each.batch, each.timesteps, each.alone, each.helped, bool(each.pays)))
+        found.append((
+            each.features, each.units, each.batch, each.timesteps, each.alone, each.helped, bool(each.pays)))
         i += 1
     return found
 

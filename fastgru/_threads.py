@@ -78,8 +78,8 @@ def set_num_threads(num_threads: int | str) -> None:
     Parameters
     ----------
     num_threads : int or 'auto'
-        1 to 64, the thread that calls being one of them. With 'auto' calls have as many as they may, if that is
-        faster: the first calls of each size measure it, and `show_config` says what they found.
+        1 to 64, the thread that calls being one of them. With 'auto' calls have as many as they may, if that
+        is faster: the first calls of each size measure it, and `show_config` says what they found.
 
     Raises
     ------
