@@ -1,7 +1,7 @@
-"""How late the last calls are beside busy neighbours: python -m benchmarks.neighbours [--docs], about ten minutes.
+"""How late the last calls are beside busy neighbours: python -m benchmarks.neighbours [--docs], ten minutes.
 
-Races all contenders with two threads each, alone and beside one and two busy loops; prints a table, and draws the
-99th percentile of their calls to race-output/threads.png, or with --docs to docs/threads.png.
+Races all contenders with two threads each, alone and beside one and two busy loops. Prints a table, and draws
+the 99th percentile of their calls to race-output/threads.png, or with --docs to docs/threads.png.
 """
 
 from __future__ import annotations
