@@ -200,7 +200,7 @@ def stall_threads(unsigned microseconds, unsigned every):
 
 
 def choices():
-    """What 'auto' has found out: features, units, least rows and steps, nanoseconds alone and helped, and which."""
+    """What 'auto' found: features, units, least rows and steps, nanoseconds alone and helped, whether it pays."""
     cdef fastgru_choice each
     cdef list found = []
     cdef int i = 0

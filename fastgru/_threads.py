@@ -96,7 +96,7 @@ def set_num_threads(num_threads: int | str) -> None:
     True
     >>> fastgru.set_num_threads(1)
     """
-    _plans.set_threads(asked(_validate.num_threads(num_threads)))
+    _plans.set_threads(asked(num_threads) or _validate.num_threads(num_threads))
 
 
 def get_num_threads() -> int | str:

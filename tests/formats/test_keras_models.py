@@ -187,5 +187,5 @@ def test_other_zeros_do_not_stream(flavour, ends):
     model = flavour.Sequential(
         [layers.Input((None, 5)), layers.ZeroPadding1D(ends), layers.Conv1D(2, 5), layers.GRU(3)]
     )
-    with pytest.raises(ValueError, match=r"Pad 'zero_padding1d.*' adds timesteps or leaves some out"):
+    with pytest.raises(ValueError, match=r"layer 'zero_padding1d.*' adds timesteps or leaves some out"):
         from_keras_model(model).stream()

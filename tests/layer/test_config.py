@@ -14,8 +14,18 @@ import fastgru
 from fastgru import _config, _kernels
 
 FACTS = [
-    *["fastgru", "engine", "isa", "usable isas", "float16 weights", "int8 weights", "blas", "numpy", "scipy"],
-    *["python", "system", "processor", "caches", "environment"],
+    *[
+        "fastgru",
+        "engine",
+        "isa",
+        "usable isas",
+        "float16 weights",
+        "int8 weights",
+        "threads",
+        "blas",
+        "numpy",
+    ],
+    *["scipy", "python", "system", "processor", "caches", "environment"],
 ]
 VARIABLES = ("FASTGRU_ENGINE", "FASTGRU_ISA", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -702,7 +702,7 @@ def test_usual_calls_of_several_inputs_are_compiled_throughout(seed, choice, mon
         "inputs must be 3 arrays, got 2": arrays[:2],
         "input 'y' must have the axes": [arrays[0], arrays[2], arrays[2]],
         "inputs must have the same batch": [arrays[0], arrays[1][:1], arrays[2]],
-        "inputs must have as many timesteps as each other": [arrays[0][:, :5], arrays[1], arrays[2]],
+        "inputs must have the same number of timesteps, because": [arrays[0][:, :5], arrays[1], arrays[2]],
     }
     for message, given in refused.items():
         with pytest.raises(ValueError, match=message):
@@ -831,7 +831,7 @@ def test_padded_and_cropped_sequences_meet_others_of_as_many_timesteps(before, a
             model(sequence(make.rng, 1, least - 1, 6))
         with pytest.raises(ValueError, match=f"must read {least} timesteps or more, got {least - 1}"):
             make.model(Input("x", (least - 1, 6)))
-    with pytest.raises(ValueError, match="Pad 'pad_0' adds timesteps or leaves some out"):
+    with pytest.raises(ValueError, match="layer 'pad_0' adds timesteps or leaves some out"):
         make.model(Input("x", (None, 6)), outputs=[make.last]).stream()
 
 

@@ -254,7 +254,7 @@ def test_wrong_arguments_are_named():
         fastgru.quantize(model, x[..., :3])
     with pytest.raises(ValueError, match="lengths must lie between 0 and the 400 timesteps"):
         fastgru.quantize(model, x, lengths=[1, 401])
-    with pytest.raises(ValueError, match="lengths must be that of a calibration"):
+    with pytest.raises(ValueError, match="lengths must come with a calibration"):
         fastgru.quantize(model, lengths=[1, 2])
     with pytest.raises(ValueError, match="initial_state must be a list of 1 arrays"):
         fastgru.quantize(model, x, initial_state=[])
