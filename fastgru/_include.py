@@ -25,8 +25,8 @@ def get_sources() -> list[str]:
     --------
     >>> from pathlib import Path
     >>> import fastgru
-    >>> [Path(file).name for file in fastgru.get_sources()][:3]
-    ['avx2.c', 'avx512.c', 'connect.c']
+    >>> "network.c" in [Path(file).name for file in fastgru.get_sources()]
+    True
     """
     return sorted(map(str, _folder("src").glob("*.c")))
 
