@@ -47,7 +47,8 @@ def layers(threads: int) -> Iterator[tuple[str, tuple[int, int, int], fastgru.GR
         yield "", shape, gru(shape[2])
     for name, options in OTHERS:
         yield name, (1, 100, 256), gru(256, **options)
-    yield "Bidirectional", (1, 100, 256), fastgru.Bidirectional(gru(256), num_threads=threads)
+    for units in (64, 256):
+        yield "Bidirectional", (1, 100, units), fastgru.Bidirectional(gru(units), num_threads=threads)
 
 
 def main(threads: int = 2) -> None:
