@@ -293,15 +293,8 @@ class StreamPool(Slots):
     def __repr__(self) -> str:
         return f"<StreamPool of {self._cascade.layers!r}: {len(self)} of {self.capacity} slots open>"
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """Names of what a step takes, in its order; of a layer "x"."""
-        return tuple(one.name for one in self._cascade.inputs)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of what a step returns, in its order; of a layer "out"."""
-        return tuple(one.name for one in self._cascade.outputs)
+    input_names = Stream.input_names
+    output_names = Stream.output_names
 
     @property
     def features(self) -> Any:

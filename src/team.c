@@ -50,7 +50,7 @@ enum {
     STREAK = 3                       /* calls one after the other that wake helpers, each too short to */
 };
 
-/* In nanoseconds; the break-even points were measured, docs/explanation/threads.md has the figures. */
+/* In nanoseconds, and such that a call with helpers is rarely slower than alone: waking one takes the leader some time. */
 static const double LEAST = 50e3;           /* of a call, if helpers are awake              */
 static const double LEAST_ASLEEP = 300e3;   /* of a call, or of a phase, that wakes them    */
 static const double AWAKE = 50e3;           /* that a helper spins between calls            */
