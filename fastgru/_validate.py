@@ -75,7 +75,11 @@ def units(value: Any) -> int:
 
 def num_threads(value: Any) -> int:
     """A number of threads as a plain int from 1 to 64, or -1 for 'auto'."""
-    return -1 if isinstance(value, str) and value == "auto" else positive("num_threads", value, MOST_THREADS)
+    if isinstance(value, str):
+        if value != "auto":
+            raise ValueError(f"num_threads must be 1 to {MOST_THREADS} or 'auto', got {value!r}")
+        return -1
+    return positive("num_threads", value, MOST_THREADS)
 
 
 def duration(name: str, value: Any) -> float:

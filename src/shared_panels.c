@@ -49,10 +49,13 @@ static size_t xw_place(const struct job *job, const struct item *item, ptrdiff_t
     return (size_t)(place * item->rows) * fastgru_xw_bytes(job->layer);
 }
 
-/* Panels of a unit: two units for each thread, or more; four panels of one row make a full tile. */
+/* Panels of a unit: two units for each thread, or more, and no more than there may be; four panels of one row make a full
+ * tile. */
 static ptrdiff_t unit_of(ptrdiff_t panels, int threads)
 {
-    return panels >= 8 * threads ? 4 : panels >= 4 * threads ? 2 : 1;
+    const ptrdiff_t least = (panels + FASTGRU_UNITS - 1) / FASTGRU_UNITS;
+    const ptrdiff_t unit = panels >= 8 * threads ? 4 : panels >= 4 * threads ? 2 : 1;
+    return unit < least ? least : unit;
 }
 
 static void fill_panels(struct job *job, struct item *item, struct fastgru_phase *phase)
