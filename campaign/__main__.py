@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import shutil
 import sys
 import time
 import traceback
@@ -46,7 +47,8 @@ def subjects(part: Part, given: Given) -> Iterator[Record]:
 def campaign(names: Sequence[str], seconds: float, records: Path, seed: int) -> int:
     """Run parts, one after the other, each with its share of the time left; returns how many failed."""
     kept = BUILD / "failed"
-    kept.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.mkdir(parents=True)
     console, end, failures = Console(highlight=False), time.monotonic() + seconds, 0
     columns = TextColumn("{task.description:12}"), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ PROGRAM = Path(__file__).with_suffix(".c")
 CORPUS = Path(__file__).parent / "corpus" / "c_face.txt"  # an input a line, in hexadecimal
 COMPILING = 1200  # s that it may take
 TIMEOUT = 60  # s of one input
+SHORTEST = 10  # s
 FLAGS = ["-std=gnu11", "-O1", "-g1", "-ffp-contract=off", "-fno-math-errno", f"-I{ROOT / 'include'}"]
 SANITIZERS = "address,undefined"
 # What has no branches but for sizes is compiled without coverage, by gcc: Clang 14 takes ten minutes for it.
@@ -25,12 +27,14 @@ def run(given: Given) -> Iterator[Record]:
     if why := missing("clang", "gcc"):
         yield not_run(SUBJECT, why)
         return
+    begun = time.monotonic()
     try:
         program = built(given.work)
     except CannotBuildError as error:
         yield not_run(SUBJECT, f"clang cannot build it: {error}")
         return
-    yield fuzz(program, given)
+    left = given.seconds - (time.monotonic() - begun)
+    yield fuzz(program, given._replace(seconds=max(SHORTEST, left)))
 
 
 class CannotBuildError(Exception):

@@ -180,7 +180,7 @@ def signals(given: Given, seconds: float) -> Record:
         with service_clients.serving(*serving.ARGUMENTS) as (server, address):
             last = rng.choice([signal.SIGTERM, signal.SIGINT])
             with serving.talkers(address, 2) as talkers:
-                end = time.monotonic() + min(trials.left, 10)
+                end = time.monotonic() + max(2, min(trials.left, 10))
                 while time.monotonic() < end and not talkers.wrong:
                     time.sleep(rng.random() ** 4 / 10)
                     if rng.random() < 0.1:

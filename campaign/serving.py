@@ -69,6 +69,7 @@ class Talkers:
         self.wrong: list[str] = []
         self.ending = self._over = False
         self._address = address
+        expected()  # once, before there are threads
         self._threads = [threading.Thread(target=self._talk) for _ in range(count)]
         for thread in self._threads:
             thread.start()

@@ -74,7 +74,7 @@ def soaked(way: str, subject: str, given: Given, seconds: float) -> Record:
 
 
 class Memory:
-    """Pages that this process has, looked at from time to time after it has warmed up."""
+    """Pages that a process has, looked at from time to time."""
 
     def __init__(self) -> None:
         self.seen: list[int] = []
@@ -84,15 +84,20 @@ class Memory:
         ctypes.CDLL(None).malloc_trim(0)
         self.seen.append(serving.pages(os.getpid()))
 
+    def quarters(self) -> tuple[list[int], list[int]]:
+        """The looks of the second quarter of the time, when all has warmed up, and of the last one."""
+        quarter = len(self.seen) // 4
+        return self.seen[quarter : 2 * quarter], self.seen[3 * quarter :]
+
     def growth(self) -> int:
-        """Pages by which the least of the second half of all looks is above the least of the first half."""
-        half = len(self.seen) // 2
-        return min(self.seen[half:]) - min(self.seen[:half]) if half else 0
+        """Pages by which the least of the last quarter is above the least of the second one."""
+        early, late = self.quarters()
+        return min(late) - min(early) if early else 0
 
     def check(self) -> None:
-        """Fail if every look of the second half has found more than all of the first half, as of a leak."""
-        half = len(self.seen) // 2
-        if half > 4 and min(self.seen[half:]) > max(self.seen[1:half]):
+        """Fail if every look of the last quarter has found more than all of the second, as of a leak."""
+        early, late = self.quarters()
+        if len(early) > 3 and min(late) > max(early):
             raise AssertionError(f"memory grows: {self.seen}")
 
 
@@ -258,20 +263,19 @@ def service(given: Given, seconds: float) -> Record:
         host, port = address.split(":")
         others = 0
         with serving.talkers(address, 2) as talkers:
-            seen = []
+            memory = Memory()
             while (trials.left or talkers.talks < 2) and not talkers.wrong:
                 disturb(rng, address, (host, int(port)))
                 others += 1
                 if others % 50 == 0:
-                    seen.append(serving.pages(server.pid))
+                    memory.seen.append(serving.pages(server.pid))
             trials.count = talkers.talks
         service_clients.wait_for_places(address, 0)
-        half = len(seen) // 2
-        trials.figures = {"clients that disturb": others}
-        if half > 4:
-            trials.figures["pages grown"] = min(seen[half:]) - min(seen[:half])
-        if half > 4 and min(seen[half:]) > max(seen[1:half]):
-            trials.fail(f"memory grows: {seen}")
+        trials.figures = {"clients that disturb": others, "pages grown": memory.growth()}
+        try:
+            memory.check()
+        except AssertionError as error:
+            trials.fail(str(error))
         if talkers.wrong:
             trials.fail(talkers.wrong[0])
     return trials.record()

@@ -23,6 +23,7 @@ ADDRESS_SPACE = 1 << 30  # bytes besides what the process has: those of the fuzz
 DRAWN = 20  # seeds of each grammar
 LARGEST = 1 << 15  # bytes of a seed
 MEMORY = Path("/dev/shm")  # a disk in memory
+REAL = Path(__file__).parents[2] / "build" / "campaign" / "real"  # files that libraries have written
 ZIP = b"PK\x03\x04"  # the start of an archive
 
 
@@ -70,11 +71,11 @@ def seeds(kinds: tuple[str, ...], real: tuple[str, ...]) -> dict[str, bytes]:
     for kind in kinds:
         for seed in range(DRAWN):
             found[f"{kind}-{seed}"] = campaign.KINDS[kind].make(seed).content
-    with tempfile.TemporaryDirectory() as folder:
-        written = campaign.RealFiles(Path(folder))
-        for name in real:
-            one = real_files.FILES[name]
-            found[name] = (written[one.writer] / one.name).read_bytes()
+    REAL.mkdir(parents=True, exist_ok=True)
+    written = campaign.RealFiles(REAL)
+    for name in real:
+        one = real_files.FILES[name]
+        found[name] = (written[one.writer] / one.name).read_bytes()
     return {name: data for name, data in found.items() if len(data) <= LARGEST}
 
 
@@ -116,6 +117,7 @@ def reader(
         tfjs_seeds if suffix == ".json" else functools.partial(seeds, kinds, real),
         functools.partial(changed, suffix),
         READERS,
+        (*kinds, *(f"mutants-{name}" for name in real)),
     )
 
 
@@ -123,7 +125,9 @@ OF_WEIGHTS = {"recurrent_activation": "sigmoid", "reset_after": True}  # of file
 TARGETS = {
     "keras": reader(".keras", ("keras-archives",), ("tf_keras-keras", "keras3-keras")),
     "hdf5": reader(".h5", ("keras-h5", "hdf5"), ("tf_keras-h5",)),
-    "hdf5 weights": reader(".h5", (), ("tf_keras-h5-weights", "keras3-weights-h5"), **OF_WEIGHTS),
+    "hdf5 weights": reader(
+        ".h5", (), ("tf_keras-h5-weights", "tf_keras-weights-h5", "keras3-weights-h5"), **OF_WEIGHTS
+    ),
     "pytorch zip": reader(
         ".pt", ("pickles-zipped", "archives"), ("torch-zip", "torch-checkpoint", "torch-module")
     ),
@@ -131,8 +135,8 @@ TARGETS = {
     "pytorch legacy": reader("", ("pickles-legacy",), ("torch-legacy",)),
     "safetensors": reader(".safetensors", ("safetensors",), ("safetensors",)),
     "npz": reader(".npz", ("npy",), ("npz",)),
-    "onnx": reader(".onnx", ("onnx",), ("onnx", "onnx-folded")),
+    "onnx": reader(".onnx", ("onnx",), ("onnx", "onnx-folded", "onnx-external")),
     "onnx loops": reader(".onnx", ("onnx-loops",)),
     "fastgru": reader(".npz", ("native",), ("native", "native-bidirectional", "native-stack")),
-    "tensorflow.js": reader(".json"),
+    "tensorflow.js": reader(".json", ("tfjs",)),
 }

@@ -20,9 +20,12 @@ class Target(NamedTuple):
         Of bytes and a random.Random: other bytes that are as sound; it may raise for bytes that are not.
     modules : tuple of str
         What is instrumented.
+    kinds : tuple of str
+        Kinds of files in tests/formats/hostile/campaign.py that the seeds are of.
     """
 
     prepare: Callable[[], Callable[[bytes], None]]
     seeds: Callable[[], dict[str, bytes]]
     change: Callable[..., bytes] | None
     modules: tuple[str, ...]
+    kinds: tuple[str, ...] = ()
