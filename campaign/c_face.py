@@ -15,7 +15,7 @@ SUBJECT = "C face"
 PROGRAM = Path(__file__).with_suffix(".c")
 CORPUS = Path(__file__).parent / "corpus" / "c_face.txt"  # an input a line, in hexadecimal
 COMPILING = 1200  # s that it may take
-TIMEOUT = 60  # s of one input
+TIMEOUT = 300  # s of one input, on the clock of a machine that may be busy
 SHORTEST = 10  # s
 FLAGS = ["-std=gnu11", "-O1", "-g1", "-ffp-contract=off", "-fno-math-errno", f"-I{ROOT / 'include'}"]
 SANITIZERS = "address,undefined"

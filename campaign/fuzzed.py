@@ -9,6 +9,7 @@ log; KEPT gets inputs that crash. A line of JSON for each target: its name and t
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import os
 import random
@@ -17,14 +18,14 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from campaign.part import Given, Trials, finished, python
+from campaign.part import Given, Trials, finished, not_run, python
 from campaign.record import Record
 from campaign.targets import command, protocol, readers
 from campaign.targets.target import Target
 
 TARGETS: dict[str, Target] = {**readers.TARGETS, **command.TARGETS, **protocol.TARGETS}
 STARTING = 120  # s that a target may take beyond its time, to start and to write its seeds
-TIMEOUT = 60  # s of one input
+TIMEOUT = 300  # s of one input, on the clock of a machine that may be busy
 CHANGED = 0.5  # share of inputs that stay sound
 
 
@@ -91,6 +92,9 @@ def fuzz(name: str, corpus: Path, kept: Path, seconds: float, seed: int) -> None
 
 def run(targets: Mapping[str, Target], given: Given) -> Iterator[Record]:
     """Fuzz each of some targets for its share of the time."""
+    if importlib.util.find_spec("atheris") is None:
+        yield from (not_run(name, "needs atheris") for name in targets)
+        return
     share = given.seconds / len(targets)
     command = python("-m", "campaign.fuzzed", given.work, given.kept, share, given.seed, *targets)
     done = finished(command, given.seconds + len(targets) * (STARTING + TIMEOUT))
@@ -106,6 +110,8 @@ def run(targets: Mapping[str, Target], given: Given) -> Iterator[Record]:
         elif statuses[name]:
             found = re.findall(r"Uncaught Python exception: ===\n(.*)", said) or said.splitlines()[-1:]
             trials.fail(" ".join(found) or f"it ended with status {statuses[name]}", said[-20_000:])
+        elif not trials.count:
+            trials.fail("no input was tried", said[-20_000:])
         yield trials.record()._replace(seconds=round(share, 1))
 
 

@@ -20,6 +20,7 @@ from campaign.targets.target import Target
 
 READERS = ("fastgru.formats", "fastgru._keras_config", "fastgru._config", "fastgru._nodes")
 ADDRESS_SPACE = 1 << 30  # bytes besides what the process has: those of the fuzzer, too
+HDF5_SECONDS = 20  # for its process to start and to read, on a machine that may be busy
 DRAWN = 20  # seeds of each grammar
 LARGEST = 1 << 15  # bytes of a seed
 MEMORY = Path("/dev/shm")  # a disk in memory
@@ -34,6 +35,7 @@ def prepare(suffix: str, arguments: dict[str, object]) -> Callable[[bytes], None
     from fastgru.formats import _hdf5
 
     judging.prepare()
+    _hdf5.SECONDS = HDF5_SECONDS
     _hdf5.open_tree = judging.KeptOpen()  # to start a process for each archive takes all the time
     watch = judging.Watch()
     folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
