@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from campaign import fuzzed
 from campaign.part import TESTS, Given, Trials, finished, python
 from campaign.record import Record
-from campaign.targets.readers import TARGETS
+from campaign.targets.readers import REAL, TARGETS
 
 OF_GRAMMARS = 0.2  # of the time
 
@@ -23,7 +23,8 @@ def grammars(given: Given, seconds: float) -> Record:
     """The campaign of tests/formats/hostile, whose judge counts memory and time of each file, too."""
     trials = Trials("files of grammars", "files", seconds, given.kept)
     program = TESTS / "formats" / "hostile" / "campaign.py"
-    command = python(program, "all", "--minutes", seconds / 60, "--files", given.kept / "grammars")
+    folders = "--files", given.kept / "grammars", "--real", REAL
+    command = python(program, "all", "--minutes", seconds / 60, *folders)
     done = finished(command, seconds + 600)
     if done is None:
         trials.fail("it did not end in time")
