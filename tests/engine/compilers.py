@@ -17,6 +17,7 @@ C99 = ["-std=c99", "-pedantic"]
 GNU = ["-std=gnu11"]
 CPP = ["-x", "c++", "-std=c++11"]
 USUAL = ["gcc", "-O1", *GNU, *WARNINGS]
+SANITIZED = [HERE / "sanitizing-gcc", *C99, *WARNINGS]
 
 C_COMPILERS = [["gcc", *GNU], ["gcc", *C99], ["clang", *GNU], ["clang", *C99]]
 C_COMPILERS = [command for command in C_COMPILERS if shutil.which(command[0])]

@@ -6,14 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compilers import EMULATE, GNU, HERE, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
+from compilers import EMULATE, GNU, HERE, SANITIZED, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
 
 import fastgru
 from fastgru import _kernels
 
 pytestmark = pytest.mark.outside
 
-SANITIZING = HERE / "sanitizing-gcc"
 LINK = [*include(), HERE / "within_bounds.c"]
 
 
@@ -33,8 +32,8 @@ def usual(engine, tmp_path_factory):
 
 @pytest.mark.parametrize(("flags", "isas"), [([], _kernels.isas()), ([SCALAR], ("generic",))])
 def test_kernels_stay_within_their_arrays(engine, flags, isas, tmp_path):
-    command = [SANITIZING, *GNU, *WARNINGS, *flags]
-    run(*command, *LINK, *engine(*command), "-o", tmp_path / "program", "-lm")
+    command = [SANITIZED[0], *GNU, *WARNINGS, *flags]
+    run(*command, *LINK, *engine(*SANITIZED, *flags), "-o", tmp_path / "program", "-lm")
     assert tuple(hashes(tmp_path / "program")) == tuple(isas)
 
 
