@@ -183,7 +183,8 @@ def installed(environment, *packages):
     """The Python of a new environment that has these alone, not even the pip that installs them."""
     venv.create(environment)
     executable = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
-    install = [sys.executable, "-m", "pip", "--python", executable, "install", "--quiet", *packages]
+    install = [sys.executable, "-m", "pip", "--python", executable, "install", "--quiet"]
+    install += ["--no-compile", *packages]  # most modules are not imported, those are compiled then
     subprocess.run(install, env=os.environ | {"PYTHONPATH": ""}, check=True)
     return executable
 
