@@ -97,7 +97,7 @@ def test_the_state_has_the_bits_of_the_layer_in_python(program, arguments):
 @pytest.mark.skipif(not all(map(shutil.which, ["make", "pkg-config"])), reason="needs make and pkg-config")
 def test_it_is_built_as_its_readme_says(tmp_path, engine):
     library = tmp_path / "library"
-    # a loop for each lane compiles ten times as fast; test_header.py has what the others export
+    # a loop for each lane compiles in a fifth of the time; test_header.py has what the others export
     subprocess.run(f"{MAKE} C_LIBRARY={library} CFLAGS='-O1 {SCALAR}'", shell=True, check=True, cwd=FOLDER)
     command = COMPILE.replace("../../build/c-library", str(library))
     command = command.replace("-o gru", f"-o {tmp_path / 'gru'}")
