@@ -310,7 +310,7 @@ ROOMS = [
     ["_compile", "_config", "_loop", "_roofline"],
     ["_threads"],
     ["_validate", "_validate_streams", "_validate_models", "_layouts"],
-    ["_registry", "_random", "_include", "_errors", "_progress"],
+    ["_registry", "_random", "_include", "_errors", "_progress", "_interpreter"],
 ]
 SOURCES = {
     ".".join(path.relative_to(ROOT / "fastgru").with_suffix("").parts): path
