@@ -48,14 +48,15 @@ class SourcesAlone(sdist):
     def make_archive(self, base_name, kind, base_dir, **options):
         if kind != "gztar":
             return super().make_archive(base_name, kind, base_dir=base_dir, **options)
-        name = f"{base_name}.tar.gz"
+        path = Path(f"{base_name}.tar.gz")
+        path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            Path(name).open("wb") as file,
+            path.open("wb") as file,
             gzip.GzipFile("", "wb", fileobj=file, mtime=int(EPOCH)) as packed,
             tarfile.open(fileobj=packed, mode="w") as archive,
         ):
             archive.add(base_dir, filter=anonymous)  # sorted by names
-        return name
+        return str(path)
 
 
 def anonymous(member):
