@@ -22,6 +22,9 @@ from setuptools.command.sdist import sdist
 # The time of all files in sdists and wheels, so that two builds of the same sources have the same bytes.
 EPOCH = os.environ.setdefault("SOURCE_DATE_EPOCH", "315532800")  # 1980-01-01, where the time of a zip begins
 
+if os.name == "posix":
+    os.umask(0o022)  # modes are bytes, too
+
 # -ffp-contract=off: the kernels write out their FMAs, the compiler adds none.
 unix = ["-std=gnu11", "-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"]
 unix += [f"-ffile-prefix-map={Path.cwd()}=."]
