@@ -5,6 +5,7 @@ import importlib.util
 import math
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,17 @@ from typing import Any
 from fastgru import _plans, _validate
 
 VARIABLE = "FASTGRU_NUM_THREADS"
+_preparing = threading.Lock()  # a limit that the program sets meanwhile stays
+
+
+def _renew() -> None:
+    """In the child of a fork: replace a lock that a thread of the parent may have held."""
+    global _preparing
+    _preparing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def bounds(environment: Mapping[str, str], cgroup: Path = Path("/sys/fs/cgroup")) -> dict[str, int]:
@@ -144,9 +156,14 @@ def shown() -> str:
     return text
 
 
-@functools.cache
 def _prepare() -> None:
-    """Bound the threads of all calls, and let threadpoolctl see and limit them if it is installed."""
+    """Bound the threads of all calls, and let threadpoolctl see and limit them if it is installed; once."""
+    with _preparing:
+        _bound()
+
+
+@functools.cache
+def _bound() -> None:
     _plans.limit_threads(min(bounds(os.environ).values()))
     if importlib.util.find_spec("threadpoolctl") is None:
         return
