@@ -39,7 +39,9 @@ PARTS = {
     "machine": Part(
         machine.run,
         1.5,
-        "Allocations that fail while files are loaded: `MemoryError`, and then all is as before. Clocks "
+        "Allocations that fail while files are loaded: an error, and then all is as before. Crashes are "
+        "counted, not judged: Python 3.11 itself crashes in a call with `**keywords` that it has no "
+        "memory for, and which are its own has not been told apart. Clocks "
         "that jump by an hour and back every second, beneath calls with threads and beneath the "
         "service: the same bits. Signals at any moment to a service with clients: it answers, and ends "
         "as it should.",
