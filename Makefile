@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 BASE ?= HEAD~1
+MINUTES ?= 240
 VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -9,7 +10,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h src/*.c src/*.h)
 
-.PHONY: demo test check sanitize free-threaded c-library lint docs browse bench compare race dist lock audit clean
+.PHONY: demo test check sanitize campaign campaign-short free-threaded c-library lint docs browse bench compare race dist lock audit clean
 
 # One thread of OpenBLAS and of OpenMP (PyTorch) for each worker: their threads spin while they wait, and workers take
 # all cores.
@@ -39,6 +40,15 @@ sanitize: $(VENV)/test $(VENV)/build
 	cd build/sanitize && CC=tests/engine/sanitizing-gcc $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigill=1 $(CURDIR)/$(PYTEST) -m "not large" $(SANITIZED)
+
+# Faults of every kind for MINUTES in all, and what became of them in docs/reliability.md.
+campaign: $(VENV)/campaign $(VENV)/built
+	$(BIN)/python -m campaign --minutes $(MINUTES) --records campaign/records.jsonl
+	$(BIN)/python -m campaign.report
+
+# The same for five minutes: nothing is recorded.
+campaign-short: $(VENV)/campaign $(VENV)/built
+	$(BIN)/python -m campaign --minutes 5
 
 # On a Python without a GIL, in a copy: the tests of threads and processes, then those of calls, each in four threads
 # at once. No framework has to be there.
@@ -140,7 +150,7 @@ $(VENV)/created:
 	touch $@
 
 # one stamp per dependency group of pyproject.toml
-$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/docs $(VENV)/browse $(VENV)/bench \
+$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/campaign $(VENV)/lint $(VENV)/docs $(VENV)/browse $(VENV)/bench \
 $(VENV)/lock $(VENV)/audit: \
     $(VENV)/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --group $(@F)

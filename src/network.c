@@ -73,8 +73,8 @@ INLINE char *describe_gru(
     const struct fastgru_value *value = network->values + node->output;
     const size_t itemsize = value->itemsize, width = (size_t)node->layer->units * itemsize;
     const size_t offset = (size_t)chunk->first_row * width;
-    const char *initial = (const char *)run->initial_states[node->state];
-    char *state = (char *)run->states[node->state];
+    const char *initial = run->initial_states ? (const char *)run->initial_states[node->state] : NULL;
+    char *state = run->states ? (char *)run->states[node->state] : NULL;
     const struct part x = part_of(network, w, node->input, chunk, chunk->first);
     struct part out = part_of(
         network, w, node->output, chunk,
@@ -191,8 +191,8 @@ OUTLINE void run_other(
     work.past = NULL;
     if (fastgru_past(node)) {
         const size_t row = (size_t)(fastgru_past(node) * work.x.width) * work.x.itemsize;
-        const char *initial = (const char *)run->initial_states[node->state];
-        char *state = (char *)run->states[node->state];
+        const char *initial = run->initial_states ? (const char *)run->initial_states[node->state] : NULL;
+        char *state = run->states ? (char *)run->states[node->state] : NULL;
         work.past = state ? state + (size_t)chunk->first_row * row : w->states[n];
         if (!chunk->first && !initial)
             memset(work.past, 0, (size_t)chunk->rows * row);

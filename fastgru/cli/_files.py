@@ -116,8 +116,10 @@ def resident(piece: Array) -> Iterator[None]:
 def appearing(path: Path) -> Iterator[IO[bytes]]:
     """A file that is at `path` once the block has ended, in place of one that may be there.
 
-    If the block fails or the process is killed, `path` is as before, and where the system has files without
-    names (Linux) nothing else is left either. Standard output, a pipe or a device gets all of it at the end.
+    If the block fails or the process is killed, `path` is as before. Where the system has files without names
+    (Linux) nothing else is left either, unless the process is killed in the moment when the new file replaces
+    another one: then a whole copy may be beside it. Standard output, a pipe or a device gets all of it at the
+    end.
     """
     if path == STANDARD and sys.stdout.isatty():
         raise ValueError("OUT must be a file where standard output is a terminal, got -")
@@ -139,6 +141,8 @@ def appearing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
             if nameless:
+                if _linked(file, target):  # unless there is a file already
+                    return
                 _name(file, unfinished)
         if target.exists():
             shutil.copymode(target, unfinished)
@@ -161,12 +165,19 @@ def _nameless(folder: Path) -> IO[bytes] | None:
         return None
 
 
-def _name(file: IO[bytes], path: Path) -> None:
-    """Give a file without a name one on the same disk."""
+def _linked(file: IO[bytes], path: Path) -> bool:
+    """Give a file without a name one on the same disk; True if that could be done."""
     try:
         # given any folder, Python follows the link as it says
         os.link(DESCRIPTORS / str(file.fileno()), path, src_dir_fd=file.fileno())
-    except OSError:  # a sandbox or the disk may forbid it: the result is not to be lost
+    except OSError:
+        return False
+    return True
+
+
+def _name(file: IO[bytes], path: Path) -> None:
+    """Give a file without a name one on the same disk, or copy it there."""
+    if not _linked(file, path):  # a sandbox or the disk may forbid it: the result is not to be lost
         file.seek(0)
         with path.open("xb") as copy:
             shutil.copyfileobj(file, copy)

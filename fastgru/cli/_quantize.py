@@ -44,5 +44,6 @@ def quantize(
         small, report = fastgru.quantize(
             found, frames, lengths=steps, progress=lambda done, total: advance(1)
         )
-    small.save(output)
+    with _files.appearing(output) as file:
+        small.save(file)
     print(report)

@@ -145,9 +145,9 @@ struct fastgru_network_call {
     ptrdiff_t x_batch_stride;
     ptrdiff_t x_time_stride;
     const struct fastgru_input *inputs;  /* (inputs - 1)  the others                       */
-    const void *const *initial_states;  /* (states) of (batch, units) each; NULL: zeros    */
+    const void *const *initial_states;  /* (states) of (batch, units) each; each of them, or all, NULL: zeros */
     void *const *states;             /* (states) of (batch, units) each, overwritten; may be the initial
-                                        ones; NULL: not wanted                             */
+                                        ones; each of them, or all, NULL: not wanted       */
     void *out[FASTGRU_OUTPUTS];      /* (batch, timesteps, width), or (batch, width) of the last step:
                                         overwritten                                        */
     ptrdiff_t out_batch_stride[FASTGRU_OUTPUTS];

@@ -459,6 +459,15 @@ with _files.appearing(Path("out.npy")) as file:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without names")
+def test_a_new_file_gets_its_name_at_once(tmp_path, monkeypatch):
+    # a process that is killed between two names would leave the first one
+    monkeypatch.setattr(Path, "replace", lambda *_: pytest.fail("it had another name before"))
+    with _files.appearing(tmp_path / "a") as file:
+        file.write(b"whole")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("a", b"whole")]
+
+
 @pytest.mark.skipif(not _files.DESCRIPTORS.exists(), reason="needs files without names")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_process_leaves_no_copy_of_standard_input(number, model, tmp_path):

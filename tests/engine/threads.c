@@ -49,20 +49,17 @@ struct outcome {
 
 static struct outcome call(
     const struct fastgru_network *network, struct fastgru_network_call run, ptrdiff_t units, size_t itemsize, int steps,
-    int time_major, int threads, int times)
+    int time_major, int with_states, int threads, int times)
 {
     struct outcome outcome;
-    const void *initial = run.initial_states ? run.initial_states[0] : NULL;
     void *last;
-    const void *const initials[1] = {initial};
     void *lasts[1];
     outcome.last_bytes = (size_t)(run.batch * units) * itemsize;
     outcome.out_bytes = outcome.last_bytes * (size_t)(steps ? run.timesteps : 1);
     outcome.out = (char *)malloc(outcome.out_bytes);
-    last = outcome.last = (char *)malloc(outcome.last_bytes);
+    last = outcome.last = (char *)calloc(1, outcome.last_bytes);
     lasts[0] = last;
-    run.initial_states = initials;
-    run.states = lasts;
+    run.states = with_states ? lasts : NULL;
     run.out[0] = outcome.out;
     run.out_batch_stride[0] = !steps || time_major ? units : units * run.timesteps;
     run.out_time_stride[0] = !steps ? 0 : time_major ? units * run.batch : units;
@@ -112,7 +109,7 @@ static int compare(unsigned long long seed, int small, int timed)
     layer.recurrent_activation = below(2) ? FASTGRU_sigmoid : FASTGRU_hard_sigmoid;
     const size_t itemsize = layer.kernels->itemsize;
     const ptrdiff_t features = layer.features, units = layer.units, batch = run.batch, timesteps = run.timesteps;
-    const int steps = (int)below(3) > 0, time_major = (int)below(2), masked = (int)below(4);
+    const int steps = (int)below(3) > 0, time_major = (int)below(2), masked = (int)below(4), with_states = below(8) > 0;
     void *kernel = filled((size_t)(features * 3 * units), itemsize, 0.2);
     void *recurrent = filled((size_t)(units * 3 * units), itemsize, 0.2);
     void *bias = filled((size_t)(6 * units), itemsize, 0.2);
@@ -159,8 +156,8 @@ static int compare(unsigned long long seed, int small, int timed)
     const int threads = (int)counts[below(4)], times = timed ? 5 : 1;
     if (!timed)
         fastgru_stall_threads(below(2) ? 200 : 1000, below(4) ? 1 + below(60) : 1000000);
-    alone = call(&network, run, units, itemsize, steps, time_major, 1, times);
-    helped = call(&network, run, units, itemsize, steps, time_major, timed ? 2 : threads, timed ? 5 : 3);
+    alone = call(&network, run, units, itemsize, steps, time_major, with_states, 1, times);
+    helped = call(&network, run, units, itemsize, steps, time_major, with_states, timed ? 2 : threads, timed ? 5 : 3);
     const int differs = memcmp(alone.out, helped.out, alone.out_bytes) || memcmp(alone.last, helped.last, alone.last_bytes);
     if (differs || timed)
         printf("seed %llu: %s %s, %td rows of %td steps, %td to %td, reset %s, %s, %d threads: %.0f and %.0f us%s\n",

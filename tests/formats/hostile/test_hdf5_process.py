@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import os
+import platform
 import random
 import re
 import shutil
@@ -129,7 +130,10 @@ def test_the_process_that_reads_is_confined():
 
 CONFINED = f"""
 import os, resource, runpy, socket, sys, threading
-confine = runpy.run_path({str(_hdf5_start.PROGRAM)!r})["confine"]
+program = runpy.run_path({str(_hdf5_start.PROGRAM)!r})
+if {{limits_alone}}:
+    program["CALLS"].clear()
+confine = program["confine"]
 reading, writing = os.pipe()
 if {{drop}}:
     os.setuid(65534)
@@ -156,10 +160,10 @@ assert os.read(reading, 1) == b"x"
         pytest.param("threading.Thread(target=print).start()", "can't start new thread", marks=linux),
     ],
 )
-def test_a_confined_process_opens_and_starts_nothing(tried, error):
+def test_a_process_with_limits_opens_and_starts_nothing(tried, error):
     root = os.getuid() == 0  # who is exempt from some, and becomes nobody
     done = subprocess.run(
-        [sys.executable, "-c", CONFINED.format(tried=tried, drop=root)],
+        [sys.executable, "-c", CONFINED.format(tried=tried, drop=root, limits_alone=True)],
         capture_output=True,
         text=True,
         check=False,
@@ -168,6 +172,39 @@ def test_a_confined_process_opens_and_starts_nothing(tried, error):
         pytest.skip("root is exempt from the limits, and may become no other user here")
     assert done.returncode == 1
     assert re.search(error, done.stderr.splitlines()[-1]), done.stderr
+
+
+@linux
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="calls have numbers there")
+@pytest.mark.parametrize(
+    "tried",
+    [
+        "open(sys.executable)",
+        "os.listdir('.')",
+        "os.pipe()",
+        "os.dup(0)",
+        "socket.socket()",
+        "os.fork()",
+        "os.execv(sys.executable, [sys.executable, '-c', ''])",
+        "os.kill(os.getppid(), 0)",
+        "os.unlink('file')",
+        "os.rename('file', 'other')",
+        "os.chmod('file', 0)",
+        "os.mkdir('folder')",
+        "os.symlink('file', 'link')",
+        "os.stat('file')",
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+    ],
+)
+def test_a_confined_process_may_do_nothing_but_read_what_is_open(tried, tmp_path):
+    (tmp_path / "file").touch()
+    code = CONFINED.format(tried=tried, drop=False, limits_alone=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert re.search("Operation not permitted|not allowed", done.stderr.splitlines()[-1]), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_may_be_given_as_part_of_a_buffer():
