@@ -164,6 +164,28 @@ class Scorer:
         rows = network.outputs[place].rows_axis
         return (*found[place].shape[:rows], shape[axis], *found[place].shape[rows + 1 :])
 
+    def columns_of(self, names: Sequence[str]) -> list[str]:
+        """Those columns of a table that the scorer reads, in the order of the table.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Of all columns of the table.
+
+        Raises
+        ------
+        ValueError
+            If one is missing.
+        """
+        known = list(names)
+        read = {*self._kept(known), *([] if self._lengths is None else [self._lengths])}
+        for wanted in self._chosen_columns(self._source.network(), known):
+            read |= {*wanted}
+        missing = [name for name in sorted(read) if name not in known]
+        if missing:
+            raise ValueError(f"columns must be among {known}, got {missing[0]!r}")
+        return [name for name in known if name in read]
+
     def __call__(self, batch: Any, lengths: Any = None, *, block_info: Any = None) -> Any:
         """The outputs of a batch, in its form; `block_info` is what Dask tells of a block."""
         network = self._source.network()
