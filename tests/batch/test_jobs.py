@@ -32,6 +32,7 @@ def small_parts(monkeypatch, tmp_path):
     monkeypatch.setattr(_arrays, "PART_BYTES", 2000)
     monkeypatch.setattr(_tables, "PART_BYTES", 300)
     monkeypatch.setattr(_tables, "READ_BYTES", 200)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # which matters to a crash of the machine alone
     monkeypatch.chdir(tmp_path)
 
 

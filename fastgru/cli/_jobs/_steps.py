@@ -95,6 +95,8 @@ class Steps:
 
     def _run(self, x: Array) -> Array:
         y = np.asarray(self._stream(x))
+        if self.input.indices and x.shape[1] == 1 and self.output.has_steps:
+            y = y[:, np.newaxis]  # (batch, 1) is a step to a stream
         self._done += x.shape[0 if self.time_major else 1]
         if self._last or y.ndim == 2:
             return y
