@@ -1,5 +1,6 @@
 """`fastgru run` of Parquet and Zarr, by several processes, and of sequences that come in parts."""
 
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -109,7 +110,8 @@ def run(
     _refuse_with_state(lengths, workers, scheduler)
     digest = hashlib.sha256(repr(identity["model"]).encode()).hexdigest()
     job, steps = _sequence_job(net, digest, work, files, sequences, kind, columns, keep)
-    with work.opened(identity | {"parts": _parts_of(job)}):
+    job = dataclasses.replace(job, durable=True)  # the state is written before the output is in its place
+    with work.opened(identity | {"parts": _parts_of(job)}, durable=True):
         _run_sequence(job, steps, work, sequences.name, resume_state)
 
 

@@ -16,7 +16,7 @@ import zarr
 from batch_networks import FEATURES, layer, model
 
 from fastgru.cli import _main
-from fastgru.cli._jobs import _arrays, _tables
+from fastgru.cli._jobs import _arrays, _tables, _work
 
 LISTS = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
 
@@ -358,6 +358,20 @@ def test_what_does_not_fit_is_said_and_nothing_is_written(inputs, arguments, mes
     assert message in run(capfd, "net.npz", *arguments.split(), status=2)
     left = [path for path in Path().iterdir() if path not in before]
     assert not [path for path in left if not path.name.endswith(".unfinished")]
+
+
+def test_after_a_start_of_the_machine_nothing_counts_as_done(inputs, capfd, monkeypatch):
+    computed, compute = [], _tables.TableJob.compute
+    monkeypatch.setattr(
+        _tables.TableJob, "compute", lambda *given: computed.append(given[2]) or compute(*given)
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(_work.Work, "finish", lambda *_: (_ for _ in ()).throw(StopError))
+        for boot, count in (("one", 1), ("one", 1), ("another", 2)):
+            Path("boot_id").write_text(boot)
+            patch.setattr(_work, "BOOT", Path("boot_id"))
+            run(capfd, "net.npz", "x.parquet", "-o", "out", status=2)
+            assert computed == [0] * count
 
 
 def test_a_folder_that_is_no_jobs_is_left_alone(inputs, capfd):

@@ -41,6 +41,8 @@ class ArrayJob:
     out_axis : int or None
         The same axis of the outputs; None: a part replaces what the part before it has written.
     parts : sequence of Part
+    durable : bool
+        True: a part is on disk when it is done.
     """
 
     sources: Sequence[str]
@@ -49,6 +51,7 @@ class ArrayJob:
     axis: int
     out_axis: int | None
     parts: Sequence[Part]
+    durable: bool = False
 
     unit = "rows"
 
@@ -70,7 +73,7 @@ class ArrayJob:
         place = (...,) if self.out_axis is None else (slice(None),) * self.out_axis + (stretch,)
         target = opened(Path(self.targets[part.file]), writable=True)
         target[place] = function(x, *given)
-        if hasattr(target, "flush"):
+        if self.durable and hasattr(target, "flush"):
             target.flush()
 
 

@@ -19,7 +19,7 @@ def compute(job: Any, function: Callable[..., Any], number: int, done: Path) -> 
         job.compute(function, number)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{job.name(number)}: {error}") from error
-    put(done, b"")
+    put(done, b"", durable=False)
     return number
 
 
@@ -74,9 +74,17 @@ def elsewhere(
         If a part cannot be computed, or kills its worker again and again; names it.
     """
     with _client(workers, scheduler) as client:
-        from distributed import KilledWorker, as_completed
+        yield from by(client, job, function, todo, done)
 
-        run = os.urandom(8).hex()  # of tasks that another run may have left on the scheduler
+
+def by(
+    client: Any, job: Any, function: Callable[..., Any], todo: Sequence[int], done: Callable[[int], Path]
+) -> Iterator[int]:
+    """The parts, as they are done, in any order, by the workers of a client; as `elsewhere`."""
+    from distributed import KilledWorker, as_completed
+
+    run = os.urandom(8).hex()  # of tasks that another run may have left on the scheduler
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sending large graph")  # of the network, which goes once
         # a task of its own, which another worker computes again if all that have its result are lost
         shared = client.submit(tuple, [job, function], key=f"fastgru-{run}-job", pure=False)
@@ -84,15 +92,15 @@ def elsewhere(
             client.submit(_compute, shared, number, done(number), key=f"fastgru-{run}-{number}", pure=False)
             for number in todo
         ]
-        numbers = dict(zip(tasks, todo, strict=True))
-        try:
-            for task in as_completed(tasks):
-                try:
-                    yield task.result()
-                except KilledWorker as error:
-                    raise ValueError(
-                        f"{job.name(numbers[task])}: the process that computed it died again and again, as "
-                        "when memory is not enough"
-                    ) from error
-        finally:
-            client.cancel(tasks)
+    numbers = dict(zip(tasks, todo, strict=True))
+    try:
+        for task in as_completed(tasks):
+            try:
+                yield task.result()
+            except KilledWorker as error:
+                raise ValueError(
+                    f"{job.name(numbers[task])}: the process that computed it died again and again, as when "
+                    "memory is not enough"
+                ) from error
+    finally:
+        client.cancel(tasks)

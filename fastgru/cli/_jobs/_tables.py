@@ -45,12 +45,15 @@ class TableJob:
     columns : sequence of str
         That are read.
     parts : sequence of Part
+    durable : bool
+        True: a part is on disk when it is done.
     """
 
     source: str
     target: str
     columns: Sequence[str]
     parts: Sequence[Part]
+    durable: bool = False
 
     unit = "rows"
 
@@ -79,8 +82,9 @@ class TableJob:
                     batches = file.iter_batches(part.step, list(range(*part.groups)), list(self.columns))
                     for batch in batches:
                         writer.write_table(function(pyarrow.Table.from_batches([batch])))
-                with new.open("rb") as written:
-                    os.fsync(written.fileno())
+                if self.durable:
+                    with new.open("rb") as written:
+                        os.fsync(written.fileno())
                 new.replace(path)
             finally:
                 new.unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # is another one after each start of a Linux machine
+
 
 class Work:
     """A folder beside the output, OUT.unfinished, that becomes the output when all parts are done.
@@ -33,13 +35,16 @@ class Work:
         self.data = self.folder / f"data{self.output.suffix}"
 
     @contextlib.contextmanager
-    def opened(self, identity: dict[str, Any]) -> Iterator[None]:
+    def opened(self, identity: dict[str, Any], durable: bool = False) -> Iterator[None]:
         """The folder, for this process alone.
 
         Parameters
         ----------
         identity : dict of str to object
             What the results depend on, as JSON has it.
+        durable : bool
+            True: what is done is on disk. False: the system may have it in memory, and all is done anew if
+            the machine has been started since.
 
         Raises
         ------
@@ -53,6 +58,10 @@ class Work:
             if not _locked(lock):
                 raise ValueError(f"OUT must be of one process alone, but another is writing {self.output}")
             self._check(identity)
+            boot, now = self.folder / "boot", BOOT.read_bytes() if BOOT.exists() else b""
+            if not durable and boot.exists() and boot.read_bytes() != now:
+                shutil.rmtree(self.folder / "done")
+            put(boot, now)
             (self.folder / "done").mkdir(exist_ok=True)
             yield
 
@@ -77,18 +86,23 @@ class Work:
         return self.folder / "done" / str(number)
 
     def finish(self) -> None:
-        """Put the output in its place, and remove the folder."""
+        """Put the output in its place, once it is on disk, and remove the folder."""
+        for path in [*self.data.rglob("*")] if self.data.is_dir() else [self.data]:
+            if path.is_file():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
         self.data.replace(self.output)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def put(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, also after a crash."""
+def put(path: Path, data: bytes, durable: bool = True) -> None:
+    """Write a file that is there whole or not at all; if it is durable, also after a crash of the machine."""
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
     with new.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     new.replace(path)
 
 
