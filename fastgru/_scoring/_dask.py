@@ -56,6 +56,6 @@ def _array(scorer: Any, x: Any, lengths: Any, network: Network) -> Any:
     labels = [axis if place == one.rows_axis else x.ndim + place for place in range(len(shape))]
     sizes = {label: size for label, size in zip(labels, shape, strict=True) if label != axis}
     return dask.array.blockwise(
-        scorer, labels, *given, new_axes=sizes, concatenate=True, dtype=scorer.dtype,
+        scorer, labels, *given, new_axes=sizes, concatenate=True, dtype=scorer.dtype, token="scorer",
         meta=np.empty((0,) * len(shape), scorer.dtype),
     )  # fmt: skip

@@ -1,8 +1,10 @@
 """Computes the parts of a job: in this process, in others on this machine, or on a cluster of Dask."""
 
 import contextlib
+import functools
+import hashlib
 import os
-import warnings
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,22 @@ def compute(job: Any, function: Callable[..., Any], number: int, done: Path) -> 
     return number
 
 
-def _compute(shared: tuple[Any, Callable[..., Any]], number: int, done: Path) -> int:
-    return compute(*shared, number, done)
+@functools.lru_cache(1)
+def _read(path: Path, digest: str) -> Any:
+    """The job and the function that the command has written, once in a worker."""
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError(f"{path} must be what the command has written, and is another")
+    return pickle.loads(content)
+
+
+def _compute(path: Path, digest: str, number: int, done: Path) -> int:
+    job, function = _read(path, digest)
+    return compute(job, function, number, done)
 
 
 def here(
-    job: Any, function: Callable[..., Any], todo: Sequence[int], done: Callable[[int], Path]
+    job: Any, function: Callable[..., Any], todo: Sequence[int], done: Callable[[Any], Path]
 ) -> Iterator[int]:
     """The parts, as they are done, one after the other in this process."""
     for number in todo:
@@ -39,7 +51,7 @@ def here(
 def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     """A client of a cluster: the one at an address, or a new one of processes on this machine."""
     need("distributed", "batch", "--workers and --scheduler")
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     if scheduler is not None:
         try:
@@ -49,18 +61,31 @@ def _client(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         with client:
             yield client
         return
-    cluster = LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    )
-    with cluster, Client(cluster) as client:
+    with local_cluster(workers) as cluster, Client(cluster) as client:
         yield client
+
+
+@contextlib.contextmanager
+def local_cluster(workers: int | None) -> Iterator[Any]:
+    """Worker processes on this machine, of one thread each, of which Dask keeps no statistics."""
+    import dask
+    from distributed import LocalCluster
+
+    quiet = {
+        "distributed.worker.profile.enabled": False,
+        "distributed.worker.memory.monitor-interval": "1s",
+        "distributed.admin.system-monitor.interval": "10s",
+    }
+    options = {"processes": True, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    with dask.config.set(quiet), LocalCluster(n_workers=workers, **options) as cluster:
+        yield cluster
 
 
 def elsewhere(
     job: Any,
     function: Callable[..., Any],
     todo: Sequence[int],
-    done: Callable[[int], Path],
+    done: Callable[[Any], Path],
     workers: int | None,
     scheduler: str | None,
 ) -> Iterator[int]:
@@ -78,20 +103,19 @@ def elsewhere(
 
 
 def by(
-    client: Any, job: Any, function: Callable[..., Any], todo: Sequence[int], done: Callable[[int], Path]
+    client: Any, job: Any, function: Callable[..., Any], todo: Sequence[int], done: Callable[[Any], Path]
 ) -> Iterator[int]:
     """The parts, as they are done, in any order, by the workers of a client; as `elsewhere`."""
     from distributed import KilledWorker, as_completed
 
-    run = os.urandom(8).hex()  # of tasks that another run may have left on the scheduler
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sending large graph")  # of the network, which goes once
-        # a task of its own, which another worker computes again if all that have its result are lost
-        shared = client.submit(tuple, [job, function], key=f"fastgru-{run}-job", pure=False)
-        tasks = [
-            client.submit(_compute, shared, number, done(number), key=f"fastgru-{run}-{number}", pure=False)
-            for number in todo
-        ]
+    # In a file: tasks that depend on a result of Dask would all go to the worker that has it.
+    path, content = done("job"), pickle.dumps((job, function))
+    put(path, content, durable=False)
+    digest, run = hashlib.sha256(content).hexdigest(), os.urandom(8).hex()
+    tasks = [
+        client.submit(_compute, path, digest, number, done(number), key=f"fastgru-{run}-{number}", pure=False)
+        for number in todo
+    ]
     numbers = dict(zip(tasks, todo, strict=True))
     try:
         for task in as_completed(tasks):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PART_BYTES = 32 << 20  # of a part's columns, at least, uncompressed, if the file has as many
+PART_BYTES = 8 << 20  # of a part's columns, at least, uncompressed, if the file has as many
 READ_BYTES = 8 << 20  # of these that are in memory at a time, about
 
 
