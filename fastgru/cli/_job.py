@@ -64,10 +64,13 @@ def run(
     scheduler: str | None,
     columns: tuple[str, ...],
     keep: tuple[str, ...],
+    part_size: int | None,
     resume_state: Path | None,
 ) -> None:
     """Compute the job, or what is left of it, and write its outputs."""
     kind = _checked_kind(sequences, output, columns, keep)
+    if part_size is not None:
+        _arrays.PART_BYTES = _tables.PART_BYTES = part_size << 20
     if states is not None:
         raise ValueError(f"--states must be left out for a job of parts, got {states}: rows start from zeros")
     if whole and (layer is not None or dtype is not None):
