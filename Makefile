@@ -9,12 +9,12 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 SOURCES := setup.py pyproject.toml $(wildcard fastgru/*.pyx fastgru/*.pxd include/fastgru/*.h src/*.c src/*.h)
 
-.PHONY: demo test check sanitize c-library lint docs browse bench compare race clean
+.PHONY: demo test check sanitize free-threaded c-library lint docs browse bench compare race dist lock audit clean
 
 # One thread of OpenBLAS and of OpenMP (PyTorch) for each worker: their threads spin while they wait, and workers take
 # all cores.
-test check sanitize: export OPENBLAS_NUM_THREADS := 1
-test check sanitize: export OMP_NUM_THREADS := 1
+test check sanitize free-threaded: export OPENBLAS_NUM_THREADS := 1
+test check sanitize free-threaded: export OMP_NUM_THREADS := 1
 
 demo: $(VENV)/demo $(VENV)/built
 	$(BIN)/python examples/denoise
@@ -39,6 +39,25 @@ sanitize: $(VENV)/test $(VENV)/build
 	cd build/sanitize && CC=tests/engine/sanitizing-gcc $(CURDIR)/$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && LD_PRELOAD=$$(gcc -print-file-name=libasan.so) \
 	    ASAN_OPTIONS=detect_leaks=0:handle_sigill=1 $(CURDIR)/$(PYTEST) -m "not large" $(SANITIZED)
+
+# On a Python without a GIL, in a copy: the tests of threads and processes, then those of calls, each in four threads
+# at once. No framework has to be there.
+PYTHON314T ?= python3.14t
+FREE := build/free-threaded
+THREADED := $(patsubst %,tests/networks/test_%.py,changes threads interpreters num_threads batcher processes)
+IN_FOUR := $(patsubst %,tests/%.py,layer/test_gru layer/test_states layer/test_lengths networks/test_streaming)
+
+free-threaded:
+	$(PYTHON314T) -c 'import sys; sys.exit(getattr(sys, "_is_gil_enabled", bool)() is not False and "it has a GIL")'
+	rm -rf $(FREE) && mkdir -p $(FREE)
+	$(PYTHON314T) -m venv $(FREE)/venv
+	$(FREE)/venv/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(FREE)/venv/bin/python -m pip install --quiet --prefer-binary --group free-threaded
+	cp -r setup.py pyproject.toml README.md LICENSE fastgru include src tests docs $(FREE)
+	rm -f $(FREE)/fastgru/*.so $(FREE)/fastgru/*.c
+	cd $(FREE) && venv/bin/python setup.py --quiet build_ext --inplace
+	cd $(FREE) && venv/bin/python -m pytest $(THREADED)
+	cd $(FREE) && venv/bin/python -m pytest --parallel-threads=4 $(IN_FOUR)
 
 # The engine for C and C++: a static and a shared library, the header, and what pkg-config wants to know.
 C_LIBRARY := build/c-library
@@ -92,6 +111,25 @@ compare: $(VENV)/bench
 race: $(VENV)/bench $(VENV)/built
 	$(BIN)/python -m benchmarks.race
 
+# The sdist, and a wheel of it for this Python, from the versions in requirements/build.txt. Any machine with the same
+# compiler and Python gets the same bytes.
+LOCKED := --require-hashes --only-binary :all: --requirement requirements/build.txt
+
+dist:
+	rm -rf build/dist && $(PYTHON) -m venv build/dist
+	build/dist/bin/python -m pip install --quiet $(LOCKED)
+	build/dist/bin/python -m build --no-isolation
+
+# Newer versions into requirements/build.txt, for all systems and Pythons.
+lock: $(VENV)/lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --group build --generate-hashes \
+	    --no-header --no-annotate --output-file requirements/build.txt
+
+# Known vulnerabilities in what builds, and the form of the wheels' lists of components. Needs the network, and make dist.
+audit: $(VENV)/audit
+	$(BIN)/pip-audit --strict --require-hashes --requirement requirements/build.txt
+	$(BIN)/python tools/check_sbom.py dist/*.whl
+
 clean:
 	rm -rf $(VENV) build dist *.egg-info fastgru/*.so fastgru/*.c .asv
 
@@ -102,7 +140,8 @@ $(VENV)/created:
 	touch $@
 
 # one stamp per dependency group of pyproject.toml
-$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/docs $(VENV)/browse $(VENV)/bench: \
+$(VENV)/build $(VENV)/demo $(VENV)/test $(VENV)/lint $(VENV)/docs $(VENV)/browse $(VENV)/bench \
+$(VENV)/lock $(VENV)/audit: \
     $(VENV)/created pyproject.toml
 	$(BIN)/python -m pip install --quiet --group $(@F)
 	touch $@

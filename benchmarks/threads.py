@@ -1,18 +1,23 @@
-"""What a second thread brings: python -m benchmarks.threads [N], for N threads.
+"""What a second thread brings, and costs beside busy neighbours.
 
-Each layer is called by turns with one thread and with N, in blocks. A line has the median and the 99th
-percentile of both in microseconds, the median of the blocks' ratios, and how many calls had helpers. Run it
-while nothing else runs.
+    python -m benchmarks.threads                                       two threads
+    python -m benchmarks.threads -n 4                                  four
+    python -m benchmarks.threads --busy 1 1x100x256 --calls 10000      beside a busy loop, this shape only
+
+Each layer is called by turns with one thread and with N, in blocks. A line has the median, the 99th
+percentile and the largest time of both in microseconds, the median of the ratios of blocks, and how many
+calls had helpers. Run it while nothing else runs.
 """
 
+import argparse
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 
 import numpy as np
 
 import fastgru
+from benchmarks import busy
 from fastgru import _plans
 
 BLOCKS, SECONDS = 12, 0.05
@@ -51,15 +56,32 @@ def layers(threads: int) -> Iterator[tuple[str, tuple[int, int, int], fastgru.GR
         yield "Bidirectional", (1, 100, units), fastgru.Bidirectional(gru(units), num_threads=threads)
 
 
-def main(threads: int = 2) -> None:
-    """Measure all, and print a line for each."""
+def main() -> None:
+    """Read the command line, and start the busy loops."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.threads", description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("shapes", nargs="*", metavar="BxTxU", help="batch x timesteps x units; default: all")
+    add("-n", "--threads", type=int, default=2, metavar="N", help="default: 2")
+    add("--busy", type=int, default=0, metavar="N", help="busy loops that run beside it (default: 0)")
+    add("--calls", type=int, default=0, metavar="N", help="calls of each kind, at least (default: 0)")
+    options = parser.parse_args()
+    with busy.loops(options.busy):
+        measure(options.threads, options.shapes, options.calls)
+
+
+def measure(threads: int, shapes: list[str], calls: int) -> None:
+    """Measure these shapes, all if there are none, and print a line for each."""
     for name, (batch, timesteps, units), layer in layers(threads):
+        if shapes and f"{batch}x{timesteps}x{units}" not in shapes:
+            continue
         x = np.random.default_rng(0).normal(size=(batch, timesteps, units)).astype(layer.dtype)
         out = layer(x)
         times: dict[int, list[float]] = {1: [], threads: []}
         ratios, seconds = [], min(block(layer, x, out, 0.0) for _ in range(5))[0]
         before = _plans.count_threads()[0]
-        for _ in range(BLOCKS):
+        blocks = 0
+        while blocks < BLOCKS or min(map(len, times.values())) < calls:
+            blocks += 1
             medians = []
             for number in times:
                 layer.num_threads = number
@@ -69,10 +91,10 @@ def main(threads: int = 2) -> None:
                 medians.append(statistics.median(found))
             ratios.append(medians[0] / medians[1])
         shown = ", ".join(
-            f"{number}: {1e6 * np.median(each):.0f} / {1e6 * np.percentile(each, 99):.0f} us"
+            f"{number}: {' / '.join(f'{1e6 * found:.0f}' for found in np.percentile(each, (50, 99, 100)))} us"
             for number, each in times.items()
         )
-        helped = f"{_plans.count_threads()[0] - before} of {len(times[threads]) + BLOCKS}"
+        helped = f"{_plans.count_threads()[0] - before} of {len(times[threads]) + blocks}"
         print(
             f"{batch}x{timesteps}x{units}x{units} {name}: {shown}, "
             f"{statistics.median(ratios):.2f} times as fast, {helped} calls with helpers",
@@ -93,4 +115,4 @@ def block(layer: object, x: object, out: object, seconds: float) -> list[float]:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main()

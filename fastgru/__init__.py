@@ -81,7 +81,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    try:
+        module = import_module(f"{__name__}.{_HOMES.get(name, name)}")
+    except ImportError as error:
+        from fastgru import _interpreter
+
+        if _interpreter.is_another():
+            raise ImportError(_interpreter.ONE) from error
+        raise
     found = globals()[name] = getattr(module, name) if name in _HOMES else module
     return found
 

@@ -45,13 +45,13 @@ cdef inline int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py
     cdef Py_ssize_t i, gap
     cdef const char *data
     cdef bint ended = False
+    cdef tuple given
     if type(lengths) is list or type(lengths) is tuple:
-        if len(lengths) != batch:
+        given = tuple(lengths)  # a copy: another thread may change a list
+        if len(given) != batch:
             return -1
         for i in range(batch):
-            if i >= len(lengths):
-                return -1
-            length = lengths[i]
+            length = given[i]
             if type(length) is not int or not 0 <= length <= timesteps:
                 return -1
             steps[i] = length
@@ -71,10 +71,11 @@ cdef inline int copy_lengths(lengths, Py_ssize_t batch, Py_ssize_t timesteps, Py
 
 cdef inline object only_item(given):
     """The item of a list or tuple of one; NotImplemented of all else."""
-    if type(given) is list and len(<list> given) == 1:
-        return (<list> given)[0]
-    if type(given) is tuple and len(<tuple> given) == 1:
-        return (<tuple> given)[0]
+    cdef tuple items
+    if type(given) is list or type(given) is tuple:
+        items = tuple(given)  # a copy: another thread may change a list
+        if len(items) == 1:
+            return items[0]
     return NotImplemented
 
 

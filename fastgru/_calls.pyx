@@ -12,8 +12,9 @@ cimport cython
 cimport numpy as cnp
 
 from fastgru._arrays cimport is_plain
+from fastgru._atomics cimport count_of, count_up, exchange, load
 from fastgru._core cimport Network
-from fastgru._memory cimport allocated, exchange, load
+from fastgru._memory cimport allocated
 from fastgru._ports cimport parts
 
 cnp.import_array()
@@ -41,16 +42,6 @@ cdef extern from *:
     int PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) noexcept nogil
     void PyThread_release_lock(PyThread_type_lock) noexcept
     unsigned long PyThread_get_thread_ident() noexcept
-
-
-cdef object rest_of(list inputs):
-    """The states that follow the input in a list."""
-    cdef object state
-    if len(inputs) == 2:
-        state = inputs[1]
-        if cnp.PyArray_CheckExact(state):
-            return (state,)
-    return inputs[1:]
 
 
 @cython.final
@@ -118,7 +109,7 @@ cdef class Caller:
     """
 
     cdef Network network
-    cdef long long version
+    cdef long long version                              # counts changes
     cdef long long own                                  # the version that the network was made of, and
     cdef tuple others                                   # other layers that are in it, with theirs
     cdef long long *versions
@@ -138,30 +129,32 @@ cdef class Caller:
         PyMem_RawFree(self.versions)
 
     @cython.critical_section
-    cdef Network current(self):
-        """The network if it is still valid, else None."""
+    cdef Network current(self, int *way):
+        """The network if it is still valid, and what kind of call is short; else None."""
         cdef Py_ssize_t i
-        if self.network is None or self.version != self.own:
+        if self.network is None or count_of(&self.version) != self.own:
             return None
         for i in range(len(self.others)):
-            if (<Caller> self.others[i]).version != self.versions[i]:
+            if count_of(&(<Caller> self.others[i]).version) != self.versions[i]:
                 return None
+        way[0] = self.way
         return self.network
 
     def _current_network(self):
         """The network that calls run, or None if it must be made again."""
-        return self.current()
+        cdef int way
+        return self.current(&way)
 
     def _changed(self):
         """Invalidate the networks that contain weights or flags of this layer."""
-        self.version += 1
+        count_up(&self.version)
 
     def _versions(self, tuple others):
         """What `_keep_network` wants, taken before weights and flags are read."""
         cdef Caller each
-        found = [self.version]
+        found = [count_of(&self.version)]
         for each in others:
-            found.append(each.version)
+            found.append(count_of(&each.version))
         return found
 
     @cython.critical_section
@@ -183,34 +176,42 @@ cdef class Caller:
 
     cdef object result(self, inputs, initial_state, mask, training, lengths, out):
         """What a call returns."""
-        cdef Network network = self.current()
+        cdef int way = LONG
+        cdef Network network = self.current(&way)
         cdef object x, state, results
-        if network is not None and self.way != LONG and (training is None or training is False):
+        cdef tuple given
+        if way != LONG and (training is None or training is False):
             x, state = inputs, initial_state
-            if type(inputs) is list and len(<list> inputs) > 0:
-                x = (<list> inputs)[0]
-                if len(<list> inputs) > 1:
-                    state = NotImplemented if initial_state is not None else rest_of(inputs)
-            if self.way == PLAIN:
+            if type(inputs) is list:
+                given = tuple(<list> inputs)  # a copy: another thread may change a list
+                if len(given) > 0:
+                    x = given[0]
+                if len(given) > 1:
+                    state = NotImplemented if initial_state is not None else given[1:]
+            if way == PLAIN:
                 results = network.call(x, state, mask, lengths, out)
                 if results is not NotImplemented:
                     return results
             elif state is None:
-                results = self.recorded(network, x, mask, lengths, out)
+                results = self.recorded(x, mask, lengths, out)
                 if results is not NotImplemented:
                     return results
         return self._long_call(inputs, initial_state, mask, training, lengths, out)
 
-    cdef object recorded(self, Network network, x, mask, lengths, out):
+    cdef object recorded(self, x, mask, lengths, out):
         """The result of a call from the recorded state, which the last state replaces."""
         cdef object old, results = NotImplemented
         cdef Lock lock = self._lock
+        cdef Network network
+        cdef int way = LONG
         lock.acquire()
         try:
-            if self._state is not None:
+            network = self.current(&way)  # here: while this thread waited, others may have changed the layer
+            if way == RECORDS and self._state is not None:
                 results = network.call(x, self._state, mask, lengths, out, self.other_state)
                 if results is not NotImplemented:
-                    old, self._state = self._state, self.other_state[0]
+                    with cython.critical_section(self):  # Python code may read the attribute
+                        old, self._state = self._state, self.other_state[0]
                     self.other_state[0] = old if Py_REFCNT(old) == 1 else None
         finally:
             lock.release()
@@ -368,4 +369,4 @@ def commit(list changes, list changed):
     for change in changes:
         setattr(change[0], change[1], change[2])
     for layer in changed:
-        layer.version += 1
+        count_up(&layer.version)

@@ -40,7 +40,7 @@ class CompositeLayer(Layer):
 
     @property
     def weights(self) -> list[Array]:
-        with self._lock:
+        with self._alone():
             return [array for part in self._in_order_of_weights() for array in part.weights]
 
     def set_weights(self, weights: Sequence[Any]) -> None:
@@ -71,17 +71,17 @@ class CompositeLayer(Layer):
 
     @property
     def losses(self) -> list[Any]:
-        with self._lock:
+        with self._alone():
             return [loss for member in self._members for loss in member.losses]
 
     @property
     def states(self) -> list[Array | None]:
         """States of the layers in it, as `GRU.states`, in their order; of a Bidirectional, forward first."""
-        with self._lock:
+        with self._alone():
             return [state for member in self._members for state in member.states]
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._lock:  # all from between the same calls
+        with self._alone():  # all from between the same calls
             state = super().__getstate__() | {"_members": tuple(map(copy.copy, self._members))}
         del state["_all_parts"]
         return state

@@ -19,13 +19,12 @@ from fastgru._arguments cimport (
     converted, copy_lengths, only_item, read_others, touches, touches_any,
 )
 from fastgru._arrays cimport has_shape, is_plain, is_state, rows_are_whole, stride
+from fastgru._atomics cimport exchange
 from fastgru._engine cimport (
     FASTGRU_CALL_MASK, FASTGRU_GRU, FASTGRU_NO_MASK, FASTGRU_OUTPUTS, fastgru_clock, fastgru_input,
     fastgru_kernels, fastgru_node, fastgru_run_of, fastgru_value,
 )
-from fastgru._memory cimport (
-    ALIGNMENT, Memory, allocate, allocated, exchange, give_back, scratch_of, take,
-)
+from fastgru._memory cimport ALIGNMENT, Memory, allocate, allocated, give_back, scratch_of, take
 from fastgru._plans cimport (
     ACTIVATION_IDS, DensePlan, Plan, connect, kernels_of, run_nodes, workspace_of,
 )

@@ -207,7 +207,7 @@ class Layer(Member, Exports, Streamable, Caller):
 
     def _cascade(self) -> Cascade:
         self._check_forward()
-        with self._lock:
+        with self._alone():
             plans = {part: part._plan for part in self._parts}
         fast = all(isinstance(plan, Plan) for plan in plans.values())
         parts = [*plans]
@@ -304,7 +304,7 @@ class Layer(Member, Exports, Streamable, Caller):
         rates = (rate for part in self._parts for rate in (part.dropout, part.recurrent_dropout))
         training = _validate.training(training, *rates)
         with self._alone() if self._needs_all(training) else contextlib.nullcontext():
-            with self._lock:
+            with self._alone():  # the weights in it may also change by themselves, or with another layer
                 self._check_flags()
                 built: dict[Any, Built] = {} if self.built else self._builds(x.shape)
                 parts = {part: built[part] if part in built else part._as_built() for part in self._parts}

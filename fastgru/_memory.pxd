@@ -2,33 +2,11 @@
 
 from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
 
+from fastgru._atomics cimport exchange
+
 
 cdef enum:
     ALIGNMENT = 64
-
-
-cdef extern from *:
-    """
-    /* *place := value, atomically; returns the old value. If there is a GIL, the caller holds it. */
-    #if !defined(Py_GIL_DISABLED)
-    static inline void *fastgru_exchange(void **place, void *value)
-    {
-        void *was = *place;
-        *place = value;
-        return was;
-    }
-    #define fastgru_load(place) (*(place))
-    #elif defined(_MSC_VER)
-    #include <intrin.h>
-    #define fastgru_exchange(place, value) _InterlockedExchangePointer(place, value)
-    #define fastgru_load(place) (*(void *volatile *)(place))
-    #else
-    #define fastgru_exchange(place, value) __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL)
-    #define fastgru_load(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
-    #endif
-    """
-    void *exchange "fastgru_exchange" (void **place, void *value) noexcept
-    void *load "fastgru_load" (void **place) noexcept
 
 
 cdef struct Memory:

@@ -26,13 +26,15 @@ cdef cnp.ndarray numbers_of(slots):
     cdef cnp.ndarray numbers
     cdef cnp.npy_intp n
     cdef Py_ssize_t i
+    cdef tuple given
     if type(slots) is list or type(slots) is tuple:
-        n = len(slots)
+        given = tuple(slots)  # a copy: another thread may change a list
+        n = len(given)
         numbers = cnp.PyArray_EMPTY(1, &n, cnp.NPY_INT64, 0)
         for i in range(n):
-            if i >= len(slots) or type(slots[i]) is not int or not 0 <= slots[i] < 1 << 62:
+            if type(given[i]) is not int or not 0 <= given[i] < 1 << 62:
                 return None
-            (<cnp.int64_t *> cnp.PyArray_DATA(numbers))[i] = slots[i]
+            (<cnp.int64_t *> cnp.PyArray_DATA(numbers))[i] = given[i]
         return numbers
     if (
         (is_plain(slots, 1, cnp.NPY_LONG) or is_plain(slots, 1, cnp.NPY_LONGLONG))

@@ -10,9 +10,10 @@ cimport numpy as cnp
 import numpy as np
 
 from fastgru._arrays cimport extent, is_plain, is_state, overlap, rows_are_whole, stride
+from fastgru._atomics cimport exchange
 from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_input, fastgru_run_of
-from fastgru._memory cimport Memory, allocated, exchange, give_back
+from fastgru._memory cimport Memory, allocated, give_back
 from fastgru._ports cimport (
     Port, apart, are_targets, copy_indices, indices_of, is_input, listed, parts,
     ports_of, replaced,

@@ -10,9 +10,10 @@ from libc.string cimport memcmp, memcpy
 
 cimport cython
 
+from fastgru._atomics cimport exchange
 from fastgru._core cimport Network, prepared, run_network
 from fastgru._engine cimport fastgru_run_of
-from fastgru._memory cimport Memory, allocated, exchange
+from fastgru._memory cimport Memory, allocated
 
 cdef enum:
     SAMPLES = 8                                         # of each weight

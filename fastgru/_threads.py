@@ -2,8 +2,10 @@
 
 import functools
 import importlib.util
+import math
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,45 +13,63 @@ from typing import Any
 from fastgru import _plans, _validate
 
 VARIABLE = "FASTGRU_NUM_THREADS"
+_preparing = threading.Lock()  # a limit that the program sets meanwhile stays
+
+
+def _renew() -> None:
+    """In the child of a fork: replace a lock that a thread of the parent may have held."""
+    global _preparing
+    _preparing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
 
 
 def bounds(environment: Mapping[str, str], cgroup: Path = Path("/sys/fs/cgroup")) -> dict[str, int]:
     """What bounds the threads of a call, by name.
 
     These are the CPUs that the process may run on; its container's quota of CPU time, rounded down to whole
-    CPUs but 1 at least; and OMP_NUM_THREADS.
+    CPUs but 1 at least (cpu.max, or cpu.cfs_quota_us of older systems); and OMP_NUM_THREADS.
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     found = {"CPUs": len(allowed)}
-    quota = _quota(cgroup)
-    if quota is not None:
-        found["cpu.max"] = max(int(quota), 1)
+    found |= {name: max(int(cpus), 1) for name, cpus in _quotas(cgroup).items()}
     asked = environment.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     if asked.isdecimal() and int(asked) > 0:
         found["OMP_NUM_THREADS"] = int(asked)
     return found
 
 
-def _quota(cgroup: Path) -> float | None:
-    """The CPUs that the process may use on average, by the least cpu.max from its control group upwards."""
-    least = None
+def _quotas(cgroup: Path) -> dict[str, float]:
+    """The CPUs that the process may use on average: the least quota from its control group upwards, by name.
+
+    Control groups of version 2 have the file cpu.max, those of version 1 two files, in a tree of their own.
+    """
     try:
         lines = Path("/proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return None
-    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
-    folder = cgroup / own.lstrip("/")
-    for place in (folder, *folder.parents):
-        try:
-            quota, period = (place / "cpu.max").read_text().split()[:2]
-            if quota != "max":
-                cpus = int(quota) / int(period)
-                least = cpus if least is None else min(least, cpus)
-        except (OSError, ValueError, ZeroDivisionError):
-            pass  # the root has none
-        if place == cgroup:
-            break
-    return least
+        return {}
+    found: dict[str, float] = {}
+    for line in lines:
+        _, controllers, own = line.split(":", 2)
+        if not controllers:
+            top, files = cgroup, ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            top, files = cgroup / "cpu", ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        folder = top / own.lstrip("/")
+        for place in (folder, *folder.parents):
+            try:
+                quota, period = map(int, " ".join((place / file).read_text() for file in files).split()[:2])
+                if quota >= 0:
+                    found[files[0]] = min(found.get(files[0], math.inf), quota / period)
+            except (OSError, ValueError, ZeroDivisionError):
+                pass  # the root has none, and "max" or -1 is no quota
+            if place == top:
+                break
+    return found
 
 
 def asked(num_threads: Any) -> int:
@@ -136,9 +156,14 @@ def shown() -> str:
     return text
 
 
-@functools.cache
 def _prepare() -> None:
-    """Bound the threads of all calls, and let threadpoolctl see and limit them if it is installed."""
+    """Bound the threads of all calls, and let threadpoolctl see and limit them if it is installed; once."""
+    with _preparing:
+        _bound()
+
+
+@functools.cache
+def _bound() -> None:
     _plans.limit_threads(min(bounds(os.environ).values()))
     if importlib.util.find_spec("threadpoolctl") is None:
         return

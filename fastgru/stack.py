@@ -211,19 +211,19 @@ class Stack(CompositeLayer):
     @trainable.setter
     def trainable(self, value: Any) -> None:
         value = _validate.trainable(value)
-        with self._lock:
+        with self._alone():
             for layer in self._members:
                 layer.trainable = value
 
     @property
     def trainable_weights(self) -> list[Array]:
         """Those of all layers."""
-        with self._lock:
+        with self._alone():
             return [array for layer in self._members for array in layer.trainable_weights]
 
     @property
     def non_trainable_weights(self) -> list[Array]:
-        with self._lock:
+        with self._alone():
             return [array for layer in self._members for array in layer.non_trainable_weights]
 
     # ---- calling ---------------------------------------------------------------------------

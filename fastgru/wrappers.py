@@ -225,13 +225,13 @@ class Bidirectional(CompositeLayer):
     @property
     def trainable_weights(self) -> list[Array]:
         """Weights of trainable directions, or none if the layer is not trainable."""
-        with self._lock:
+        with self._alone():
             layers = self._members if self._trainable else ()
             return [array for layer in layers for array in layer.trainable_weights]
 
     @property
     def non_trainable_weights(self) -> list[Array]:
-        with self._lock:
+        with self._alone():
             return self.weights[len(self.trainable_weights) :]
 
     @property
@@ -242,7 +242,7 @@ class Bidirectional(CompositeLayer):
     @trainable.setter
     def trainable(self, value: Any) -> None:
         value = _validate.trainable(value)
-        with self._lock:
+        with self._alone():
             self._trainable = self.forward_layer.trainable = self.backward_layer.trainable = value
 
     # ---- calling ---------------------------------------------------------------------------

@@ -77,6 +77,9 @@ struct helper {
     _Alignas(64) _Atomic int asleep;
     _Atomic uint64_t done;           /* units                                              */
     sem_t wake;
+    pthread_t id;
+    cpu_set_t cpus;                  /* that it may run on, while `moved`                  */
+    int moved;
     int thread;
     uint64_t last;                   /* phase that it has been through                     */
 };
@@ -203,6 +206,23 @@ static void sleep_helper(struct helper *me)
         return;                      /* before it was woken                                */
     while (sem_wait(&me->wake) && errno == EINTR)
         ;
+    if (me->moved)
+        pthread_setaffinity_np(me->id, sizeof me->cpus, &me->cpus);
+}
+
+/* Wake a sleeping helper on a CPU other than the leader's, if it may have one: Linux prefers the CPU on which a thread
+ * ran last, and where few CPUs share a cache it does not look for an idle one, so the helper would interrupt the leader. */
+static void wake_helper(struct helper *me)
+{
+    const int cpu = sched_getcpu();
+    me->moved = cpu >= 0 && !pthread_getaffinity_np(me->id, sizeof me->cpus, &me->cpus)
+        && CPU_ISSET((size_t)cpu, &me->cpus);
+    if (me->moved) {
+        cpu_set_t others = me->cpus;
+        CPU_CLR((size_t)cpu, &others);  /* without any other this fails, and changes nothing  */
+        pthread_setaffinity_np(me->id, sizeof others, &others);
+    }
+    sem_post(&me->wake);
 }
 
 static void *help(void *argument)
@@ -252,7 +272,6 @@ static int add_helper(void)
 {
     static _Atomic int watched;
     sigset_t all, old;
-    pthread_t thread;
     int failed;
     struct helper *me = helpers + (helper_count ? helper_count : 1);
     char name[16];
@@ -266,12 +285,12 @@ static int add_helper(void)
     snprintf(name, sizeof name, "fastgru-%d", me->thread);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);  /* signals are for the program's own threads */
-    failed = pthread_create(&thread, NULL, help, me);
+    failed = pthread_create(&me->id, NULL, help, me);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (failed)
         return 0;
-    pthread_setname_np(thread, name);
-    pthread_detach(thread);
+    pthread_setname_np(me->id, name);
+    pthread_detach(me->id);
     helper_count = me->thread + 1;
     return 1;
 }
@@ -286,7 +305,7 @@ static int gather(int threads, int wake)
         int awake = !atomic_load_explicit(&helpers[i].asleep, memory_order_relaxed);
         if (!awake && wake) {
             if (atomic_exchange(&helpers[i].asleep, 0))
-                sem_post(&helpers[i].wake);
+                wake_helper(helpers + i);
             awake = 1;
         }
         there |= awake;
@@ -349,6 +368,8 @@ struct fastgru_team *fastgru_team_take(int threads, size_t bytes, double nanosec
     time = now();
     streak = time < expected_end + AWAKE ? streak + 1 : 0;
     expected_end = time + nanoseconds;
+    if (time - resume_at > LONGEST_PAUSE)
+        pause_of = 0;                /* what was in the way may be gone                    */
     if ((time >= resume_at || eager) && gather(threads, nanoseconds >= LEAST_ASLEEP || streak >= STREAK || eager)
             && (set = another(NULL, threads, bytes)) && another(set, threads, bytes)) {
         team.threads = threads;
@@ -473,25 +494,6 @@ struct fastgru_thread_counts fastgru_count_threads(void)
     for (int i = 1; i < FASTGRU_THREADS; ++i)
         counts.helped += atomic_load_explicit(&helpers[i].done, memory_order_relaxed);
     return counts;
-}
-
-#else                                /* no helpers                                         */
-
-struct fastgru_team *fastgru_team_take(int threads, size_t bytes, double nanoseconds)
-{
-    (void)threads, (void)bytes, (void)nanoseconds;
-    return NULL;
-}
-char *fastgru_team_memory(struct fastgru_team *t) { (void)t; return NULL; }
-void fastgru_team_open(struct fastgru_team *t, const struct fastgru_phase *phase) { (void)t, (void)phase; }
-int fastgru_team_run(struct fastgru_team *t) { (void)t; return 1; }
-int fastgru_team_finished(struct fastgru_team *t, ptrdiff_t unit) { (void)t, (void)unit; return 0; }
-void fastgru_team_give_back(struct fastgru_team *t) { (void)t; }
-void fastgru_settle(void) { }
-struct fastgru_thread_counts fastgru_count_threads(void)
-{
-    const struct fastgru_thread_counts none = {0, 0, 0, 0};
-    return none;
 }
 
 #endif

@@ -62,7 +62,7 @@ void fastgru_stall(uint64_t piece)
         usleep(atomic_load_explicit(&stall, memory_order_relaxed));
 }
 
-#else
+#else                                /* no helpers                                         */
 
 int fastgru_threads_of(int asked) { (void)asked; return 1; }
 void fastgru_set_threads(int threads) { (void)threads; }
@@ -70,5 +70,24 @@ int fastgru_get_threads(void) { return 1; }
 VISIBLE void fastgru_limit_threads(int threads) { (void)threads; }
 VISIBLE int fastgru_threads_limit(void) { return 1; }
 void fastgru_stall_threads(unsigned microseconds, unsigned every) { (void)microseconds, (void)every; }
+
+struct fastgru_team *fastgru_team_take(int threads, size_t bytes, double nanoseconds)
+{
+    (void)threads, (void)bytes, (void)nanoseconds;
+    return NULL;
+}
+
+char *fastgru_team_memory(struct fastgru_team *t) { (void)t; return NULL; }
+void fastgru_team_open(struct fastgru_team *t, const struct fastgru_phase *phase) { (void)t, (void)phase; }
+int fastgru_team_run(struct fastgru_team *t) { (void)t; return 1; }
+int fastgru_team_finished(struct fastgru_team *t, ptrdiff_t unit) { (void)t, (void)unit; return 0; }
+void fastgru_team_give_back(struct fastgru_team *t) { (void)t; }
+void fastgru_settle(void) { }
+
+struct fastgru_thread_counts fastgru_count_threads(void)
+{
+    const struct fastgru_thread_counts none = {0, 0, 0, 0};
+    return none;
+}
 
 #endif

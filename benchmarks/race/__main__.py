@@ -23,7 +23,6 @@ import functools
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import ways
+from benchmarks import busy, ways
 from benchmarks.race import contenders, files, peers, pictures, report
 from benchmarks.race.contenders import Contender
 from benchmarks.race.heats import Race
@@ -192,9 +191,7 @@ def run(options: argparse.Namespace, everyone: Contenders) -> Record:
     record = Record(options.rounds or rounds, seconds, options.threads, options.cold, options.busy)
     events = plan(options.what, options.quick)
     with ExitStack() as stack:
-        for _ in range(options.busy):
-            loop = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
-            stack.callback(loop.kill)
+        stack.enter_context(busy.loops(options.busy))
         progress = stack.enter_context(progress_bar())
         bar = progress.add_task("starting", total=None)
         progress.refresh()

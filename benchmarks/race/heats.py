@@ -26,6 +26,7 @@ from benchmarks.tasks import Array, Task
 
 LIMITS = {"float32": 3e-5, "float64": 1e-10}  # of the difference from the equations
 PERIOD = 0.01  # seconds between the frames of a paced stream
+SPIN = 0.15  # seconds after which threads of libraries that wait for work, on a CPU, have gone to sleep
 
 
 @dataclass
@@ -289,6 +290,8 @@ class Race:
         if entrant.failure:
             return
         process, key = self._process(entrant), str(entrant.task)
+        if self.threads > 1:
+            time.sleep(SPIN)
         try:
             entrant.blocks.append(np.array(process.ask("block", key=key, seconds=self.seconds)))
             if self.paced and entrant.task.stream:

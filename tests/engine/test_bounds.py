@@ -6,35 +6,35 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compilers import EMULATE, GNU, HERE, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
+from compilers import EMULATE, GNU, HERE, SANITIZED, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
 
 import fastgru
 from fastgru import _kernels
 
 pytestmark = pytest.mark.outside
 
-SANITIZING = HERE / "sanitizing-gcc"
 LINK = [*include(), HERE / "within_bounds.c"]
 
 
-def words(program):
-    """What the program prints: instruction sets and hashes. Sanitizers report where a trap was."""
-    return run(program, env=os.environ | {"ASAN_OPTIONS": "handle_sigill=1"}).stdout.split()
+def hashes(*program):
+    """What the program prints: instruction sets with their hashes. Sanitizers report where a trap was."""
+    lines = run(*program, env=os.environ | {"ASAN_OPTIONS": "handle_sigill=1"}).stdout.splitlines()
+    return dict(map(str.split, lines))
 
 
 @pytest.fixture(scope="module")
 def usual(engine, tmp_path_factory):
-    """The words of an ordinary build on this machine."""
+    """The hashes of an ordinary build on this machine."""
     program = tmp_path_factory.mktemp("usual") / "program"
     run(*USUAL, *LINK, *engine(*USUAL), "-o", program, "-lm")
-    return words(program)
+    return hashes(program)
 
 
 @pytest.mark.parametrize(("flags", "isas"), [([], _kernels.isas()), ([SCALAR], ("generic",))])
 def test_kernels_stay_within_their_arrays(engine, flags, isas, tmp_path):
-    command = [SANITIZING, *GNU, *WARNINGS, *flags]
-    run(*command, *LINK, *engine(*command), "-o", tmp_path / "program", "-lm")
-    assert words(tmp_path / "program")[::2] == list(isas)
+    command = [SANITIZED[0], *GNU, *WARNINGS, *flags]
+    run(*command, *LINK, *engine(*SANITIZED, *flags), "-o", tmp_path / "program", "-lm")
+    assert tuple(hashes(tmp_path / "program")) == tuple(isas)
 
 
 def test_tiles_for_32_registers_give_the_same_bits(engine, usual, tmp_path_factory):
@@ -51,31 +51,39 @@ def test_tiles_for_32_registers_give_the_same_bits(engine, usual, tmp_path_facto
     objects += engine(*USUAL, sources=list(map(str, changed)))
     program = folder / "program"
     run(*USUAL, *LINK, *objects, "-o", program, "-lm")
-    assert words(program) == usual
+    assert hashes(program) == usual
 
 
-# ---- other machines ---------------------------------------------------------------------------------
+# ---- this machine, and others -----------------------------------------------------------------------
 
 ARM = ["aarch64-linux-gnu-gcc", "qemu-aarch64"]
-needs_fused = pytest.mark.skipif(
-    not _kernels.packed_isas(), reason="no kernels here whose bits would be the same"
-)
 
 
-@needs_fused
+@pytest.fixture(scope="module")
+def fused(usual):
+    """The hash of every instruction set that fuses multiply-adds."""
+    if not _kernels.packed_isas():
+        pytest.skip("no kernels here whose bits would be the same")
+    return usual[_kernels.packed_isas()[0]]
+
+
+def test_instruction_sets_of_this_machine_have_the_same_bits(usual, fused):
+    found = {isa: usual[isa] for isa in _kernels.packed_isas()}
+    assert found == dict.fromkeys(found, fused)
+
+
 @pytest.mark.skipif(not all(map(shutil.which, ARM)), reason=f"needs {' and '.join(ARM)}")
-def test_arm64_has_the_same_bits(engine, usual, tmp_path):
+def test_arm64_has_the_same_bits(engine, fused, tmp_path):
     command = [ARM[0], "-O1", *GNU, *WARNINGS]
     run(*command, "-static", *LINK, *engine(*command), "-o", tmp_path / "program", "-lm")
-    assert run(ARM[1], tmp_path / "program").stdout.split() == ["neon", usual[1]]
+    assert hashes(ARM[1], tmp_path / "program") == {"neon": fused}
 
 
-@needs_fused
-def test_avx_512_has_the_same_bits(engine, usual, tmp_path):
+def test_avx_512_has_the_same_bits(engine, fused, tmp_path):
     needs_emulator()
     fast = ["gcc", "-O3", *GNU, *WARNINGS]
     emulated = next(file for file in fastgru.get_sources() if file.endswith("avx512.c"))
     others = [path for path in engine(*USUAL) if path.stem != "avx512"]
     objects = [*engine(*fast, sources=[emulated]), *others]
     run(*fast, "-static", *LINK, *objects, "-o", tmp_path / "program", "-lm")
-    assert run(EMULATE, tmp_path / "program", "best").stdout.split() == ["avx512", usual[1]]
+    assert hashes(EMULATE, tmp_path / "program", "best") == {"avx512": fused}

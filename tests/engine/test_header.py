@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compilers import C99, C_COMPILERS, COMPILERS, CPP, GNU, SCALAR, USUAL, WARNINGS, include, run
+from compilers import C99, C_COMPILERS, COMPILERS, CPP, GNU, SANITIZED, SCALAR, USUAL, WARNINGS, include, run
 
 import fastgru
 from fastgru import _kernels, _plans
@@ -49,9 +49,13 @@ def test_programs_compile_without_a_warning(compiler):
 
 @pytest.mark.parametrize("kernels", [[], [SCALAR]], ids=["all", "scalar"])
 @pytest.mark.parametrize("compiler", C_COMPILERS, ids=" ".join)
-def test_the_engine_compiles_without_a_warning(compiler, kernels):
+def test_the_engine_compiles_without_a_warning(compiler, kernels, engine):
+    command = [compiler[0], "-O1", *compiler[1:], *WARNINGS, *kernels]
+    if kernels or compiler[0] == "gcc":  # other tests link what they compile it to
+        engine(*(SANITIZED if compiler == ["gcc", *C99] and not kernels else command))
+        return
     for source in fastgru.get_sources():
-        run(*compiler, *kernels, *WARNINGS, "-ffp-contract=off", *include(), "-fsyntax-only", source)
+        run(*command, "-ffp-contract=off", *include(), "-fsyntax-only", source)
 
 
 @pytest.mark.parametrize("compiler", COMPILERS, ids=" ".join)
@@ -99,7 +103,7 @@ def test_the_header_is_short_and_compiles_nothing():
     assert "static" not in text
 
 
-@pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")
+@pytest.mark.skipif(not all(map(shutil.which, ["nm", "readelf"])), reason="needs nm and readelf")
 @pytest.mark.parametrize("flags", [[], [SCALAR]], ids=["all", "scalar"])
 def test_the_engine_exports_its_functions_and_hides_all_else(engine, flags):
     objects = engine(*USUAL, *flags)
@@ -111,6 +115,9 @@ def test_the_engine_exports_its_functions_and_hides_all_else(engine, flags):
     sources = "\n".join(path.read_text() for path in Path(fastgru.get_sources()[0]).parent.glob("*.h"))
     inside = set(re.findall(r"^HIDDEN [\w *]*?\b(fastgru_\w+)\(", sources, re.M))
     assert names - face <= inside | {f"fastgru_kernels_{isa}" for isa in isas}
+    symbols = run("readelf", "--syms", "--wide", *objects).stdout
+    seen = re.findall(r" (?:GLOBAL|WEAK) +DEFAULT +(?!UND)\w+ (\w+)$", symbols, re.M)
+    assert set(seen) == face  # the others are hidden from the programs that link a library of it
 
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="needs nm")

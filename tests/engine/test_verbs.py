@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from compilers import EMULATE, GNU, HERE, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
+from compilers import EMULATE, GNU, HERE, SANITIZED, SCALAR, USUAL, WARNINGS, include, needs_emulator, run
 
 import fastgru
 from fastgru import _kernels
@@ -42,7 +42,7 @@ def test_so_it_does_in_one_lane(folder):
 
 
 def test_so_it_does_under_sanitizers(folder):
-    assert passed(folder, [HERE / "sanitizing-gcc", *GNU, *WARNINGS]) == _kernels.isas()
+    assert passed(folder, SANITIZED) == _kernels.isas()
 
 
 @pytest.mark.skipif(not all(map(shutil.which, ARM)), reason=f"needs {' and '.join(ARM)}")

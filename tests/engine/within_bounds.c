@@ -1,6 +1,6 @@
 /* Runs every kernel on arrays of exactly the size that it may touch; ends with status 0 if it touched
- * nothing else, and has printed the instruction sets, behind each a hash of what its packed kernels returned, and
- * those of the sets before. With an argument it runs only the best instruction set.
+ * nothing else, and has printed the instruction sets, behind each a hash of what its packed kernels returned. With an
+ * argument it runs only the best instruction set.
  *
  * An array ends where a page begins that cannot be accessed, which stops masked loads and stores too:
  * AddressSanitizer does not see those. It sees all others, one byte beyond either end. */
@@ -422,7 +422,10 @@ int main(int arguments, char **argument)
     (void)argument;
     make_arrays();
     make_numbers();
+    const uint32_t first_seed = seed;
+    const uint64_t first_hash = hash;
     for (int i = 0; (kernels = fastgru_kernels_at(i)) != NULL && (i == 0 || arguments == 1); ++i) {
+        seed = first_seed, hash = first_hash;  /* the same arrays for each */
         run_all_packed(&kernels->f32);
         run_all_packed(&kernels->f64);
         if (kernels->f16.step)

@@ -5,15 +5,19 @@ No test depends on how long anything takes.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import json
 import os
 import re
 import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -27,16 +31,61 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "denoise"
 RECORDING = EXAMPLE / "data" / "jfk.wav"
 
 
+SEARCH = os.pathsep.join(filter(None, [str(Path(fastgru.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+
+# Imports what the program imports, which takes longer than most recordings, and runs it in forks.
+FORKS = """
+import json, os, runpy, sys
+program = sys.argv[1]
+sys.path.insert(0, program)
+import audio, fastgru.formats.models, nsnet2, onnx.reference.ops._op_list, rich.progress, scipy.signal
+for line in sys.stdin:
+    folder, output, error, *arguments = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        for number, name in (1, output), (2, error):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), number)
+        sys.argv[1:] = arguments
+        runpy.run_path(program, run_name="__main__")
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@functools.cache
+def forks() -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", FORKS, str(EXAMPLE)]
+    environment = os.environ | {"PYTHONPATH": SEARCH, "OPENBLAS_NUM_THREADS": "1"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **pipes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def end_of_forks() -> Iterator[None]:
+    yield
+    if forks.cache_info().currsize:
+        forks().communicate()
+        forks.cache_clear()
+
+
 def run(
-    *arguments: object, folder: Path, program: Path = EXAMPLE, **environment: object
+    *arguments: object, folder: Path, program: Path | None = None, **environment: object
 ) -> subprocess.CompletedProcess[str]:
-    """The program in a process of its own, with `folder` as its working directory."""
-    package = str(Path(fastgru.__file__).parents[1])  # the one under test, installed or not
-    search = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    """The program in a process of its own, with `folder` as its working directory.
+
+    Without a `program` a fork of one that has imported everything, else that program as its user starts it.
+    """
+    if program is None:
+        with tempfile.TemporaryDirectory() as name:
+            printed = [Path(name) / stream for stream in ("output", "error")]
+            print(json.dumps([folder, *printed, *arguments], default=str), file=forks().stdin, flush=True)
+            status = int(forks().stdout.readline())
+            return subprocess.CompletedProcess(arguments, status, *(path.read_text() for path in printed))
     return subprocess.run(
         [sys.executable, program, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": search} | {name: str(value) for name, value in environment.items()},
+        env={**os.environ, "PYTHONPATH": SEARCH} | {name: str(value) for name, value in environment.items()},
         capture_output=True,
         text=True,
         check=False,
@@ -91,7 +140,7 @@ def speech() -> np.ndarray:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """What the program prints without arguments, and the folder it writes."""
     folder = tmp_path_factory.mktemp("demo")
-    done = run(folder=folder)
+    done = run(folder=folder, program=EXAMPLE)
     assert done.returncode == 0, done.stderr
     assert "denoising" not in done.stderr, "a progress bar, and nobody to see it"
     return done.stdout, folder / "demo-output"
@@ -240,7 +289,7 @@ def test_damaged_samples_are_reported_and_do_not_spread(speech, tmp_path):
 def test_output_name_follows_the_input(speech, tmp_path):
     (tmp_path / "calls").mkdir()
     wavfile.write(tmp_path / "calls" / "monday.wav", 16_000, speech)
-    assert run("calls/monday.wav", folder=tmp_path).returncode == 0
+    assert run("calls/monday.wav", folder=tmp_path, program=EXAMPLE).returncode == 0
     assert (tmp_path / "monday-clean.wav").is_file()
 
 

@@ -710,10 +710,9 @@ def test_every_byte_may_be_damaged():
 
 
 @pytest.fixture(scope="module")
-def from_keras():
+def from_keras(tensorflow):
     """Converts a model of tf_keras."""
     tf2onnx = pytest.importorskip("tf2onnx")
-    tensorflow = pytest.importorskip("tensorflow")
 
     def convert(model):
         spec = [tensorflow.TensorSpec([None, *model.input_shape[1:]], model.inputs[0].dtype, name="x")]
@@ -722,11 +721,9 @@ def from_keras():
     return convert
 
 
-def keras_models():
-    """Models of tf_keras by name."""
-    import tf_keras
-
-    layers = tf_keras.layers
+def keras_model(name, keras):
+    """One of the models of tf_keras."""
+    layers = keras.layers
 
     def gru(units=6, **options):
         return layers.GRU(units, **{"return_sequences": True} | options)
@@ -762,7 +759,7 @@ def keras_models():
         ],
         "flat": [layers.Conv1D(8, 3, strides=2), gru(), layers.Flatten(), layers.Dense(2)],
     }
-    return {name: tf_keras.Sequential([layers.Input((12, 5)), *each]) for name, each in made.items()}
+    return keras.Sequential([layers.Input((12, 5)), *made[name]])
 
 
 KERAS = ["reset before", "hard sigmoid", "stack", "both directions", "last of both directions", "convolution"]
@@ -770,8 +767,8 @@ KERAS += ["pooling", "backwards", "repeated", "flat", "norms", "norms of vectors
 
 
 @pytest.mark.parametrize("name", KERAS)
-def test_models_of_keras_through_tf2onnx_are_computed_as_by_onnxruntime(name, from_keras, rng):
-    trained = keras_models()[name]
+def test_models_of_keras_through_tf2onnx_are_computed_as_by_onnxruntime(name, keras, from_keras, rng):
+    trained = keras_model(name, keras)
     for variable in trained.variables:
         variable.assign(variable + 0.1 * rng.random(variable.shape))
     model = from_keras(trained)

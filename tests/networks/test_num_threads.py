@@ -249,14 +249,28 @@ def test_a_wrong_number_is_named(value, error, message):
 
 
 def test_bounds_are_those_of_the_process_its_container_and_the_environment(tmp_path, monkeypatch):
-    own = Path("/proc/self/cgroup").read_text().splitlines()
-    folder = tmp_path / next((line[3:] for line in own if line.startswith("0::")), "/").lstrip("/")
-    folder.mkdir(parents=True, exist_ok=True)
+    read_text = Path.read_text
+    groups = "5:memory:/\n4:cpu,cpuacct:/one/deeper\n1:name=systemd:/a:b\n0::/two\n"
+    monkeypatch.setattr(
+        Path, "read_text", lambda path: groups if str(path) == "/proc/self/cgroup" else read_text(path)
+    )
+    old, new = tmp_path / "cpu/one", tmp_path / "two"
+    (old / "deeper").mkdir(parents=True)
+    new.mkdir()
     cpus = len(os.sched_getaffinity(0))
     assert _threads.bounds({}, tmp_path) == {"CPUs": cpus}
     for text, most in [("250000 100000", 2), ("50000 100000", 1), ("max 100000", None), ("nonsense", None)]:
-        (folder / "cpu.max").write_text(text)
+        (new / "cpu.max").write_text(text)
         assert _threads.bounds({}, tmp_path).get("cpu.max") == most
+    (tmp_path / "cpu.max").write_text("100000 100000")
+    (new / "cpu.max").write_text("300000 100000")
+    assert _threads.bounds({}, tmp_path) == {"CPUs": cpus, "cpu.max": 1}, "the group above has less"
+    (tmp_path / "cpu.max").unlink()
+    (new / "cpu.max").unlink()
+    for quota, most in [("250000", 2), ("50000", 1), ("-1", None), ("nonsense", None)]:
+        (old / "cpu.cfs_quota_us").write_text(quota + "\n")
+        (old / "cpu.cfs_period_us").write_text("100000\n")
+        assert _threads.bounds({}, tmp_path).get("cpu.cfs_quota_us") == most
     assert _threads.bounds({"OMP_NUM_THREADS": "3,2"}, tmp_path)["OMP_NUM_THREADS"] == 3
     assert "OMP_NUM_THREADS" not in _threads.bounds({"OMP_NUM_THREADS": "many"}, tmp_path)
 
@@ -349,6 +363,19 @@ def test_helpers_sleep_when_there_is_nothing_to_do(eager):
     assert len(helper_threads()) >= 2
     for task in helper_threads().values():
         while (task / "stat").read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.001)
+
+
+def test_a_helper_that_is_woken_on_another_cpu_than_the_callers_may_run_on_all_of_them_again(eager):
+    layer = fastgru.GRU(128, num_threads=4)
+    x = np.zeros((1, 10, 8), np.float32)
+    for _ in range(10):
+        layer(x)
+        time.sleep(0.005)  # they sleep meanwhile
+    everywhere = os.sched_getaffinity(0)
+    assert len(helper_threads()) >= 3
+    for task in helper_threads().values():
+        while os.sched_getaffinity(int(task.name)) != everywhere:
             time.sleep(0.001)
 
 

@@ -42,6 +42,7 @@ from benchmarks.race.roofline import Meter, Roofline, step_bytes
 from benchmarks.tasks import FRAMES, Shape, Task
 from benchmarks.ways import ENGINES, WAYS
 
+pytestmark = pytest.mark.xdist_group("race")  # whose contenders, and files of models, are made once
 ROOT = Path(__file__).parents[2]
 SMALL = Shape(2, 3, 4, 5)
 STREAM = Task(Shape(2, 1, 4, 5), stream=True)
@@ -864,7 +865,6 @@ def model_files(tmp_path_factory):
     return folder
 
 
-@pytest.mark.long
 @pytest.mark.outside
 def test_contenders_compute_models_right(heat, model_files):
     """Those whose libraries the tests have anyway; small, so that any error of a gate is large."""
@@ -878,7 +878,6 @@ def test_contenders_compute_models_right(heat, model_files):
         assert over.limits == []
 
 
-@pytest.mark.long
 @pytest.mark.outside
 def test_another_result_than_that_of_keras_is_wrong(heat, model_files):
     task = MODEL_TASKS[1]

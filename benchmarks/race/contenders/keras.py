@@ -101,6 +101,10 @@ class KerasOnFastGRU(Contender):
         on_torch.Torch.start(self, threads)
         import keras  # noqa: F401
 
+        import fastgru
+
+        fastgru.set_num_threads(threads)
+
     def tensor(self, array: Array) -> Any:
         import torch
 

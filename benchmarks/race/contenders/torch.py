@@ -102,6 +102,12 @@ class TorchOnFastGRU(Torch):
     networks = False
     peer = False
 
+    def start(self, threads: int) -> None:
+        super().start(threads)
+        import fastgru
+
+        fastgru.set_num_threads(threads)
+
     def layer(self, task: Task, arrays: Arrays) -> Any:
         import fastgru.torch
 

@@ -4,9 +4,10 @@ As a program it repeats a seed, runs as many as are wanted, or goes round all ki
 
     python tests/formats/hostile/campaign.py KIND FIRST_SEED COUNT
     python tests/formats/hostile/campaign.py all --minutes MINUTES
+    python tests/formats/hostile/campaign.py each < KINDS
 
-A line of JSON for each seed that fails; the last line has what became of the others. With `--files FOLDER`
-the files that fail are kept there.
+The last one judges as many files of each kind as the tests do. A line of JSON for each seed that fails; the
+last line has what became of the others. With `--files FOLDER` the files that fail are kept there.
 """
 
 import argparse
@@ -254,17 +255,6 @@ def campaign(kind, seeds, kept=None):
     return failures
 
 
-def run(name, count, *options):
-    """What became of the first seeds of a kind, none of which may fail, by this file as a program."""
-    command = [sys.executable, __file__, name, "0", str(count), *map(str, options)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(done.stdout, done.stderr)
-    *failures, ended = done.stdout.splitlines()
-    assert not failures, f"repeat with: python tests/formats/hostile/campaign.py {name} SEED"
-    assert done.returncode == 0
-    return json.loads(ended)
-
-
 class RealFiles:
     """A folder of real files for each writer, written when it is first asked for.
 
@@ -290,6 +280,39 @@ class RealFiles:
         if kind.real is None:
             return kind
         return kind._replace(make=functools.partial(kind.make, folder=self[kind.real.writer]))
+
+
+class Campaigns:
+    """This file as a program that waits for kinds, as it takes a second to start one.
+
+    Parameters
+    ----------
+    folder : Path
+        Of real files, by writer.
+    """
+
+    def __init__(self, folder):
+        command = [sys.executable, __file__, "each", "--real", folder]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+
+    def run(self, name):
+        """What became of the first seeds of a kind, none of which may fail."""
+        print(name, file=self._process.stdin, flush=True)
+        failures = []
+        for line in self._process.stdout:
+            found = json.loads(line)
+            if isinstance(found, dict):
+                break
+            failures.append(found)
+        else:
+            raise AssertionError(f"the program ended with status {self._process.wait()}, before {name} did")
+        repeat = f"repeat with: python tests/formats/hostile/campaign.py {name} SEED"
+        assert not failures, f"seeds that fail: {failures}; {repeat}"
+        return found
+
+    def close(self):
+        self._process.communicate()
 
 
 def round_robin(real, minutes, kept):
@@ -320,7 +343,7 @@ def round_robin(real, minutes, kept):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description="Judge files by seed.", epilog=f"kinds: {', '.join(KINDS)}")
-    parser.add_argument("kind", choices=[*KINDS, "all"], metavar="KIND")
+    parser.add_argument("kind", choices=[*KINDS, "all", "each"], metavar="KIND")
     parser.add_argument("first", type=int, nargs="?", metavar="FIRST_SEED")
     parser.add_argument("count", type=int, nargs="?", default=1, metavar="COUNT")
     parser.add_argument("--minutes", type=float, default=10)
@@ -334,6 +357,9 @@ def main(arguments=None):
         judging.prepare()
         if given.kind == "all":
             return round_robin(real, given.minutes, given.files)
+        if given.kind == "each":
+            kinds = ((real.kind(name), KINDS[name].count) for name in map(str.strip, sys.stdin))
+            return sum(campaign(kind, range(count), given.files) for kind, count in kinds)
         if given.first is None:
             parser.error("FIRST_SEED is missing")
         seeds = range(given.first, given.first + given.count)

@@ -1,5 +1,6 @@
 """The process that reads HDF5: what it has given up, what it finds, and what files that mean harm cost."""
 
+import functools
 import io
 import json
 import os
@@ -393,15 +394,20 @@ ATTACKS = [
 ]
 
 
+@functools.cache
+def floor():
+    """What the process takes for a file with nothing in it."""
+    return memory_of_process(written(lambda file: None))
+
+
 def assert_in_proportion(make, outcome):
     """A file, and one of twice the size, end as they should and take memory in proportion."""
-    floor = memory_of_process(written(lambda file: None))
     child, parent = [], []
     for data in (make(1), make(2)):
         peak, came = memory_of_parent(data)
         assert re.search(outcome, came)
         parent.append(peak)
-        child.append(memory_of_process(data) - floor)
+        child.append(memory_of_process(data) - floor())
         # the file, what it may hold, and the process' margin
         assert child[-1] < len(data) + _model.size_limit(len(data)) + 33 * MEGABYTE
         assert parent[-1] < 4 * _model.size_limit(len(data))

@@ -17,9 +17,9 @@ def test_real_files_load(real_files):
 
 
 @pytest.mark.parametrize("name", [name for name, kind in campaign.KINDS.items() if kind.real])
-def test_a_changed_file_gives_a_layer_or_a_format_error(name, real_files):
+def test_a_changed_file_gives_a_layer_or_a_format_error(name, real_files, campaigns):
     kind = real_files.kind(name)
-    ended = campaign.run(name, kind.count, "--real", real_files.folder)
+    ended = campaigns.run(name)
     assert sum(ended["outcomes"].values()) == kind.count
     assert ended["outcomes"]["loaded"] > kind.count // 50  # and the changes reach all the way
     assert len(ended["outcomes"]) > 5
