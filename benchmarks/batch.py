@@ -33,9 +33,8 @@ FEW = 4096  # rows of the second table
 
 def job_of(folder: Path, rows: int, part_bytes: int) -> ArrayJob:
     """A job over so many rows of x.npy, in parts of this size."""
-    _arrays.PART_BYTES = part_bytes
     x = _arrays.opened(folder / "x.npy")[:rows]
-    parts = _arrays.cut([x], 0, lambda _: 4 * (STEPS * FEATURES + UNITS))
+    parts = _arrays.cut([x], 0, lambda _: 4 * (STEPS * FEATURES + UNITS), part_bytes)
     return ArrayJob([str(folder / "x.npy")], [str(folder / "y.npy")], None, 0, 0, parts)
 
 

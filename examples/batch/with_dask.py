@@ -12,7 +12,7 @@ import fastgru
 def main() -> int:
     folder, model = job()
     scorer = fastgru.Scorer(model, keep="id")
-    options = {"processes": True, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"processes": True, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(n_workers=2, **options) as cluster, Client(cluster):  # or Client("tcp://host:8786")
         table = dask.dataframe.read_parquet(folder, dtype_backend="pyarrow")
         found = scorer.map(table).compute()  # or .to_parquet("gains")

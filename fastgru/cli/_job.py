@@ -69,8 +69,7 @@ def run(
 ) -> None:
     """Compute the job, or what is left of it, and write its outputs."""
     kind = _checked_kind(sequences, output, columns, keep)
-    if part_size is not None:
-        _arrays.PART_BYTES = _tables.PART_BYTES = part_size << 20
+    part_bytes = None if part_size is None else part_size << 20
     if states is not None:
         raise ValueError(f"--states must be left out for a job of parts, got {states}: rows start from zeros")
     if whole and (layer is not None or dtype is not None):
@@ -103,8 +102,8 @@ def run(
         else:
             arguments = {name: value for name, value in arguments.items() if name == "batch_size"}
         scorer = fastgru.Scorer(net, **arguments)
-        job: Any = _table_job(scorer, work, sequences) if kind == "parquet" else None
-        job = job or _rows_job(scorer, work, files, sequences, kind, lengths)
+        job: Any = _table_job(scorer, work, sequences, part_bytes) if kind == "parquet" else None
+        job = job or _rows_job(scorer, work, files, sequences, kind, lengths, part_bytes)
         with work.opened(identity | {"parts": _parts_of(job)}):
             _prepare(job, work, scorer.dtype, scorer.output_shape)
             _run(job, scorer, work, sequences.name, workers, scheduler)
@@ -112,7 +111,7 @@ def run(
         return
     _refuse_with_state(lengths, workers, scheduler)
     digest = hashlib.sha256(repr(identity["model"]).encode()).hexdigest()
-    job, steps = _sequence_job(net, digest, work, files, sequences, kind, columns, keep)
+    job, steps = _sequence_job(net, digest, work, files, sequences, kind, columns, keep, part_bytes)
     job = dataclasses.replace(job, durable=True)  # the state is written before the output is in its place
     with work.opened(identity | {"parts": _parts_of(job)}, durable=True):
         _run_sequence(job, steps, work, sequences.name, resume_state)
@@ -178,24 +177,30 @@ def _fingerprint(path: Path) -> list[Any]:
 # ---- jobs of rows ------------------------------------------------------------------------------
 
 
-def _table_job(scorer: Any, work: Work, sequences: Path) -> TableJob:
+def _table_job(scorer: Any, work: Work, sequences: Path, part_bytes: int | None) -> TableJob:
     def choose(empty: Any) -> Any:
         names = scorer.columns_of(empty.column_names)
         scorer(empty.select(names))  # which says what does not fit
         return names
 
-    return _tables_of(sequences, work, choose)
+    return _tables_of(sequences, work, choose, part_bytes)
 
 
-def _tables_of(sequences: Path, work: Work, choose: Any) -> TableJob:
+def _tables_of(sequences: Path, work: Work, choose: Any, part_bytes: int | None) -> TableJob:
     folder = sequences.parent if sequences.is_file() else sequences
     names = [str(path.relative_to(folder)) for path in _inputs(sequences, "parquet")]
-    parts, columns = _tables.planned(folder, names, choose)
+    parts, columns = _tables.planned(folder, names, choose, part_bytes)
     return TableJob(str(folder.resolve()), str(work.data), columns, parts)
 
 
 def _rows_job(
-    scorer: Any, work: Work, files: list[Path], sequences: Path, kind: str, lengths: Path | None
+    scorer: Any,
+    work: Work,
+    files: list[Path],
+    sequences: Path,
+    kind: str,
+    lengths: Path | None,
+    part_bytes: int | None,
 ) -> ArrayJob:
     """Rows of arrays, cut into parts."""
     arrays = [_arrays.opened(path) for path in files]
@@ -225,7 +230,7 @@ def _rows_job(
         rows = max(1, array.shape[axis])
         return int((np.prod(array.shape) * array.dtype.itemsize + np.prod(shape) * 4) // rows)
 
-    parts = _arrays.cut(arrays, axis, bytes_of)
+    parts = _arrays.cut(arrays, axis, bytes_of, part_bytes)
     return ArrayJob(
         [str(path.resolve()) for path in files], _targets(work, files, sequences),
         None if lengths is None else str(lengths.resolve()), axis, rows_out, parts,
@@ -281,10 +286,11 @@ def _sequence_job(
     kind: str,
     columns: tuple[str, ...],
     keep: tuple[str, ...],
+    part_bytes: int | None,
 ) -> tuple[Any, Steps]:
     """Timesteps of arrays or rows of tables, cut into parts, and what computes them."""
     if kind != "parquet":
-        return _steps_job(net, digest, work, files, sequences)
+        return _steps_job(net, digest, work, files, sequences, part_bytes)
     steps = Steps(net, 1, digest, columns, keep)
 
     def choose(empty: Any) -> Any:
@@ -292,7 +298,7 @@ def _sequence_job(
         read = {*steps.columns_of(empty.column_names), *keep}
         return [name for name in empty.column_names if name in read]
 
-    return _tables_of(sequences, work, choose), steps
+    return _tables_of(sequences, work, choose, part_bytes), steps
 
 
 def _run_sequence(job: Any, steps: Steps, work: Work, name: str, path: Path) -> None:
@@ -340,7 +346,7 @@ def _begun(work: Work, path: Path, done: int) -> bytes | None:
 
 
 def _steps_job(
-    net: Any, digest: str, work: Work, files: list[Path], sequences: Path
+    net: Any, digest: str, work: Work, files: list[Path], sequences: Path, part_bytes: int | None
 ) -> tuple[ArrayJob, Steps]:
     """Timesteps of arrays, cut into parts, and what computes them."""
     arrays = [_arrays.opened(path) for path in files]
@@ -362,7 +368,7 @@ def _steps_job(
         read = np.prod(array.shape) * array.dtype.itemsize // max(1, array.shape[time])
         return int(read + 4 * out.width * array.shape[rows])
 
-    parts = _arrays.cut(arrays, time, bytes_of)
+    parts = _arrays.cut(arrays, time, bytes_of, part_bytes)
     targets = _targets(work, files, sequences)
     sources = [str(path.resolve()) for path in files]
     return ArrayJob(sources, targets, None, time, time if out.has_steps else None, parts), steps

@@ -151,6 +151,22 @@ def test_whole_models_of_indices_read_parquet(rng, capfd):
         np.testing.assert_array_equal(np.array(cell, "f4"), net(row[np.newaxis])[0])
 
 
+@pytest.mark.parametrize("kind", ["parquet", "zarr"])
+def test_parts_have_the_size_that_is_asked_for(kind, rng, capfd, monkeypatch):
+    saved(layer("last"))
+    if kind == "parquet":
+        written("in.parquet", sequences(rng), row_group_size=6)
+    else:
+        zarr.create_array("in.zarr", data=np.zeros((50, 6, FEATURES), "f4"), chunks=(4, 6, FEATURES))
+    job = _tables.TableJob if kind == "parquet" else _arrays.ArrayJob
+    compute, computed = job.compute, []
+    monkeypatch.setattr(job, "compute", lambda *given: computed.append(given[2]) or compute(*given))
+    run(capfd, "net.npz", f"in.{kind}", "-o", f"out.{kind}", "--part-size", 1)
+    assert computed == [0]
+    run(capfd, "net.npz", f"in.{kind}", "-o", f"more.{kind}")
+    assert len(computed) > 3
+
+
 # ---- restarts ----------------------------------------------------------------------------------------
 
 

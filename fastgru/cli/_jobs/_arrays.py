@@ -135,8 +135,10 @@ def created(path: Path, shape: Shape, dtype: Any, cut: Sequence[int | None]) -> 
     zarr.create_array(store=path, shape=shape, dtype=dtype, chunks=chunks, fill_value=np.nan, overwrite=True)
 
 
-def cut(arrays: Sequence[Any], axis: int, bytes_of: Callable[[Any], int]) -> list[Part]:
-    """Parts of about `PART_BYTES`, which begin where chunks of Zarr do.
+def cut(
+    arrays: Sequence[Any], axis: int, bytes_of: Callable[[Any], int], part_bytes: int | None = None
+) -> list[Part]:
+    """Parts of about `part_bytes`, by default `PART_BYTES`, which begin where chunks of Zarr do.
 
     Parameters
     ----------
@@ -147,7 +149,7 @@ def cut(arrays: Sequence[Any], axis: int, bytes_of: Callable[[Any], int]) -> lis
     """
     parts = []
     for number, array in enumerate(arrays):
-        size = max(1, PART_BYTES // max(1, bytes_of(array)))
+        size = max(1, (part_bytes or PART_BYTES) // max(1, bytes_of(array)))
         chunk = array.chunks[axis] if hasattr(array, "chunks") else 1
         size = max(1, size // chunk) * chunk
         whole = array.shape[axis]

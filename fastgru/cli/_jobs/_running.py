@@ -76,7 +76,12 @@ def local_cluster(workers: int | None) -> Iterator[Any]:
         "distributed.worker.memory.monitor-interval": "1s",
         "distributed.admin.system-monitor.interval": "10s",
     }
-    options = {"processes": True, "threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+    options = {
+        "processes": True,
+        "threads_per_worker": 1,
+        "dashboard_address": "127.0.0.1:0",
+        "silence_logs": 50,
+    }
     with dask.config.set(quiet), LocalCluster(n_workers=workers, **options) as cluster:
         yield cluster
 

@@ -97,7 +97,10 @@ def files_in(folder: Path, ending: str) -> list[str]:
 
 
 def planned(
-    source: Path, files: Sequence[str], choose: Callable[[Any], Sequence[str]]
+    source: Path,
+    files: Sequence[str],
+    choose: Callable[[Any], Sequence[str]],
+    part_bytes: int | None = None,
 ) -> tuple[list[Part], Any]:
     """The parts of files, and the columns of them that are read.
 
@@ -109,6 +112,7 @@ def planned(
     choose : callable
         From an empty table of a file's schema to the columns that are read; it raises an error if the table
         does not fit.
+    part_bytes : int, optional
 
     Raises
     ------
@@ -132,12 +136,12 @@ def planned(
         if columns is not None and found != columns:
             raise ValueError(f"{path} must have the columns {columns} of the file before, got {found}")
         columns = found
-        parts += _of_file(name, metadata, columns)
+        parts += _of_file(name, metadata, columns, part_bytes or PART_BYTES)
     return parts, columns
 
 
-def _of_file(name: str, metadata: Any, columns: Sequence[str]) -> list[Part]:
-    """The parts of one file: row groups that follow each other, up to `PART_BYTES` together."""
+def _of_file(name: str, metadata: Any, columns: Sequence[str], part_bytes: int) -> list[Part]:
+    """The parts of one file: row groups that follow each other, of at least this size together."""
     groups = []
     first = rows = size = 0
     for number in range(metadata.num_row_groups):
@@ -147,7 +151,7 @@ def _of_file(name: str, metadata: Any, columns: Sequence[str]) -> list[Part]:
         size += sum(
             one.total_uncompressed_size for one in chunks if one.path_in_schema.split(".")[0] in columns
         )
-        if size >= PART_BYTES or number == metadata.num_row_groups - 1:
+        if size >= part_bytes or number == metadata.num_row_groups - 1:
             groups.append(((first, number + 1), rows, size))
             first, rows, size = number + 1, 0, 0
     stem = name.removesuffix(".parquet")
