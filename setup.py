@@ -48,6 +48,11 @@ class BuildInParallel(build_ext):
 class SourcesAlone(sdist):
     """Write an archive of names and contents: no times, no owners, no modes but one bit."""
 
+    def run(self):
+        listed = Path(self.get_finalized_command("egg_info").egg_info, "SOURCES.txt")
+        listed.unlink(missing_ok=True)  # an earlier build's, whose files would be listed, too
+        super().run()
+
     def make_archive(self, base_name, kind, base_dir, **options):
         if kind != "gztar":
             return super().make_archive(base_name, kind, base_dir=base_dir, **options)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fastgru.formats.models import from_keras_model, from_onnx_model, load_model
     from fastgru.gru import GRU
     from fastgru.model import Model
+    from fastgru.scorer import Scorer
     from fastgru.stack import Stack
     from fastgru.streaming import Stream, StreamPool
     from fastgru.wrappers import Bidirectional
@@ -27,6 +28,7 @@ __all__ = [
     "InputSpec",
     "MicroBatcher",
     "Model",
+    "Scorer",
     "Stack",
     "Stream",
     "StreamPool",
@@ -59,6 +61,7 @@ _HOMES = {
     "InputSpec": "_validate",
     "MicroBatcher": "_batcher",
     "Model": "model",
+    "Scorer": "scorer",
     "Stack": "stack",
     "Stream": "streaming",
     "StreamPool": "streaming",

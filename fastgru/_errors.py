@@ -9,7 +9,7 @@ class FormatError(ValueError):
     __module__ = "fastgru"  # the name that tracebacks show is the one to catch
 
 
-def need(module: str, extra: str) -> None:
+def need(module: str, extra: str, what: str = "this file") -> None:
     """Fail if a module that an extra brings is not installed.
 
     Raises
@@ -18,4 +18,4 @@ def need(module: str, extra: str) -> None:
         Names the module and the extra.
     """
     if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{module} is needed for this file: pip install 'fastgru[{extra}]'", name=module)
+        raise ImportError(f"{module} is needed for {what}: pip install 'fastgru[{extra}]'", name=module)

@@ -10,6 +10,7 @@
 
 #if FASTGRU_HELPERS
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -27,7 +28,7 @@ struct size {
 
 static struct size sizes[SIZES];
 static int count;
-static _Atomic int held;             /* 1 while a thread reads or writes them              */
+static _Atomic int held, watched;    /* 1 while a thread reads or writes them; and if forks are seen */
 
 static int hold(void)
 {
@@ -87,6 +88,8 @@ int fastgru_share_if_it_pays(const struct fastgru_layer *layer, struct fastgru_c
 {
     int number, measures, helped, done;
     double since;
+    if (!atomic_load_explicit(&watched, memory_order_relaxed) && !atomic_exchange(&watched, 1))
+        pthread_atfork(NULL, NULL, let_go);  /* the thread that holds them may not be in a child */
     if (!hold())
         return 0;
     number = find(layer, call);

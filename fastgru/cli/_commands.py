@@ -70,12 +70,15 @@ def inspect(whole: bool, **given: Any) -> None:
     "--output",
     type=click.Path(path_type=Path, allow_dash=True, readable=False),
     required=True,
-    metavar="OUT.npy",
+    metavar="OUT",
     help="Where to write; '-' is standard output.",
 )
 @layer
 @click.option(
-    "--lengths", type=PATH, metavar="L.npy", help="How many timesteps each row has, from the first one on."
+    "--lengths",
+    type=PATH,
+    metavar="L",
+    help="How many timesteps each row has, from the first one on: an .npy file, or a column of Parquet.",
 )
 @click.option(
     "--states",
@@ -92,23 +95,73 @@ def inspect(whole: bool, **given: Any) -> None:
     help="Of layer and output: float32, float64 or float16; by default the file's.",
 )
 @click.option("--weights-dtype", metavar="DTYPE", help="float16 or int8: keep the weights in fewer bits.")
+@click.option(
+    "--column",
+    "columns",
+    multiple=True,
+    metavar="NAME",
+    help="The column of Parquet that is the input; several times for a feature each.",
+)
+@click.option("--keep", multiple=True, metavar="NAME", help="A column of Parquet to copy to the output.")
+@click.option(
+    "--part-size",
+    type=click.IntRange(min=1),
+    metavar="MB",
+    help="Of a part of a job: 16 by default of arrays, 8 of Parquet.",
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Processes on this machine.")
+@click.option("--scheduler", metavar="ADDRESS", help="A cluster of Dask, such as tcp://host:8786.")
+@click.option(
+    "--resume-state",
+    type=PATH,
+    metavar="STATE.npz",
+    help="INPUT goes on where STATE.npz says that the sequences are, which is then written anew.",
+)
 @whole
 def run(whole: bool, **given: Any) -> None:
-    """Run a layer of MODEL over the sequences in INPUT, an .npy file.
+    """Run a layer of MODEL over the sequences in INPUT: .npy, Zarr, Parquet, or a folder of files of these.
 
-    INPUT has the shape (batch, timesteps, features), or (timesteps, batch, features) if 'fastgru inspect'
-    says so. It may be larger than memory; '-' is standard input. The output is written whole or not at all.
+    An array of .npy or Zarr has the shape (batch, timesteps, features), or (timesteps, batch, features) if
+    'fastgru inspect' says so. It may be larger than memory; '-' is standard input. The output is written
+    whole or not at all.
     With --whole, INPUT has the shape of the model's input, and --batch rows at a time are in memory.
+
+    In Parquet, a row is a sequence: a list of lists of features. The output is a folder of Parquet files.
+    Jobs over Parquet, Zarr and folders, and those of several workers, are done in parts, in OUT.unfinished,
+    which becomes OUT in the end: the same command goes on where one was stopped.
+
+    With --resume-state, INPUT is the next part of sequences, or a folder of parts in the order of their
+    names. In Parquet a row is then a timestep, and a column a feature. Outputs have the bits of one call.
 
     \b
     Examples:
       fastgru run model.keras frames.npy -o outputs.npy
+      fastgru run --whole model.keras frames.zarr -o outputs.zarr --workers 2
+      fastgru run --whole model.keras table.parquet -o outputs.parquet --column frames --keep id
+      fastgru run --whole model.keras 2026-12-01.npy -o out-12-01.npy --resume-state sensor.npz
       fastgru run model.onnx frames.npy -o outputs.npy --layer gru_1 --lengths lengths.npy
       cat frames.npy | fastgru run model.npz - -o - > outputs.npy
     """
     from fastgru.cli import _run, _whole
 
+    if _is_of_parts(**given):
+        from fastgru.cli import _job
+
+        _job.run(whole, **given)
+        return
+    for name in ("columns", "keep", "part_size", "workers", "scheduler", "resume_state"):
+        del given[name]
     (_whole if whole else _run).run(**given)
+
+
+def _is_of_parts(sequences: Path, output: Path, **given: Any) -> bool:
+    """True of a job that is not one call over an .npy file."""
+    asked = any(
+        given[name] for name in ("columns", "keep", "part_size", "workers", "scheduler", "resume_state")
+    )
+    begun = output.with_name(f"{output.name}.unfinished").exists()
+    endings = sequences.suffix == ".parquet" or output.suffix in (".zarr", ".parquet")
+    return bool(asked or begun or endings or (str(sequences) != "-" and sequences.is_dir()))
 
 
 @fastgru.command(short_help="Write a layer in another format.")

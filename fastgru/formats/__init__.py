@@ -190,6 +190,18 @@ def format_of(path: Any) -> str:
         return "keras" if isinstance(content, _file.Folder) else recognised(content)[0]
 
 
+def has_whole_model(path: Any) -> bool:
+    """True of a file that `load_model` is for; False of one that holds layers alone."""
+    content = opened(path).content
+    with blaming(path):
+        if isinstance(content, _file.Folder):
+            return True
+        told, members = recognised(content)
+        if told == "fastgru":
+            return bool(native.header(members, (*native.MAKERS, "Model"))["class_name"] == "Model")
+        return told in ("hdf5", "keras", "onnx")
+
+
 def with_and_without_config(path: Any) -> tuple[list[str], list[str]]:
     """Names of a file's layers that load without arguments, and of those whose weights are all it has."""
     with _layers(path) as makers:
