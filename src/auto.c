@@ -74,7 +74,7 @@ static int find(const struct fastgru_layer *layer, const struct fastgru_call *ca
 /* Whether helpers were there and saved a twentieth of the time. */
 static int pays(const struct fastgru_choice *choice)
 {
-    return choice->helped && choice->helped < 0.95 * choice->alone;
+    return choice->helped > 0 && choice->helped < 0.95 * choice->alone;
 }
 
 static double now(void)
@@ -106,7 +106,7 @@ int fastgru_share_if_it_pays(const struct fastgru_layer *layer, struct fastgru_c
         const double each = (now() - since) / ((double)call->batch * (double)call->timesteps);
         double *best = helped ? &sizes[number].choice.helped : &sizes[number].choice.alone;
         sizes[number].measured[helped] += sizes[number].measured[helped] < TIMES;
-        if (done && (!*best || each < *best))
+        if (done && (*best <= 0 || each < *best))
             *best = each;
         let_go();
     }

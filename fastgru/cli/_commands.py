@@ -159,7 +159,7 @@ def _is_of_parts(sequences: Path, output: Path, **given: Any) -> bool:
     asked = any(
         given[name] for name in ("columns", "keep", "part_size", "workers", "scheduler", "resume_state")
     )
-    begun = output.with_name(f"{output.name}.unfinished").exists()
+    begun = Path(f"{output}.unfinished").exists()
     endings = sequences.suffix == ".parquet" or output.suffix in (".zarr", ".parquet")
     return bool(asked or begun or endings or (str(sequences) != "-" and sequences.is_dir()))
 

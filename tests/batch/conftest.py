@@ -1,11 +1,11 @@
-"""A cluster of Dask on this machine, which all tests share that need one."""
+"""A cluster of Dask on this machine, which the tests of a file share that need one."""
 
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client():
-    """A client of two worker processes, each with one thread."""
+    """A client of two worker processes, each with one thread. Its own threads would slow down further files."""
     from dask.distributed import Client, LocalCluster
 
     options = {

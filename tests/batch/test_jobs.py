@@ -248,7 +248,8 @@ def test_a_job_survives_what_kills_it(number, workers, rng, tmp_path, monkeypatc
     if workers:
         np.save(out, np.zeros(1))  # which stays until the end
     done = Path(f"{out}.unfinished/done")
-    job = command("net.npz", "x.npy", "-o", out, *(("--workers", workers) if workers else ()))
+    arguments = ["net.npz", "x.npy", "-o", out, "--part-size", "1"]  # many parts, of which one will be done
+    job = command(*arguments, *(("--workers", workers) if workers else ()))
     until(lambda: len([*done.glob("[0-9]*")]) > 0, job)
     job.send_signal(number)
     status = job.wait()
@@ -261,7 +262,7 @@ def test_a_job_survives_what_kills_it(number, workers, rng, tmp_path, monkeypatc
     monkeypatch.setattr(
         _arrays.ArrayJob, "compute", lambda *given: computed.append(given[2]) or compute(*given)
     )
-    run(capfd, "net.npz", "x.npy", "-o", out)
+    run(capfd, *arguments)
     assert computed
     assert begun.isdisjoint(map(str, computed))
     found = np.load(out) if workers else zarr.open_array(out, mode="r")[:]
