@@ -238,7 +238,7 @@ static void *help(void *argument)
                 continue;
             const double time = now();
             const int called = atomic_load_explicit(&taken, memory_order_relaxed);
-            since = since ? since : time;
+            since = since > 0 ? since : time;
             if (time - since > (called ? AWAKE_IN_CALL : AWAKE) || (time - since > ON_ONE_CPU && is_in_the_way())) {
                 sleep_helper(me);
                 since = 0;
@@ -450,7 +450,7 @@ int fastgru_team_run(struct fastgru_team *t)
             if (spins % SPINS)
                 continue;
             const double time = now();
-            since = since ? since : time;
+            since = since > 0 ? since : time;
             if (time - since > what->patience && lose(t))
                 return 0;
         }
