@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def client():
-    """A client of two worker processes, each with one thread. Its own threads would slow down further files."""
+    """A client of two workers, each with one thread. Left open, its threads would slow down other files."""
     from dask.distributed import Client, LocalCluster
 
     options = {
