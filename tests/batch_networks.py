@@ -1,9 +1,10 @@
-"""Networks of every kind that cutting a job might change, with weights from a seed."""
+"""Networks of every kind that cutting a job might change, with weights from a seed; a run of the command."""
 
 import numpy as np
 
 import fastgru
 from fastgru._nodes import Convolution, Dense, Embedding, Pool, Recurrent
+from fastgru.cli import _main
 from fastgru.model import Input, Model, Output
 
 FEATURES = 3
@@ -92,3 +93,11 @@ def inputs(kind, rng, *shape):
     if kind == "model: indices":
         return rng.integers(0, 9, shape)
     return rng.normal(size=(*shape, FEATURES)).astype("f4")
+
+
+def run(capfd, *arguments, status=0):
+    """Standard error of `fastgru run` in this process."""
+    found = _main.run(["run", *map(str, arguments)])
+    error = capfd.readouterr().err
+    assert found == status, error
+    return error

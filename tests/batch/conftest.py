@@ -1,6 +1,12 @@
-"""A cluster of Dask on this machine, which the tests of a file share that need one."""
+"""A cluster of Dask on this machine, which the tests of a file share that need one; random numbers."""
 
+import numpy as np
 import pytest
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")

@@ -13,17 +13,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zarr
-from batch_networks import FEATURES, layer, model
+from batch_networks import FEATURES, layer, model, run
 
-from fastgru.cli import _main
 from fastgru.cli._jobs import _arrays, _tables, _work
 
 LISTS = pyarrow.list_(pyarrow.list_(pyarrow.float32()))
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
 
 
 @pytest.fixture(autouse=True)
@@ -34,14 +28,6 @@ def small_parts(monkeypatch, tmp_path):
     monkeypatch.setattr(_tables, "READ_BYTES", 200)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # which matters to a crash of the machine alone
     monkeypatch.chdir(tmp_path)
-
-
-def run(capfd, *arguments, status=0):
-    """Standard error of the command in this process."""
-    found = _main.run(["run", *map(str, arguments)])
-    error = capfd.readouterr().err
-    assert found == status, error
-    return error
 
 
 def saved(net, name="net.npz"):

@@ -8,7 +8,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import zarr
-from batch_networks import FEATURES, layer, model
+from batch_networks import FEATURES, layer, model, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,11 +30,6 @@ KINDS = [
 ]
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch, tmp_path):
     monkeypatch.setattr(_arrays, "PART_BYTES", 1000)
@@ -42,13 +37,6 @@ def small_parts(monkeypatch, tmp_path):
     monkeypatch.setattr(_tables, "READ_BYTES", 100)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # which matters to a crash of the machine alone
     monkeypatch.chdir(tmp_path)
-
-
-def run(capfd, *arguments, status=0):
-    found = _main.run(["run", *map(str, arguments)])
-    error = capfd.readouterr().err
-    assert found == status, error
-    return error
 
 
 def network(kind):
