@@ -60,7 +60,7 @@ PARTS = {
         "not grow, the bits must be those of a call over the whole sequence, and errors against float64 "
         "must not drift. Memory is judged only in runs of some minutes. One of four minutes (2026-12-01, AMD "
         "EPYC) failed by that rule: the pool's process had 5,918 pages in its first half and 5,919 in its "
-        "last quarter, and the service's grew from 28,651 to 28,683 over 745 conversations. Where these pages "
-        "come from is not known yet.",
+        "last quarter, and the service's grew from 28,651 to 28,683 over 745 conversations. Where these "
+        "pages come from is not known yet.",
     ),
 }
